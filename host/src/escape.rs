@@ -1,0 +1,87 @@
+//! Text from elsewhere made safe for terminals and line-based logs.
+//!
+//! Only printable ASCII passes. Names, paths and messages come from clients,
+//! agents and components: a line feed would forge a log line, an escape
+//! sequence would drive the reader's terminal, and a right-to-left mark would
+//! turn a name around.
+
+use std::fmt::Write as _;
+
+/// `text` in printable ASCII, at most about `longest` bytes of it: the rest is
+/// counted, not shown. Everything else becomes `\n`, `\r`, `\t` or `\u{...}`.
+pub(crate) fn escape(text: &str, longest: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(longest));
+    for (at, character) in text.char_indices() {
+        if out.len() >= longest {
+            let _ = write!(out, "...({} more bytes)", text.len() - at);
+            break;
+        }
+        match character {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            ' '..='~' => out.push(character),
+            _ => {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(character));
+            }
+        }
+    }
+    out
+}
+
+/// `text` as a JSON string in printable ASCII, quotes included, shortened
+/// likewise.
+pub(crate) fn json_string(text: &str, longest: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(longest) + 2);
+    out.push('"');
+    for (at, character) in text.char_indices() {
+        if out.len() > longest {
+            let _ = write!(out, "...({} more bytes)", text.len() - at);
+            break;
+        }
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            ' '..='~' => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\r\n\u{1b}[2J\u{9b}1m\u{2028}\u{202e}\u{feff}\0\u{7f}é😀\"\\";
+
+    #[test]
+    fn only_printable_ascii_is_left() {
+        for out in [escape(HOSTILE, 1_000), json_string(HOSTILE, 1_000)] {
+            assert!(
+                out.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{out}"
+            );
+        }
+        assert_eq!(escape("a\nb\u{2028}", 100), "a\\nb\\u{2028}");
+    }
+
+    #[test]
+    fn json_reads_back_as_it_was() {
+        let back: String = serde_json::from_str(&json_string(HOSTILE, 1_000)).unwrap();
+        assert_eq!(back, HOSTILE);
+    }
+
+    #[test]
+    fn length_is_bounded() {
+        let long = "\u{1b}".repeat(100_000);
+        assert!(escape(&long, 500).len() < 550);
+        assert!(json_string(&long, 500).len() < 550);
+        assert!(escape(&long, 500).ends_with("more bytes)"));
+    }
+}
