@@ -89,8 +89,9 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// clap's many lines as one: what is wrong, its tip, where to read more.
-pub(crate) fn from_clap(error: &clap::Error) -> Failure {
+/// clap's many lines as one: what is wrong, its tip, and that `command` can
+/// tell more.
+pub(crate) fn from_clap(error: &clap::Error, command: &str) -> Failure {
     let rendered = error.render().to_string();
     let mut parts = Vec::new();
     for paragraph in rendered.split("\n\n") {
@@ -99,20 +100,8 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
             parts.push(text.to_owned());
         } else if let Some(text) = paragraph.strip_prefix("tip: ") {
             parts.push(text.replace(" tip: ", "; "));
-        } else if let Some(text) = paragraph.strip_prefix("[possible values: ") {
-            parts.push(format!("possible values: {}", text.trim_end_matches(']')));
         }
     }
-    let command = rendered
-        .lines()
-        .find_map(|line| line.strip_prefix("Usage: "))
-        .map(|usage| {
-            let words = usage.split_whitespace();
-            let name = words.take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
-            name.collect::<Vec<_>>().join(" ")
-        })
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "portcullis".to_owned());
     Failure::usage(format_args!("{}; see `{command} --help`", parts.join("; ")))
 }
 

@@ -3,10 +3,14 @@
 //! [`table`] is the list of commands, in help and README alike.
 
 mod argv;
+mod demo;
+mod duration;
 mod failure;
 mod output;
+mod shutdown;
 mod version;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -52,6 +56,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Version(version::VersionArgs),
+    #[command(name = "__demo-service", hide = true)]
+    DemoService(demo::service::ServiceArgs),
 }
 
 /// Runs the command of this process.
@@ -59,6 +65,7 @@ pub(crate) fn main() -> ExitCode {
     report_panics_in_one_line();
     let mut command = Cli::command();
     let arguments = argv::normalise(&command, std::env::args_os());
+    let name = name_of(&command, &arguments);
     let parsed = command
         .try_get_matches_from_mut(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -70,16 +77,46 @@ pub(crate) fn main() -> ExitCode {
                 "no command given; start with `portcullis demo`, or see `portcullis --help`",
             )
             .report(),
-            _ => failure::from_clap(&error).report(),
+            _ => failure::from_clap(&error, &name).report(),
         },
     }
+}
+
+/// The command that `arguments` ask for, as people write it.
+fn name_of(command: &clap::Command, arguments: &[OsString]) -> String {
+    let mut name = vec![command.get_name()];
+    let mut command = command;
+    for argument in arguments
+        .iter()
+        .skip(1)
+        .filter_map(|argument| argument.to_str())
+    {
+        if let Some(inner) = command.find_subcommand(argument) {
+            name.push(inner.get_name());
+            command = inner;
+        }
+    }
+    name.join(" ")
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     telemetry::start(&cli.log, "warn").map_err(|error| Failure::usage(error))?;
     match cli.command {
         Command::Version(arguments) => version::run(&arguments),
+        Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),
     }
+}
+
+/// Runs a command that waits for sockets.
+fn wait_for(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::while_doing("cannot start the runtime", &error))?;
+    let ended = runtime.block_on(command);
+    // Whatever still runs in the background must not keep us.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A panic is our defect: one line that can be reported, no backtrace.

@@ -1,0 +1,3 @@
+//! `portcullis demo` (parts).
+
+pub(crate) mod service;
