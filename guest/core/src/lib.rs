@@ -3,3 +3,28 @@
 //!
 //! Nothing here does I/O or reads a clock: time, roots and replies are arguments.
 #![forbid(unsafe_code)]
+#![deny(
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unwrap_used,
+        reason = "tests may fail loudly"
+    )
+)]
+
+pub mod agent;
+pub mod identity;
+pub mod time;
+pub mod watch;
