@@ -2,10 +2,12 @@
 //!
 //! [`table`] is the list of commands, in help and README alike.
 
+mod agent;
 mod argv;
 mod demo;
 mod duration;
 mod failure;
+mod intention;
 mod output;
 mod shutdown;
 mod version;
@@ -55,6 +57,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
+    Intention(intention::IntentionArgs),
     Version(version::VersionArgs),
     #[command(name = "__demo-service", hide = true)]
     DemoService(demo::service::ServiceArgs),
@@ -102,6 +106,8 @@ fn name_of(command: &clap::Command, arguments: &[OsString]) -> String {
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     telemetry::start(&cli.log, "warn").map_err(|error| Failure::usage(error))?;
     match cli.command {
+        Command::Demo(arguments) => wait_for(demo::run(&arguments)),
+        Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Version(arguments) => version::run(&arguments),
         Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),
     }

@@ -172,11 +172,6 @@ impl Process {
         Failure::runtime(format_args!("{} {what}: {said}", self.name))
     }
 
-    /// The process id.
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Asks the process to end, waits, and kills it if it will not.
     /// Whether it ended by itself and with exit status 0.
     async fn end(mut self) -> bool {

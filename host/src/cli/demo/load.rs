@@ -29,6 +29,17 @@ struct Counts {
     first_failure: Mutex<Option<String>>,
 }
 
+impl Counts {
+    fn note(&self, failure: String) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut first = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(failure);
+    }
+}
+
 impl Load {
     /// Starts to connect to `address`, where something answers `ping` with `pong`.
     pub(crate) fn start(address: SocketAddr) -> Self {
@@ -44,13 +55,7 @@ impl Load {
                         Err(error) => Some(error.to_string()),
                     };
                     if let Some(failure) = failure {
-                        counts.failed.fetch_add(1, Ordering::Relaxed);
-                        let mut first = counts
-                            .first_failure
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        first.get_or_insert(failure);
-                        drop(first);
+                        counts.note(failure);
                         // What fails at once must not keep a core busy.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }

@@ -1,26 +1,24 @@
 //! What the demo shows, step by step, and the check of each claim.
 
 use std::fmt::Display;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use portcullis::agent_client::{AgentClient, AgentConfig};
+use portcullis_core::agent::{HttpRequest, Method, Query, accepted, roots};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::DemoArgs;
 use super::children::PATIENCE;
+use super::load::Load;
 use super::service::ask;
 use super::stage::{Ready, Role, Stage};
+use crate::cli::agent::ask as ask_agent;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Paint, paint};
-
-/// Handshakes that run at the same time.
-const AT_ONCE: usize = 8;
 
 /// Everything that was started.
 struct Cast {
@@ -66,10 +64,10 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
         .map(|file| file.display().to_string());
     if let Some(file) = &file {
         prepare.extend(["--component", file]);
-        stage.use_component(std::path::Path::new(file));
+        stage.use_component(Path::new(file));
     }
     let began = Instant::now();
-    let (_, version) = stage.command_without_agent(&prepare).await?;
+    let (_, version) = stage.command(&prepare, false).await?;
     let version: Value = serde_json::from_str(&version)
         .map_err(|error| Failure::while_doing("`portcullis version` printed no JSON", &error))?;
     let component = &version["component"];
@@ -289,9 +287,10 @@ async fn an_open_connection_is_cut(stage: &Stage, cast: &Cast) -> Result<(), Fai
 
 /// The CA is rotated under load.
 async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Result<(), Failure> {
+    let wanted = u64::from(handshakes);
     step(&format!(
         "4. The CA is rotated while {} handshakes run",
-        thousands(u64::from(handshakes))
+        thousands(wanted)
     ))?;
     intention(stage, "allow").await?;
     until(
@@ -299,27 +298,270 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
         |answer| answer.starts_with("HTTP/1.1 200"),
     )
     .await?;
-    let mark = stage.process(&cast.db_proxy)?.log.mark();
-    let before = [leaf(stage, "db").await?, leaf(stage, "web").await?];
+    let agent = AgentConfig::at(&cast.agent)
+        .and_then(AgentClient::new)
+        .map_err(|error| Failure::from_error(&error))?;
+    let old = active_root(&agent).await?;
+    let (at_db, at_web) = (
+        &stage.process(&cast.db_proxy)?.log,
+        &stage.process(&cast.web_proxy)?.log,
+    );
+    let (db_mark, web_mark) = (at_db.mark(), at_web.mark());
+
+    let began = Instant::now();
     let load = Load::start(cast.to_db);
-    load.reach(u64::from(handshakes) / 5).await?;
-    let began = load.done();
-    stage.command(&["__demo-rotate"], false).await?;
-    let after = loop {
-        let now = [leaf(stage, "db").await?, leaf(stage, "web").await?];
-        if now
-            .iter()
-            .zip(&before)
-            .all(|(now, before)| now.root != before.root)
-        {
-            break now;
+    load.reach(wanted / 5).await?;
+    let before = load.done();
+    rotate(&agent).await?;
+    let new = active_root(&agent).await?;
+    claim(
+        old != new,
+        &format!(
+            "the active root was {}, and now is {}",
+            short(&old),
+            short(&new)
+        ),
+        || "the agent still signs with the old root".to_owned(),
+    )?;
+    for (log, mark, whose) in [(at_db, db_mark, "db"), (at_web, web_mark, "web")] {
+        let renewed = log
+            .find(mark, |line| (line["event"] == "leaf-renewed").then_some(()))
+            .await;
+        claim(renewed.is_some(), "", || {
+            format!("the proxy of {whose} did not renew its certificate")
+        })?;
+    }
+    let during = load.done() - before;
+    load.reach(wanted.max(load.done() + wanted / 5)).await?;
+    let (done, (failed, first)) = (load.done(), load.failed());
+    drop(load);
+    claim(
+        failed == 0,
+        &format!(
+            "{} handshakes in {:.1} s, {} of them while both proxies changed to the new CA: none failed",
+            thousands(done),
+            began.elapsed().as_secs_f64(),
+            thousands(during),
+        ),
+        || {
+            format!(
+                "{failed} of {done} handshakes failed, the first with: {}",
+                first.unwrap_or_default()
+            )
+        },
+    )?;
+    let serials = at_db.since(db_mark, |line| Access::read(line).map(|log| log.serial));
+    let different = serials
+        .iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len();
+    claim(
+        different == 2,
+        "db's proxy saw web's old certificate and then its new one",
+        || format!("db's proxy saw {different} certificates of web"),
+    )?;
+    let verdicts = at_db.since(db_mark, |line| {
+        Access::read(line).map(|log| log.verdict == "allow")
+    });
+    claim(
+        u64::try_from(verdicts.len()).is_ok_and(|lines| lines >= done)
+            && verdicts.iter().all(|allowed| *allowed),
+        &format!(
+            "its access log has {} lines, every one an `allow`",
+            verdicts.len()
+        ),
+        || {
+            format!(
+                "{} lines in the access log of db's proxy, not all an `allow`",
+                verdicts.len()
+            )
+        },
+    )
+}
+
+/// One line of a proxy's access log.
+#[derive(Debug)]
+struct Access {
+    verdict: String,
+    reason: String,
+    text: String,
+    source: String,
+    serial: String,
+}
+
+impl Access {
+    fn read(line: &Value) -> Option<Self> {
+        if line["target"] != "access" {
+            return None;
         }
-        load.check().await?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            verdict: text("verdict"),
+            reason: text("reason"),
+            text: text("text"),
+            source: text("src.identity"),
+            serial: text("src.serial"),
+        })
+    }
+}
+
+/// The next refusal or permission in a proxy's access log.
+async fn access(stage: &Stage, proxy: &Ready, mark: usize) -> Result<Access, Failure> {
+    let process = stage.process(proxy)?;
+    match process.log.find(mark, Access::read).await {
+        Some(log) => Ok(log),
+        None => Err(process.failed("wrote no access log").await),
+    }
+}
+
+/// How many connections have reached db, this question included.
+async fn connections(cast: &Cast) -> Result<u64, Failure> {
+    let answer = ask(cast.db, "connections")
+        .await
+        .map_err(|error| Failure::while_doing("asking db", &error))?;
+    answer
+        .parse()
+        .map_err(|_| Failure::runtime(format_args!("db answered `{answer}`")))
+}
+
+/// `portcullis intention allow|deny web db`.
+async fn intention(stage: &Stage, action: &str) -> Result<(), Failure> {
+    command(&format!("portcullis intention {action} web db"))?;
+    match stage
+        .command(&["intention", action, "web", "db"], false)
+        .await?
+    {
+        (0, _) => Ok(()),
+        (code, text) => Err(Failure::runtime(format_args!(
+            "the intention was not stored ({code}): {text}"
+        ))),
+    }
+}
+
+/// What web answers to a browser.
+async fn get(web: SocketAddr) -> Result<String, Failure> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(web).await?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
     };
-    let _ = after;
-    load.reach(u64::from(handshakes).max(load.done() + u64::from(handshakes) / 5))
-        .await?;
-    let _ = (mark, began);
-    Ok(())
+    exchange
+        .await
+        .map_err(|error: std::io::Error| Failure::while_doing("asking web", &error))
+}
+
+/// Asks again until the answer is `good`, or patience ends: the last answer, and
+/// how long it took.
+async fn until<T, F: Future<Output = Result<T, Failure>>>(
+    ask: impl Fn() -> F,
+    good: impl Fn(&T) -> bool,
+) -> Result<(T, Duration), Failure> {
+    let began = Instant::now();
+    loop {
+        let answer = ask().await?;
+        if good(&answer) || began.elapsed() > PATIENCE {
+            return Ok((answer, began.elapsed()));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The id of the root that signs now.
+async fn active_root(agent: &AgentClient) -> Result<String, Failure> {
+    let roots = ask_agent(agent, Ok(roots::request(&Query::default())), roots::decode).await?;
+    Ok(roots.active_id)
+}
+
+/// Makes the agent sign with a new root.
+async fn rotate(agent: &AgentClient) -> Result<(), Failure> {
+    let request = HttpRequest {
+        method: Method::Put,
+        path_and_query: "/v1/connect/ca/configuration".to_owned(),
+        body: Some(br#"{"Provider":"consul","Config":{"RootCertTTL":"87601h"}}"#.to_vec()),
+        headers: vec![("content-type", "application/json".to_owned())],
+        read_timeout_ms: 10_000,
+        max_reply: 65_536,
+    };
+    ask_agent(agent, Ok(request), accepted).await
+}
+
+fn step(title: &str) -> Result<(), Failure> {
+    output::line(&format!("\n{}", paint(Paint::Strong, title)))
+}
+
+fn row(name: &str, text: impl Display) -> Result<(), Failure> {
+    output::line(&format!("  {name:<8}{text}"))
+}
+
+fn command(text: &str) -> Result<(), Failure> {
+    output::line(&format!("  {} {text}", paint(Paint::Faint, "$")))
+}
+
+fn quote(text: &str) -> Result<(), Failure> {
+    output::line(&format!("    {}", paint(Paint::Faint, text)))
+}
+
+/// Says that a claim holds, unless nothing is to be said.
+///
+/// Fails with `otherwise` when it does not hold.
+fn claim(holds: bool, text: &str, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
+    if !holds {
+        return Err(Failure::runtime(format_args!(
+            "a claim of the demo does not hold: {}",
+            otherwise()
+        )));
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("  {} {text}", paint(Paint::Good, "\u{2713}")))
+}
+
+/// The first bytes of a root's id.
+fn short(id: &str) -> String {
+    id.split(':').take(4).collect::<Vec<_>>().join(":")
+}
+
+/// A number with a comma before every three digits.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Commands to paste.
+fn what_next(stage: &Stage, cast: &Cast, keep: bool) -> String {
+    if !keep {
+        return "\nTry next:\n  portcullis demo --keep      leave it running and try it yourself\n  portcullis dev              the development agent alone, for your own services\n  portcullis proxy --help     put a service into the mesh of a real Consul".to_owned();
+    }
+    format!(
+        "\nTry in another terminal:\n  export CONSUL_HTTP_ADDR={}\n  curl http://{}/\n  curl -N http://{}/watch        # keep this open, and then:\n  portcullis intention deny web db\n  portcullis check web db -explain\n  portcullis intention list\n  tail -f {}/*.log",
+        cast.agent,
+        cast.web,
+        cast.web,
+        stage.logs().display(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
 }

@@ -1,0 +1,90 @@
+//! The smallest ACL policy with which a proxy can work.
+
+use std::fmt::Write as _;
+
+/// What the proxy is going to do.
+pub(crate) struct Needs<'a> {
+    /// The service that it stands for.
+    pub(crate) service: &'a str,
+    /// The name under which it registers, if it does.
+    pub(crate) registered: Option<&'a str>,
+    /// The services that it connects to through the catalog.
+    pub(crate) upstreams: Vec<&'a str>,
+}
+
+/// The policy in HCL, as `consul acl policy create -rules -` takes it.
+///
+/// `service:write` covers the leaf certificate, the intentions of the service
+/// and the probe for the default policy. Instances of upstreams are filtered by
+/// service, by the proxy in front of it, and by node.
+pub(crate) fn smallest(needs: &Needs<'_>) -> String {
+    let mut out = String::from("# Leaf certificate, intentions and default policy\n");
+    let mut rule = |out: &mut String, name: &str, level: &str| {
+        let _ = writeln!(out, "service {} {{ policy = \"{level}\" }}", quoted(name));
+    };
+    rule(&mut out, needs.service, "write");
+    if let Some(registered) = needs.registered.filter(|name| *name != needs.service) {
+        out.push_str("\n# Registration\n");
+        rule(&mut out, registered, "write");
+    }
+    if !needs.upstreams.is_empty() {
+        out.push_str(
+            "\n# Instances of upstreams: the service, and the proxy before it by its usual names\n",
+        );
+        for upstream in &needs.upstreams {
+            let name = upstream.rsplit('/').next().unwrap_or(upstream);
+            for suffix in ["", "-proxy", "-sidecar-proxy"] {
+                rule(&mut out, &format!("{name}{suffix}"), "read");
+            }
+        }
+        out.push_str("node_prefix \"\" { policy = \"read\" }\n");
+    }
+    out.trim_end().to_owned()
+}
+
+/// A name as an HCL string.
+fn quoted(name: &str) -> String {
+    let escaped = name
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace("${", "$${");
+    format!("\"{}\"", escaped.replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_little_as_the_proxy_does() {
+        let inbound = Needs {
+            service: "db",
+            registered: Some("db-proxy"),
+            upstreams: Vec::new(),
+        };
+        let policy = smallest(&inbound);
+        assert_eq!(policy.matches("policy = \"write\"").count(), 2, "{policy}");
+        assert!(!policy.contains("prefix"), "{policy}");
+        let outbound = Needs {
+            service: "web",
+            registered: None,
+            upstreams: vec!["db"],
+        };
+        let policy = smallest(&outbound);
+        assert_eq!(policy.matches("policy = \"write\"").count(), 1, "{policy}");
+        assert!(
+            policy.contains("service \"db\" { policy = \"read\" }"),
+            "{policy}"
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        let needs = Needs {
+            service: "a\" { policy = \"write\" } #",
+            registered: None,
+            upstreams: Vec::new(),
+        };
+        assert!(smallest(&needs).contains(r#"service "a\" { policy = \"write\" } #" {"#));
+    }
+}

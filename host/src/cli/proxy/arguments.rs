@@ -1,0 +1,148 @@
+//! The flags of `portcullis proxy`: those of `consul connect proxy`, and ours.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::upstream::Upstream;
+use crate::cli::agent::AgentArgs;
+use crate::cli::duration;
+use crate::cli::failure::Failure;
+use crate::cli::output::OutputArgs;
+use crate::cli::shutdown::StopArgs;
+
+/// Put a service into the mesh: mTLS in and out, each connection decided by the policy
+///
+/// Inbound: accept mTLS on -listen, let the policy decide about the client, and only
+/// then connect to the application at -service-addr. Outbound: for each -upstream
+/// listen locally, and connect with mTLS to an instance that proves to be that
+/// service. Certificates, roots and intentions come from the Consul agent and are
+/// kept up to date; open connections that a change forbids are cut.
+///
+/// SIGTERM or SIGINT stops accepting, lets connections finish for --drain-timeout,
+/// removes the registration and ends with status 0; a second signal ends at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  portcullis proxy -service db -service-addr 127.0.0.1:5432 -listen :8443 -register
+  portcullis proxy -service web -upstream db:9191
+  portcullis proxy -service web -upstream db:9191 -print-acl-policy | consul acl policy create -name web -rules -
+Which one: `proxy` is for real services; `demo` shows it with made-up ones.")]
+pub(crate) struct ProxyArgs {
+    /// The service that this proxy stands for; its identity in the mesh
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Where the application listens: `host:port` or `unix:path`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) service_addr: Option<String>,
+    /// Where to accept mTLS from the mesh: `host:port`, or `:port` for all addresses
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// Local listener for an upstream service: `name:[addr:]port`; may be repeated
+    #[arg(long, value_name = "UPSTREAM")]
+    pub(crate) upstream: Vec<Upstream>,
+    /// Announce the service to the agent, with a check that is kept passing
+    #[arg(long)]
+    pub(crate) register: bool,
+    /// What distinguishes this registration from others of the same service
+    #[arg(long, value_name = "SUFFIX", requires = "register")]
+    pub(crate) register_id: Option<String>,
+    /// Policy component to use instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) component: Option<PathBuf>,
+    /// What holds when no intention matches; `auto` asks the agent, and denies until it knows
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
+    pub(crate) default_intention_policy: DefaultPolicy,
+    /// How long the last good answers of the agent decide when it is gone; 0 for ever
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "24h")]
+    pub(crate) max_stale: Duration,
+    /// How to judge what can be read in two ways: `strict` denies, `envoy` does as Envoy
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub(crate) matching: Matching,
+    /// How long open connections may go on after a signal to stop
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    pub(crate) drain_timeout: Duration,
+    /// Print the smallest ACL policy with which this proxy can work, and end
+    #[arg(long)]
+    pub(crate) print_acl_policy: bool,
+    #[command(flatten)]
+    pub(crate) agent: AgentArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) stop: StopArgs,
+    /// Not supported: this proxy is configured by its own flags
+    #[arg(long, hide = true, value_name = "ID")]
+    sidecar_for: Option<String>,
+    /// Not supported: this proxy is configured by its own flags
+    #[arg(long, hide = true, value_name = "ID")]
+    proxy_id: Option<String>,
+}
+
+/// What holds when no intention matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DefaultPolicy {
+    /// Find out from the agent.
+    #[default]
+    Auto,
+    /// Allow.
+    Allow,
+    /// Deny.
+    Deny,
+}
+
+/// How to judge what can be read in two ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Matching {
+    /// An allow must hold in every reading, a deny in any.
+    #[default]
+    Strict,
+    /// As Envoy reads it.
+    Envoy,
+}
+
+impl ProxyArgs {
+    /// The service, once the flags are known to make sense together.
+    ///
+    /// Fails with what is missing or cannot be combined.
+    pub(crate) fn checked_service(&self) -> Result<&str, Failure> {
+        for (flag, given) in [
+            ("-sidecar-for", &self.sidecar_for),
+            ("-proxy-id", &self.proxy_id),
+        ] {
+            let variable = if flag == "-proxy-id" {
+                "CONNECT_PROXY_ID"
+            } else {
+                "CONNECT_SIDECAR_FOR"
+            };
+            if given.is_some() || std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+            {
+                return Err(Failure::usage(format_args!(
+                    "{flag} (or {variable}) is not supported yet: say what it stands for with -service, -service-addr, -listen and -upstream"
+                )));
+            }
+        }
+        let usage = |text: &str| Err(Failure::usage(text));
+        let Some(service) = self.service.as_deref().filter(|name| !name.is_empty()) else {
+            return usage(
+                "-service is missing: name the service that this proxy stands for, such as `-service web`",
+            );
+        };
+        if self.print_acl_policy {
+            return Ok(service);
+        }
+        match (&self.service_addr, &self.listen) {
+            (Some(_), None) => usage(
+                "-listen is missing: say where to accept connections for -service-addr, such as `-listen :8443`",
+            ),
+            (None, Some(_)) => usage(
+                "-service-addr is missing: say where the application listens, such as `-service-addr 127.0.0.1:8080`",
+            ),
+            (None, None) if self.register => usage(
+                "-register needs -listen and -service-addr: there is nothing to announce otherwise",
+            ),
+            (None, None) if self.upstream.is_empty() => usage(
+                "there is nothing to do: give -listen with -service-addr, or -upstream, or both",
+            ),
+            _ => Ok(service),
+        }
+    }
+}
