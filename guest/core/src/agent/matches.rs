@@ -31,7 +31,7 @@ pub struct Matches<'a> {
 }
 
 /// Cuts names into batches that fit one query each.
-pub fn batches<'n>(names: &'n [String]) -> impl Iterator<Item = &'n [String]> {
+pub fn batches(names: &[String]) -> impl Iterator<Item = &[String]> {
     // The worst case triples a name's length; `&name=` goes with each.
     let cost = |name: &String| name.len().saturating_mul(3).saturating_add(6);
     let mut rest = names;

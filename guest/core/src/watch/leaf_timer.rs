@@ -158,7 +158,10 @@ mod tests {
             );
             for now in [0, 1, u64::MAX] {
                 timer.asked(Timestamp::from_millis(now));
-                assert!(timer.next() >= Timestamp::from_millis(now) || timer.state(Timestamp::from_millis(now)) != LeafState::Good);
+                assert!(
+                    timer.next() >= Timestamp::from_millis(now)
+                        || timer.state(Timestamp::from_millis(now)) != LeafState::Good
+                );
             }
         }
     }

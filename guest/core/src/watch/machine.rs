@@ -150,7 +150,7 @@ pub enum Event {
 pub struct Watch {
     settings: Settings,
     /// What to go on from; index 0 and no hash mean at once.
-    index: u64,
+    from: u64,
     hash: Option<String>,
     /// The index of the last answer that was used.
     accepted: u64,
@@ -172,7 +172,7 @@ impl Watch {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            index: 0,
+            from: 0,
             hash: None,
             accepted: 0,
             digest: None,
@@ -201,7 +201,7 @@ impl Watch {
         self.sent = Some((now, self.reread));
         let after = match (self.settings.key, &self.hash) {
             (Key::Hash, Some(hash)) => After::Hash(hash.clone()),
-            (Key::Index, _) if self.index > 0 => After::Index(self.index),
+            (Key::Index, _) if self.from > 0 => After::Index(self.from),
             _ => After::Nothing,
         };
         let (Mode::Blocking { wait_ms } | Mode::ShortPoll { wait_ms, .. }) = self.settings.mode;
@@ -254,7 +254,7 @@ impl Watch {
         }
         self.reread = false;
         // An index that goes back starts the loop again; one that is absent cannot be blocked on.
-        self.index = if back.is_some() {
+        self.from = if back.is_some() {
             0
         } else {
             index.unwrap_or(0)
@@ -316,7 +316,7 @@ impl Watch {
     }
 
     fn restart(&mut self) {
-        self.index = 0;
+        self.from = 0;
         self.hash = None;
     }
 
