@@ -96,13 +96,13 @@ segment_name!(
     /// A service's name; case matters.
     ServiceName,
     "service name",
-    Into::into
+    |name| name.into()
 );
 segment_name!(
     /// A namespace; `default` in Community Edition. Case matters.
     Namespace,
     "namespace",
-    Into::into
+    |name| name.into()
 );
 segment_name!(
     /// An admin partition, kept in lower case because Consul compares it so.
@@ -114,19 +114,19 @@ segment_name!(
     /// A datacenter's name; case matters.
     Datacenter,
     "datacenter",
-    Into::into
+    |name| name.into()
 );
 segment_name!(
     /// A node ID, in practice a UUID.
     NodeId,
     "node ID",
-    Into::into
+    |name| name.into()
 );
 segment_name!(
     /// The local name of a cluster peering.
     PeerName,
     "peer name",
-    Into::into
+    |name| name.into()
 );
 
 impl Namespace {
