@@ -26,5 +26,6 @@
 
 pub mod agent;
 pub mod identity;
+pub mod intention;
 pub mod time;
 pub mod watch;
