@@ -1,2 +1,163 @@
-//! cargo xtask.
-fn main() {}
+//! `cargo xtask`: set-up, demo, tests and checks of this repository.
+//!
+//! Every command installs what it needs first, and says what it cannot install.
+
+mod checks;
+mod components;
+mod peers;
+mod report;
+mod shell;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use report::Report;
+
+const HELP: &str = "\
+Set-up, demo, tests and checks of Portcullis
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  demo [ARGS]        Build everything and show two services talk through mTLS; ARGS go to `portcullis demo`
+  test [--no-peers]  Everything that CI runs; builds the real peers once into target/peers
+                     --no-peers leaves out, loudly, what needs Consul, Envoy, Node or Python
+  check              Only the static checks: formatting, clippy, docs, lists, licences
+  peers              Only build and install the real peers
+  components         Only build the WebAssembly components
+  bench              First figures: decisions beside the native core and the agent's authorize
+  lists --update     Write the checked-in lists anew (look at the difference before you commit it)
+  help               This text
+
+Logs of all steps are kept in target/xtask.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<ExitCode> {
+    let (command, rest) = match arguments.split_first() {
+        None => ("help", &[][..]),
+        Some((command, rest)) => (command.as_str(), rest),
+    };
+    match command {
+        "demo" => demo(rest),
+        "test" => match rest {
+            [] => test(true),
+            [flag] if flag == "--no-peers" => test(false),
+            [other, ..] => bail!("unknown option `{other}` of `test`; there is `--no-peers`"),
+        },
+        "check" => none(rest).and_then(|()| check()),
+        "peers" => none(rest).and_then(|()| with_report(|report| peers::install(report))),
+        "components" => none(rest).and_then(|()| {
+            with_report(|report| {
+                tools::prepare(report)?;
+                components::build(report)
+            })
+        }),
+        "bench" => bench(rest),
+        "lists" => match rest {
+            [flag] if flag == "--update" => with_report(|report| {
+                tools::prepare(report)?;
+                checks::update_lists()
+            }),
+            _ => bail!("`lists` takes `--update`; without it, `cargo xtask check` compares them"),
+        },
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("unknown command `{other}`; see `cargo xtask help`"),
+    }
+}
+
+fn demo(arguments: &[String]) -> Result<ExitCode> {
+    let mut report = Report::new();
+    tools::prepare(&mut report)?;
+    let binary = components::host(&mut report)?;
+    let status = shell::inherit(&binary, &["demo"], arguments)?;
+    Ok(ExitCode::from(
+        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
+    ))
+}
+
+fn test(with_peers: bool) -> Result<ExitCode> {
+    with_report(|report| {
+        tools::prepare(report)?;
+        checks::format(report)?;
+        components::build(report)?;
+        if with_peers {
+            peers::install(report)?;
+        } else {
+            report
+                .warn("SKIPPED: everything that needs Consul, Envoy, Node or Python (--no-peers)");
+        }
+        checks::clippy(report)?;
+        components::host(report)?;
+        suite::run(report, with_peers)?;
+        checks::rest(report, with_peers)?;
+        components::sizes(report)
+    })
+}
+
+fn check() -> Result<ExitCode> {
+    with_report(|report| {
+        tools::prepare(report)?;
+        checks::format(report)?;
+        checks::clippy(report)?;
+        checks::rest(report, true)
+    })
+}
+
+fn bench(arguments: &[String]) -> Result<ExitCode> {
+    let mut report = Report::new();
+    tools::prepare(&mut report)?;
+    components::build(&mut report)?;
+    let status = shell::inherit(
+        &shell::cargo(),
+        &[
+            "bench",
+            "--quiet",
+            "--profile",
+            "release",
+            "--package",
+            "portcullis-tests",
+            "--",
+        ],
+        arguments,
+    )?;
+    Ok(ExitCode::from(
+        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
+    ))
+}
+
+fn none(rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(other) => bail!("unknown option `{other}`"),
+    }
+}
+
+/// Runs steps, prints the summary, and fails where a step failed.
+fn with_report(steps: impl FnOnce(&mut Report) -> Result<()>) -> Result<ExitCode> {
+    let mut report = Report::new();
+    let outcome = steps(&mut report);
+    if let Err(error) = &outcome {
+        report.failed(&format!("{error:#}"));
+    }
+    Ok(if report.summary() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,233 @@
+//! Static checks: formatting, clippy, documentation, lists, licences.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::Report;
+use crate::{components, shell};
+
+const CORE_LIST: &str = "guest/core/dependencies.txt";
+const PAGES: [&str; 4] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
+
+/// Formatting of all code.
+pub(crate) fn format(report: &mut Report) -> Result<()> {
+    let mut cargo = shell::command(shell::cargo(), &["fmt", "--all", "--check"]);
+    shell::step(report, "formatting", &mut cargo).map(|_| ())
+}
+
+/// Clippy's arguments after `--`.
+const DENY_WARNINGS: [&str; 3] = ["--", "--deny", "warnings"];
+
+/// Clippy for everything native, and for the components as what they are.
+pub(crate) fn clippy(report: &mut Report) -> Result<()> {
+    let mut guests = components::guest_cargo("clippy");
+    guests
+        .args([
+            "--package",
+            "portcullis-policy",
+            "--package",
+            "portcullis-mesh-policy",
+        ])
+        .args(DENY_WARNINGS);
+    shell::step(report, "clippy of the components", &mut guests)?;
+    let mut native = shell::command(
+        shell::cargo(),
+        &[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--exclude",
+            "portcullis-policy",
+            "--exclude",
+            "portcullis-mesh-policy",
+            "--all-targets",
+        ],
+    );
+    native.args(DENY_WARNINGS);
+    shell::step(report, "clippy", &mut native).map(|_| ())
+}
+
+/// Documentation, lists, paths and licences.
+pub(crate) fn rest(report: &mut Report, with_peers: bool) -> Result<()> {
+    documentation(report)?;
+    list(report)?;
+    paths(report)?;
+    if with_peers {
+        licences(report)?;
+    } else {
+        report.warn("NOT CHECKED: licences, bans, sources and advisories (--no-peers)");
+    }
+    Ok(())
+}
+
+fn documentation(report: &mut Report) -> Result<()> {
+    let mut cargo = shell::command(
+        shell::cargo(),
+        &[
+            "doc",
+            "--release",
+            "--no-deps",
+            "--package",
+            "portcullis-core",
+            "--package",
+            "portcullis",
+            "--package",
+            "portcullis-dev-agent",
+        ],
+    );
+    cargo.env("RUSTDOCFLAGS", "--deny warnings");
+    shell::step(report, "documentation", &mut cargo).map(|_| ())
+}
+
+/// The core's dependencies are those of the checked-in list: nothing with a
+/// socket or a clock gets in unnoticed.
+fn list(report: &mut Report) -> Result<()> {
+    let began = report.begin("dependencies of the core");
+    let (now, before) = (core_dependencies()?, recorded()?);
+    report.end("dependencies of the core", began, now == before);
+    if now == before {
+        return Ok(());
+    }
+    let new: Vec<_> = now.difference(&before).collect();
+    let gone: Vec<_> = before.difference(&now).collect();
+    bail!(
+        "`{CORE_LIST}` differs: new {new:?}, gone {gone:?}; if that is meant, `cargo xtask lists --update`"
+    )
+}
+
+/// Writes the checked-in list anew.
+pub(crate) fn update_lists() -> Result<()> {
+    let text: String = core_dependencies()?
+        .iter()
+        .map(|name| format!("{name}\n"))
+        .collect();
+    fs::write(shell::root().join(CORE_LIST), text)
+        .with_context(|| format!("cannot write `{CORE_LIST}`"))
+}
+
+fn core_dependencies() -> Result<BTreeSet<String>> {
+    let tree = shell::output(
+        shell::cargo(),
+        &[
+            "tree",
+            "--package",
+            "portcullis-core",
+            "--target",
+            "wasm32-wasip2",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+        ],
+    )
+    .context("`cargo tree` failed")?;
+    Ok(tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn recorded() -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string(shell::root().join(CORE_LIST))
+        .with_context(|| format!("cannot read `{CORE_LIST}`"))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Every file and folder that the pages name exists.
+fn paths(report: &mut Report) -> Result<()> {
+    let began = report.begin("paths in the pages");
+    let mut missing = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(shell::root().join(page))
+            .with_context(|| format!("cannot read `{page}`"))?;
+        for named in named_paths(&text) {
+            if !shell::root().join(&named).exists() {
+                missing.push(format!("`{page}` names `{named}`"));
+            }
+        }
+    }
+    report.end("paths in the pages", began, missing.is_empty());
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        bail!("no such file: {}", missing.join(", "))
+    }
+}
+
+/// Paths in backticks or link targets: of this repository, so with one of its
+/// first folders or a known ending.
+fn named_paths(text: &str) -> Vec<String> {
+    let ticked = text.split('`').skip(1).step_by(2);
+    let linked = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    ticked
+        .chain(linked)
+        .filter(|word| !word.contains(char::is_whitespace) && !word.contains("://"))
+        .map(|word| word.split('#').next().unwrap_or(word))
+        .filter(|word| {
+            let first = word.split('/').next().unwrap_or_default();
+            let ours = matches!(
+                first,
+                "guest" | "host" | "wit" | "examples" | "tests" | ".ci" | ".cargo"
+            );
+            let page = !word.contains('/') && word.ends_with(".md");
+            (ours && word.contains('/')) || page
+        })
+        .filter(|word| !word.contains(['*', '<', '{', '…']))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Licences, bans and sources by cargo-deny; advisories where the database can be had.
+fn licences(report: &mut Report) -> Result<()> {
+    let deny = shell::target().join("peers/tools/bin/cargo-deny");
+    if !deny.is_file() {
+        bail!(
+            "`{}` is missing: `cargo xtask peers` installs it",
+            deny.display()
+        );
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&deny);
+        command.args(arguments).current_dir(shell::root());
+        command
+    };
+    shell::step(
+        report,
+        "licences, bans, sources",
+        &mut run(&[
+            "--log-level",
+            "error",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ]),
+    )?;
+    let fetched = run(&["--log-level", "error", "fetch", "db"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if fetched {
+        shell::step(
+            report,
+            "advisories",
+            &mut run(&["--log-level", "error", "check", "advisories"]),
+        )?;
+    } else {
+        report.warn("NOT CHECKED: advisories (the RustSec database cannot be reached from here)");
+    }
+    Ok(())
+}

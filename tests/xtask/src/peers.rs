@@ -1,0 +1,148 @@
+//! Real peers, built or installed once into `target/peers`.
+//!
+//! Each has a manifest in this repository. A copy of it beside what was made
+//! says whether that is still current.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::Report;
+use crate::{shell, tools};
+
+const NEEDED: [(&str, &str, &str); 4] = [
+    (
+        "go",
+        "version",
+        "Go 1.25 or later, to build the Consul agent: https://go.dev/dl or `apt-get install golang`",
+    ),
+    (
+        "node",
+        "--version",
+        "Node.js 20 or later: `apt-get install nodejs npm`",
+    ),
+    ("npm", "--version", "npm, which comes with Node.js"),
+    (
+        "python3",
+        "--version",
+        "Python 3.11 or later with venv: `apt-get install python3-venv`",
+    ),
+];
+
+/// Makes all peers current.
+pub(crate) fn install(report: &mut Report) -> Result<()> {
+    tools::require(&NEEDED)?;
+    let peers = shell::target().join("peers");
+    fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
+    consul(report, &peers)?;
+    for (name, manifest) in [
+        ("python", "tests/adapters/python/requirements.txt"),
+        ("envoy", "tests/peers/envoy/requirements.txt"),
+        ("tools", "tests/peers/tools/requirements.txt"),
+    ] {
+        python(report, &peers.join(name), name, manifest)?;
+    }
+    node(report, &peers.join("node"))?;
+    present(&peers)
+}
+
+/// The Consul agent, from the Go module that `tests/peers/consul` pins.
+fn consul(report: &mut Report, peers: &Path) -> Result<()> {
+    let manifest = shell::root().join("tests/peers/consul/go.sum");
+    let (binary, stamp) = (peers.join("consul"), peers.join("consul.go.sum"));
+    if binary.is_file() && same(&manifest, &stamp) {
+        return Ok(());
+    }
+    let mut build = Command::new("go");
+    build
+        .args(["build", "-mod=readonly", "-o"])
+        .arg(&binary)
+        .arg("github.com/hashicorp/consul")
+        .current_dir(shell::root().join("tests/peers/consul"));
+    shell::step(report, "build the Consul agent with Go", &mut build)?;
+    copy(&manifest, &stamp)
+}
+
+/// A virtual environment with pinned packages.
+fn python(report: &mut Report, folder: &Path, name: &str, manifest: &str) -> Result<()> {
+    let manifest = shell::root().join(manifest);
+    let stamp = folder.join("requirements.txt");
+    if same(&manifest, &stamp) {
+        return Ok(());
+    }
+    let pip = folder.join("bin/pip");
+    if !pip.is_file() {
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv"]).arg(folder);
+        shell::step(
+            report,
+            &format!("create the Python environment {name}"),
+            &mut venv,
+        )?;
+    }
+    let mut install = Command::new(pip);
+    install
+        .args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+        ])
+        .arg(&manifest);
+    shell::step(report, &format!("install {name} from PyPI"), &mut install)?;
+    copy(&manifest, &stamp)
+}
+
+/// Node packages by their lock file. Not `npm ci`: npm 11 refuses the lock, because three
+/// optional packages of jco for other platforms were never published.
+fn node(report: &mut Report, folder: &Path) -> Result<()> {
+    let source = shell::root().join("tests/adapters/node");
+    let stamp = folder.join("installed-lock.json");
+    let lock = source.join("package-lock.json");
+    if same(&lock, &stamp) {
+        return Ok(());
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    for file in ["package.json", "package-lock.json"] {
+        copy(&source.join(file), &folder.join(file))?;
+    }
+    let mut install = Command::new("npm");
+    install
+        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .current_dir(folder);
+    shell::step(report, "install Node packages", &mut install)?;
+    copy(&lock, &stamp)
+}
+
+/// Each peer starts; better to learn that here than in the middle of a test.
+fn present(peers: &Path) -> Result<()> {
+    let programs: [(PathBuf, &[&str]); 4] = [
+        (peers.join("consul"), &["version"]),
+        (peers.join("envoy/bin/envoy"), &["--version"]),
+        (peers.join("python/bin/python"), &["-c", "import wasmtime"]),
+        (peers.join("tools/bin/cargo-deny"), &["--version"]),
+    ];
+    for (program, arguments) in programs {
+        if shell::output(&program, arguments).is_none() {
+            bail!(
+                "`{} {}` does not run; remove `{}` and try again",
+                program.display(),
+                arguments.join(" "),
+                program.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    matches!((fs::read(one), fs::read(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .map(|_| ())
+        .with_context(|| format!("cannot copy `{}` to `{}`", from.display(), to.display()))
+}

@@ -1,0 +1,83 @@
+//! All tests of the workspace in one run of cargo, and their counts.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::report::Report;
+use crate::shell;
+
+/// Runs every test.
+pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
+    let skipped = shell::target().join("xtask/skipped.txt");
+    let _ = fs::remove_file(&skipped);
+
+    let mut build = cargo_test();
+    build.arg("--no-run");
+    shell::step(report, "build the tests", &mut build)?;
+
+    let mut cargo = cargo_test();
+    cargo.arg("--no-fail-fast");
+    cargo.env("PORTCULLIS_SKIPPED", &skipped);
+    cargo.env("PORTCULLIS_BIN", shell::target().join("release/portcullis"));
+    if !with_peers {
+        cargo.env("PORTCULLIS_NO_PEERS", "1");
+    }
+    let outcome = shell::step(report, "run the tests", &mut cargo);
+    let log =
+        fs::read_to_string(shell::target().join("xtask/run-the-tests.log")).unwrap_or_default();
+    count(report, &log);
+
+    let left_out = fs::read_to_string(&skipped).unwrap_or_default();
+    for line in left_out.lines() {
+        report.warn(format!("SKIPPED: {line}"));
+        report.skipped += 1;
+        report.passed = report.passed.saturating_sub(1);
+    }
+    for line in log
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with("FAILED"))
+    {
+        report.failed(line);
+    }
+    outcome.map(|_| ())
+}
+
+fn cargo_test() -> std::process::Command {
+    shell::command(
+        shell::cargo(),
+        &[
+            "test",
+            "--release",
+            "--workspace",
+            "--exclude",
+            "portcullis-policy",
+            "--exclude",
+            "portcullis-mesh-policy",
+        ],
+    )
+}
+
+/// Adds up cargo's `test result:` lines.
+fn count(report: &mut Report, log: &str) {
+    for line in log
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("test result: "))
+    {
+        for part in line.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(word)) = (words.next(), words.next()) else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match word {
+                "passed" => report.passed += number,
+                "failed" => report.failures_counted += number,
+                "ignored" => report.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
