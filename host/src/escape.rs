@@ -54,6 +54,22 @@ pub(crate) fn json_string(text: &str, longest: usize) -> String {
     out
 }
 
+/// A JSON document in printable ASCII: whatever else is in it stands in a string.
+pub(crate) fn ascii_json(document: &str) -> String {
+    let mut out = String::with_capacity(document.len());
+    for character in document.chars() {
+        match character {
+            ' '..='~' => out.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +91,9 @@ mod tests {
     fn json_reads_back_as_it_was() {
         let back: String = serde_json::from_str(&json_string(HOSTILE, 1_000)).unwrap();
         assert_eq!(back, HOSTILE);
+        let document = ascii_json(&serde_json::to_string(&[HOSTILE]).unwrap());
+        assert!(document.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{document}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&document).unwrap(), [HOSTILE]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::failure::Failure;
+use crate::escape::ascii_json;
 
 /// `--output text|json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -46,7 +47,7 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(document)
         .map_err(|error| Failure::while_doing("cannot write the answer as JSON", &error))?;
-    line(&text)
+    line(&ascii_json(&text))
 }
 
 fn write(text: &str) -> Result<(), Failure> {

@@ -99,6 +99,27 @@ pub(crate) enum Matching {
     Envoy,
 }
 
+impl DefaultPolicy {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+impl Matching {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Envoy => "envoy",
+        }
+    }
+}
+
 impl ProxyArgs {
     /// The service, once the flags are known to make sense together.
     ///
