@@ -1,1 +1,4 @@
 //! Portcullis.
+pub mod agent_client;
+pub mod clock;
+pub mod runtime;

@@ -1,0 +1,129 @@
+//! Why the agent could not be asked: one line each, with what to do.
+
+use std::time::Duration;
+
+/// A question to the agent that got no usable answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The name does not resolve.
+    #[error("unknown host `{host}` in the agent address `{address}`")]
+    UnknownHost {
+        /// The agent's address.
+        address: String,
+        /// The name.
+        host: String,
+    },
+    /// Nothing listens there.
+    #[error("no agent at `{address}`: {detail}; is it running, and is CONSUL_HTTP_ADDR right?")]
+    Refused {
+        /// The agent's address.
+        address: String,
+        /// The system's words.
+        detail: String,
+    },
+    /// The connection broke.
+    #[error("lost the agent at `{address}`: {detail}")]
+    Broken {
+        /// The agent's address.
+        address: String,
+        /// What happened.
+        detail: String,
+    },
+    /// No answer in time.
+    #[error("no answer from the agent at `{address}` within {after:?}")]
+    Timeout {
+        /// The agent's address.
+        address: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The TLS handshake failed.
+    #[error("TLS with the agent at `{address}` failed: {detail}")]
+    Tls {
+        /// The agent's address.
+        address: String,
+        /// What failed.
+        detail: String,
+    },
+    /// Something else answers there.
+    #[error("what answers at `{address}` is not a Consul agent: {detail}")]
+    NotConsul {
+        /// The agent's address.
+        address: String,
+        /// What it did.
+        detail: String,
+    },
+    /// The answer is larger than any good one.
+    #[error("the agent's answer to `{path}` is larger than {limit} bytes")]
+    TooLarge {
+        /// What was asked.
+        path: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// 403: a permission is missing.
+    #[error("the agent refuses `{path}` with {token}: {detail}")]
+    Denied {
+        /// What was asked.
+        path: String,
+        /// Which token was sent, in words.
+        token: String,
+        /// The agent's words, which name the permission.
+        detail: String,
+    },
+    /// Any other status that is not 200.
+    #[error("the agent answers `{path}` with status {status}: {detail}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// The status.
+        status: u16,
+        /// The agent's words.
+        detail: String,
+    },
+    /// The request itself cannot be sent.
+    #[error("`{path}` cannot be asked: {detail}")]
+    Request {
+        /// What was to be asked.
+        path: String,
+        /// Why not.
+        detail: String,
+    },
+    /// The reply cannot be read.
+    #[error("the agent's answer to `{path}` cannot be read: {detail}")]
+    Reply {
+        /// What was asked.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// Text from the network in at most `longest` printable characters.
+pub(crate) fn visible(text: &str, longest: usize) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        if out.len() >= longest {
+            out.push_str("...");
+            break;
+        }
+        match character {
+            ' '..='~' => out.push(character),
+            '\n' | '\r' | '\t' => out.push(' '),
+            other => out.extend(other.escape_unicode()),
+        }
+    }
+    out.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_the_network_stays_on_one_line_and_short() {
+        let text = visible("a\r\n\u{1b}[2J\u{2028}é", 100);
+        assert_eq!(text, "a  \\u{1b}[2J\\u{2028}\\u{e9}");
+        assert!(visible(&"\u{202e}".repeat(10_000), 200).len() < 220);
+    }
+}

@@ -1,0 +1,477 @@
+//! The HTTP client of the Consul agent.
+//!
+//! Everything that leaves for the agent passes here: the ACL token is added
+//! here and nowhere else, redirects are never followed, bodies and times are
+//! capped. What to ask and how to read the answers is `portcullis_core::agent`.
+
+mod address;
+mod config;
+mod connect;
+mod error;
+mod tls;
+mod token;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use portcullis_core::agent::{HttpReply, HttpRequest, Method, ReplyError, ReplyHeaders};
+
+pub use address::AgentAddress;
+pub use config::{AgentConfig, AgentFlags, ConfigError};
+pub use error::AgentError;
+pub(crate) use error::visible;
+pub use token::{Secret, TokenSource};
+
+use connect::{ConnectError, Connector};
+use token::TokenHeader;
+
+/// The largest body that is read.
+pub const MAX_BODY: usize = 32 * 1024 * 1024;
+
+/// How much of an error's body is repeated.
+const MAX_DETAIL: usize = 400;
+
+static TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
+
+/// A client of one agent. Clones share its connections.
+#[derive(Clone)]
+pub struct AgentClient(Arc<Inner>);
+
+struct Inner {
+    config: AgentConfig,
+    address: String,
+    client: Client<Connector, Full<Bytes>>,
+    token: TokenHeader,
+    basic_auth: Option<HeaderValue>,
+}
+
+/// An answer of the agent, complete.
+#[derive(Clone, Debug)]
+pub struct AgentReply {
+    /// Status code.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, at most [`MAX_BODY`] bytes.
+    pub body: Bytes,
+}
+
+impl AgentReply {
+    /// The reply as the decoders of `portcullis_core::agent` take it.
+    #[must_use]
+    pub fn as_core(&self) -> HttpReply<'_> {
+        let headers = ReplyHeaders::read(
+            self.headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_bytes())),
+        );
+        HttpReply {
+            status: self.status,
+            headers,
+            body: &self.body,
+        }
+    }
+}
+
+impl AgentClient {
+    /// A client with these settings. Reads the token and certificate files, opens no connection.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used.
+    pub fn new(config: AgentConfig) -> Result<Self, ConfigError> {
+        let tls = match &config.address {
+            AgentAddress::Tls { host, .. } => Some((
+                tls::client_config(&config)?,
+                tls::server_name(&config, host)?,
+            )),
+            _ => None,
+        };
+        let connector = Connector {
+            address: config.address.clone(),
+            tls,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        let token = TokenHeader::new(config.token.clone())?;
+        let basic_auth = config.basic_auth.as_ref().map(basic_auth).transpose()?;
+        let address = config.address.to_string();
+        Ok(Self(Arc::new(Inner {
+            config,
+            address,
+            client,
+            token,
+            basic_auth,
+        })))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &AgentConfig {
+        &self.0.config
+    }
+
+    /// The agent's address, for people.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// Asks and returns the answer, whatever its status.
+    ///
+    /// Datacenter, namespace, partition and consistency of the settings are added
+    /// where the request does not name them.
+    ///
+    /// # Errors
+    /// When there is no complete answer in the request's time, when it is larger than
+    /// the request allows, a redirect, compressed, or not HTTP.
+    pub async fn execute(&self, request: &HttpRequest) -> Result<AgentReply, AgentError> {
+        let path = path_of(request);
+        let limit = request.max_reply.min(MAX_BODY);
+        let timeout = Duration::from_millis(request.read_timeout_ms);
+        let exchange = self.exchange(self.with_headers(request)?, &path, limit);
+        let reply = tokio::time::timeout(timeout, exchange)
+            .await
+            .map_err(|_| AgentError::Timeout {
+                address: self.0.address.clone(),
+                after: timeout,
+            })??;
+        if matches!(reply.status, 401 | 403) {
+            self.0.token.refused();
+        }
+        Ok(reply)
+    }
+
+    /// As [`AgentClient::execute`], but any status other than 200 is an error that says what to do.
+    ///
+    /// # Errors
+    /// As [`AgentClient::execute`], and for every other status.
+    pub async fn execute_ok(&self, request: &HttpRequest) -> Result<AgentReply, AgentError> {
+        let reply = self.execute(request).await?;
+        match self.refusal(request, &reply) {
+            None => Ok(reply),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Asks, and reads the answer with one of the decoders of `portcullis_core::agent`.
+    ///
+    /// # Errors
+    /// As [`AgentClient::execute_ok`], and when the answer cannot be decoded.
+    pub async fn ask<T>(
+        &self,
+        request: &HttpRequest,
+        decode: impl FnOnce(&HttpReply<'_>) -> Result<T, ReplyError>,
+    ) -> Result<T, AgentError> {
+        let reply = self.execute_ok(request).await?;
+        decode(&reply.as_core()).map_err(|error| self.unreadable(request, &reply, &error))
+    }
+
+    /// The error that a status other than 200 stands for.
+    #[must_use]
+    pub fn refusal(&self, request: &HttpRequest, reply: &AgentReply) -> Option<AgentError> {
+        let path = path_of(request);
+        let detail = visible(
+            &String::from_utf8_lossy(reply.body.get(..4096).unwrap_or(&reply.body)),
+            MAX_DETAIL,
+        );
+        match reply.status {
+            200 => None,
+            _ if !reply.as_core().is_consul() && reply.status < 500 => {
+                let detail = format!("it answers `{path}` with status {}", reply.status);
+                Some(AgentError::NotConsul {
+                    address: self.0.address.clone(),
+                    detail,
+                })
+            }
+            401 | 403 => Some(AgentError::Denied {
+                path,
+                token: self.0.token.describe(),
+                detail,
+            }),
+            status => Some(AgentError::Status {
+                path,
+                status,
+                detail,
+            }),
+        }
+    }
+
+    /// The error that a reply with unreadable content stands for.
+    pub(crate) fn unreadable(
+        &self,
+        request: &HttpRequest,
+        reply: &AgentReply,
+        error: &ReplyError,
+    ) -> AgentError {
+        let path = path_of(request);
+        let detail = visible(&error.to_string(), MAX_DETAIL);
+        if reply.as_core().is_consul() {
+            AgentError::Reply { path, detail }
+        } else {
+            let detail = format!("its answer to `{path}` cannot be read: {detail}");
+            AgentError::NotConsul {
+                address: self.0.address.clone(),
+                detail,
+            }
+        }
+    }
+
+    fn with_headers(&self, asked: &HttpRequest) -> Result<Request<Full<Bytes>>, AgentError> {
+        let config = &self.0.config;
+        let uri = format!(
+            "http://{}{}{}",
+            config.address.authority(),
+            config.path_prefix,
+            with_scope(asked, config)
+        );
+        let mut request = Request::builder()
+            .method(asked.method.as_str())
+            .uri(uri)
+            .header(header::USER_AGENT, "portcullis");
+        for (name, value) in &asked.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(token) = self.0.token.current() {
+            request = request.header(TOKEN.clone(), token);
+        }
+        if let Some(auth) = &self.0.basic_auth {
+            request = request.header(header::AUTHORIZATION, auth.clone());
+        }
+        let body = asked.body.clone().map(Bytes::from).unwrap_or_default();
+        request
+            .body(Full::new(body))
+            .map_err(|error| AgentError::Request {
+                path: path_of(asked),
+                detail: error.to_string(),
+            })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        path: &str,
+        limit: usize,
+    ) -> Result<AgentReply, AgentError> {
+        let response = self
+            .0
+            .client
+            .request(request)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let (head, body) = response.into_parts();
+        let not_consul = |detail: String| AgentError::NotConsul {
+            address: self.0.address.clone(),
+            detail,
+        };
+        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
+            return Err(not_consul(format!(
+                "it redirects `{path}`, which is not followed"
+            )));
+        }
+        if head
+            .headers
+            .get(header::CONTENT_ENCODING)
+            .is_some_and(|encoding| encoding != "identity")
+        {
+            return Err(not_consul(format!(
+                "it compresses the answer to `{path}` unasked"
+            )));
+        }
+        let body = self.collect(body, path, limit).await?;
+        Ok(AgentReply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        })
+    }
+
+    async fn collect(
+        &self,
+        mut body: Incoming,
+        path: &str,
+        limit: usize,
+    ) -> Result<Bytes, AgentError> {
+        let too_large = || AgentError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        };
+        let expected = http_body::Body::size_hint(&body).lower();
+        if usize::try_from(expected).map_or(true, |expected| expected > limit) {
+            return Err(too_large());
+        }
+        let mut collected = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| AgentError::Broken {
+                address: self.0.address.clone(),
+                detail: visible(
+                    &format!("the answer to `{path}` broke off: {error}"),
+                    MAX_DETAIL,
+                ),
+            })?;
+            if let Some(data) = frame.data_ref() {
+                if collected.len() + data.len() > limit {
+                    return Err(too_large());
+                }
+                collected.extend_from_slice(data);
+            }
+        }
+        Ok(collected.freeze())
+    }
+
+    /// What a failure below HTTP, or of HTTP itself, means.
+    fn failed(&self, error: &hyper_util::client::legacy::Error) -> AgentError {
+        let address = self.0.address.clone();
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(inner) = source {
+            if let Some(connect) = inner.downcast_ref::<ConnectError>() {
+                return match connect {
+                    ConnectError::UnknownHost => AgentError::UnknownHost {
+                        address,
+                        host: self.host(),
+                    },
+                    ConnectError::Refused(error) => AgentError::Refused {
+                        address,
+                        detail: error.to_string(),
+                    },
+                    ConnectError::Tls(error) => AgentError::Tls {
+                        address,
+                        detail: tls_detail(error),
+                    },
+                    ConnectError::Timeout => AgentError::Refused {
+                        address,
+                        detail: connect.to_string(),
+                    },
+                };
+            }
+            if let Some(http) = inner.downcast_ref::<hyper::Error>()
+                && http.is_parse()
+            {
+                return AgentError::NotConsul {
+                    address,
+                    detail: format!("it does not speak HTTP ({http})"),
+                };
+            }
+            source = inner.source();
+        }
+        AgentError::Broken {
+            address,
+            detail: visible(&innermost(error), MAX_DETAIL),
+        }
+    }
+
+    fn host(&self) -> String {
+        match &self.0.config.address {
+            AgentAddress::Tcp { host, .. } | AgentAddress::Tls { host, .. } => host.clone(),
+            AgentAddress::Unix(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl std::fmt::Debug for AgentClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("AgentClient")
+            .field("address", &self.0.address)
+            .finish_non_exhaustive()
+    }
+}
+
+fn tls_detail(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("InvalidContentType") || text.contains("corrupt") {
+        return "it does not speak TLS; should the address start with http://?".to_owned();
+    }
+    visible(&text, MAX_DETAIL)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn basic_auth(secret: &Secret) -> Result<HeaderValue, ConfigError> {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(secret.expose());
+    let mut value =
+        HeaderValue::from_str(&format!("Basic {encoded}")).map_err(|_| ConfigError::Token {
+            what: "CONSUL_HTTP_AUTH",
+        })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What was asked, without the query, for people.
+fn path_of(request: &HttpRequest) -> String {
+    visible(
+        request.path_and_query.split('?').next().unwrap_or_default(),
+        MAX_DETAIL,
+    )
+}
+
+/// Adds what the settings say about datacenter, tenancy and consistency.
+fn with_scope(asked: &HttpRequest, config: &AgentConfig) -> String {
+    let target = asked.path_and_query.as_str();
+    let mut out = target.to_owned();
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let named = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
+    let mut add = |name: &str, value: &str| {
+        if named(name) {
+            return;
+        }
+        out.push(if out.contains('?') { '&' } else { '?' });
+        out.push_str(name);
+        out.push_str(value);
+    };
+    for (name, value) in [
+        ("dc", &config.datacenter),
+        ("ns", &config.namespace),
+        ("partition", &config.partition),
+    ] {
+        if let Some(value) = value {
+            add(name, &format!("={}", percent_encoded(value)));
+        }
+    }
+    let from_servers = [
+        "/v1/health/",
+        "/v1/catalog/",
+        "/v1/connect/intentions/match",
+    ];
+    if config.stale
+        && asked.method == Method::Get
+        && from_servers.iter().any(|start| target.starts_with(start))
+    {
+        add("stale", "");
+    }
+    out
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(char::from(byte))
+            }
+            other => {
+                let _ = write!(out, "%{other:02X}");
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,126 @@
+//! A program's membership in the mesh as one service: the way in for programs that
+//! embed Portcullis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::intention::Decision;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connector::Connector;
+use crate::tls::{HandshakeError, MeshStream, MeshTls, PeerVerifier, Refusal};
+use crate::watcher::{Watcher, WatcherConfig};
+
+/// How long a handshake may take unless said otherwise.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What is missing after waiting for readiness.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not ready after {after:?}: {}", .missing.join("; "))]
+pub struct NotReady {
+    /// How long was waited.
+    pub after: Duration,
+    /// What is missing.
+    pub missing: Vec<String>,
+}
+
+/// One service's place in the mesh: its leaf, the policy, discovery. Clones share it.
+///
+/// The watchers end when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Member {
+    service: Arc<str>,
+    watcher: Watcher,
+    tls: MeshTls,
+    connector: Connector,
+}
+
+impl Member {
+    /// Starts to follow the agent. Needs a tokio runtime; returns at once.
+    #[must_use]
+    pub fn start(config: WatcherConfig) -> Self {
+        let service: Arc<str> = config.service.as_str().into();
+        let (policy, clock) = (config.policy.clone(), config.clock.clone());
+        let watcher = Watcher::start(config);
+        // Half of the cores may verify unknown chains; the others serve those who are known.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let verifier = PeerVerifier::new(policy, clock, cores / 2);
+        let tls = MeshTls::new(verifier, Arc::clone(watcher.leaf()));
+        let connector = Connector::new(tls.clone(), watcher.clone(), HANDSHAKE);
+        Self {
+            service,
+            watcher,
+            tls,
+            connector,
+        }
+    }
+
+    /// Waits until leaf, roots, intentions and default policy are there.
+    ///
+    /// # Errors
+    /// When something is still missing after `within`; it says what.
+    pub async fn ready(&self, within: Duration) -> Result<(), NotReady> {
+        tokio::time::timeout(within, self.watcher.ready())
+            .await
+            .map_err(|_| {
+                let missing = self
+                    .watcher
+                    .readiness()
+                    .missing(self.watcher.config().clock.now());
+                NotReady {
+                    after: within,
+                    missing,
+                }
+            })
+    }
+
+    /// Our service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The watchers.
+    #[must_use]
+    pub fn watcher(&self) -> &Watcher {
+        &self.watcher
+    }
+
+    /// TLS with our leaf.
+    #[must_use]
+    pub fn tls(&self) -> &MeshTls {
+        &self.tls
+    }
+
+    /// Dials other services.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Takes a client's connection: handshake, verification, decision.
+    ///
+    /// The decision is that of this moment; a program that keeps connections for long
+    /// asks [`PeerVerifier::authorize`] again when [`crate::runtime::Policy::subscribe`] tells.
+    ///
+    /// # Errors
+    /// When there is no handshake within 10 seconds, or the policy refuses the client.
+    pub async fn accept<S>(&self, stream: S) -> Result<(MeshStream<S>, Decision), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = self
+            .tls
+            .accept(stream, Some(Arc::clone(&self.service)), HANDSHAKE)
+            .await?;
+        let decision = self.tls.verifier().authorize(&self.service, &stream.peer);
+        if decision.is_allowed() {
+            Ok((stream, decision))
+        } else {
+            Err(HandshakeError::Refused(Refusal::Denied {
+                peer: stream.peer,
+                decision,
+            }))
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The access log: one event per connection, target `access`.
+//!
+//! As for Envoy, `bytes_recv` came from the side that opened the connection and
+//! `bytes_sent` went to it. An identity is logged only when its key was proved.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use portcullis_core::intention::Decision;
+
+use super::copy::Counts;
+use crate::agent_client::visible;
+
+/// How much of a text from elsewhere is logged.
+const LONGEST: usize = 512;
+
+/// Which way a connection goes, seen from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// What is known about one connection; filled in as it comes.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) direction: Direction,
+    pub(super) src_addr: Option<SocketAddr>,
+    pub(super) src_identity: Option<String>,
+    pub(super) dst_addr: Option<String>,
+    pub(super) dst_service: String,
+    pub(super) dst_identity: Option<String>,
+    pub(super) tls: Option<&'static str>,
+    pub(super) decision: Option<Decision>,
+    pub(super) counts: Counts,
+    started: Instant,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// Whether it was refused or cut, or could not be made.
+    pub(super) refused: bool,
+    /// A stable name: a reason of the policy or one of the proxy's own.
+    pub(super) code: &'static str,
+    /// The same in a sentence.
+    pub(super) reason: String,
+    /// What broke, if something did.
+    pub(super) error: Option<String>,
+}
+
+impl Ending {
+    pub(super) fn refused(code: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            refused: true,
+            code,
+            reason: reason.into(),
+            error: None,
+        }
+    }
+
+    pub(super) fn failed(
+        code: &'static str,
+        reason: impl Into<String>,
+        error: impl ToString,
+    ) -> Self {
+        Self {
+            refused: true,
+            code,
+            reason: reason.into(),
+            error: Some(error.to_string()),
+        }
+    }
+}
+
+impl Ending {
+    /// The proxy ends at once.
+    pub(super) fn shutdown() -> Self {
+        Self::refused("shutdown", "cut off: the proxy shut down")
+    }
+}
+
+impl Access {
+    pub(super) fn new(
+        direction: Direction,
+        src_addr: Option<SocketAddr>,
+        dst_service: &str,
+    ) -> Self {
+        Self {
+            direction,
+            src_addr,
+            src_identity: None,
+            dst_addr: None,
+            dst_service: dst_service.to_owned(),
+            dst_identity: None,
+            tls: None,
+            decision: None,
+            counts: Counts::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Writes the line.
+    pub(super) fn log(&self, ending: &Ending) {
+        let (direction, from_a, from_b) = match self.direction {
+            Direction::Inbound => ("inbound", &self.counts.a_to_b, &self.counts.b_to_a),
+            Direction::Outbound => ("outbound", &self.counts.a_to_b, &self.counts.b_to_a),
+        };
+        let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
+        let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
+        let (dst_addr, error) = (text(&self.dst_addr), text(&ending.error));
+        let src_addr = self
+            .src_addr
+            .map_or_else(|| "unix".to_owned(), |address| address.to_string());
+        let reason = visible(&ending.reason, LONGEST);
+        let decision = self.decision.as_ref();
+        let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        macro_rules! write {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    target: "access",
+                    src.addr = src_addr.as_str(),
+                    src.identity = src_identity.as_deref(),
+                    dst.addr = dst_addr.as_deref(),
+                    dst.service = self.dst_service.as_str(),
+                    dst.identity = dst_identity.as_deref(),
+                    direction,
+                    bytes_sent = from_b.load(Ordering::Relaxed),
+                    bytes_recv = from_a.load(Ordering::Relaxed),
+                    duration_ms,
+                    code = ending.code,
+                    reason = reason.as_str(),
+                    intention = decision.and_then(|decision| decision.intention),
+                    generation = decision.map(|decision| decision.generation),
+                    error = error.as_deref(),
+                    tls.version = self.tls,
+                    $message
+                )
+            };
+        }
+        if ending.refused {
+            write!(warn, "connection refused");
+        } else {
+            write!(info, "connection closed");
+        }
+    }
+}
+
+/// The protocol version of a TLS connection, as logs name it.
+pub(super) fn tls_version(connection: &rustls::CommonState) -> Option<&'static str> {
+    match connection.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
+        Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
+        _ => None,
+    }
+}

@@ -1,0 +1,203 @@
+//! Outbound: a local listener for each upstream, and mTLS to one of its instances.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::Stats;
+use super::access::{Access, Direction, Ending, tls_version};
+use super::copy::{CopyError, Side, copy_both};
+use super::listen::{LocalStream, reset_on_close};
+use super::live::{Fallen, Standing};
+use crate::connector::{Connection, Connector, DialError, Upstream};
+use crate::tls::{HandshakeError, MeshStream, Refusal, alert_name, alert_of};
+
+/// How long to look for the alert behind a connection that was reset.
+const ALERT: Duration = Duration::from_millis(100);
+
+/// What every connection to one upstream shares.
+pub(super) struct Outbound {
+    pub(super) service: Arc<str>,
+    pub(super) upstream: Upstream,
+    pub(super) connector: Connector,
+    pub(super) stats: Arc<Stats>,
+}
+
+impl Outbound {
+    /// One connection from its first byte to its log line.
+    pub(super) async fn serve(
+        &self,
+        mut local: LocalStream,
+        from: Option<SocketAddr>,
+        abort: &CancellationToken,
+    ) {
+        let mut access = Access::new(Direction::Outbound, from, self.upstream.name());
+        access.src_identity = self
+            .connector
+            .tls()
+            .leaf()
+            .current()
+            .map(|leaf| leaf.id.to_string());
+        // Whatever ends early ends with a reset; only a clean end takes this back.
+        local.reset_on_close(true);
+        let ending = tokio::select! {
+            ending = self.connection(&mut local, &mut access) => ending,
+            () = abort.cancelled() => Ending::shutdown(),
+        };
+        self.stats.ended(&ending);
+        access.log(&ending);
+    }
+
+    async fn connection(&self, local: &mut LocalStream, access: &mut Access) -> Ending {
+        let Connection { stream, endpoint } =
+            match self.connector.dial_upstream(&self.upstream).await {
+                Ok(connection) => connection,
+                Err(error) => return self.not_dialled(error, access),
+            };
+        let MeshStream {
+            mut stream,
+            peer,
+            chain,
+        } = stream;
+        reset_on_close(stream.get_ref().0, true);
+        access.dst_addr = Some(endpoint.address);
+        access.dst_identity = Some(peer.id.to_string());
+        access.tls = tls_version(stream.get_ref().1);
+        self.stats.allowed();
+        let standing = Standing::outbound(
+            self.connector.tls(),
+            &peer,
+            chain,
+            endpoint.id.to_string().into(),
+        );
+        let copied = tokio::select! {
+            copied = copy_both(local, &mut stream, &access.counts) => Ok(copied),
+            fallen = standing.fallen() => Err(fallen),
+        };
+        match copied {
+            Ok(Ok(())) => {
+                local.reset_on_close(false);
+                reset_on_close(stream.get_ref().0, false);
+                Ending {
+                    refused: false,
+                    code: "connected",
+                    reason: "the server is the wanted service".to_owned(),
+                    error: None,
+                }
+            }
+            Ok(Err(CopyError {
+                side: Side::A,
+                error,
+            })) => self.broken(format!("local program: {error}")),
+            Ok(Err(CopyError {
+                side: Side::B,
+                error,
+            })) => {
+                let silent = access
+                    .counts
+                    .b_to_a
+                    .load(std::sync::atomic::Ordering::Relaxed)
+                    == 0;
+                let mut alert = alert_of(&error);
+                if alert.is_none() && silent {
+                    // A write may fail before the alert that explains it was read.
+                    let read = tokio::time::timeout(ALERT, stream.read(&mut [0; 1])).await;
+                    alert = read
+                        .ok()
+                        .and_then(Result::err)
+                        .and_then(|error| alert_of(&error));
+                }
+                match alert {
+                    Some(alert) if silent => {
+                        self.refused_there(&format!("alert {}", alert_name(alert)))
+                    }
+                    Some(alert) => self.broken(format!("server: alert {}", alert_name(alert))),
+                    None if silent => Ending {
+                        error: Some(format!("server: {error}")),
+                        ..self.refused_there("closed without a word, which may be a refusal")
+                    },
+                    None => self.broken(format!("server: {error}")),
+                }
+            }
+            Err(fallen) => {
+                self.stats.cut();
+                match fallen {
+                    Fallen::Expired => Ending::refused(
+                        "certificate-expired",
+                        "cut off: the server's certificate has expired",
+                    ),
+                    Fallen::Chain(Refusal::Chain(error)) => Ending::refused(
+                        error.code(),
+                        format!("cut off: the server's certificate is no longer good: {error}"),
+                    ),
+                    Fallen::Chain(_) | Fallen::Denied(_) => {
+                        Ending::refused("policy-failed", "cut off: the policy failed")
+                    }
+                }
+            }
+        }
+    }
+
+    fn broken(&self, error: String) -> Ending {
+        Ending {
+            refused: false,
+            code: "connected",
+            reason: "the connection broke".to_owned(),
+            error: Some(error),
+        }
+    }
+
+    /// The other side refuses us: only there one can know why.
+    fn refused_there(&self, how: &str) -> Ending {
+        let (us, them) = (&self.service, self.upstream.name());
+        Ending::refused(
+            "refused-by-peer",
+            format!("{them} refuses us ({how}); ask why: portcullis check {us} {them}"),
+        )
+    }
+
+    fn not_dialled(&self, error: DialError, access: &mut Access) -> Ending {
+        match error {
+            DialError::Handshake {
+                error: HandshakeError::RefusedByPeer(alert),
+                address,
+                ..
+            } => {
+                access.dst_addr = Some(address);
+                self.refused_there(&format!("alert {}", alert_name(alert)))
+            }
+            DialError::Handshake {
+                error: HandshakeError::Refused(Refusal::Chain(error)),
+                address,
+                service,
+            } => {
+                access.dst_addr = Some(address);
+                Ending::refused(
+                    error.code(),
+                    format!("what answers is not {service}: {error}"),
+                )
+            }
+            DialError::Handshake { error, address, .. } => {
+                access.dst_addr = Some(address);
+                Ending::failed("handshake-failed", "no handshake with the server", error)
+            }
+            DialError::Unreachable {
+                error,
+                address,
+                service,
+            } => {
+                access.dst_addr = Some(address);
+                Ending::failed(
+                    "dial-failed",
+                    format!("no instance of {service} can be reached"),
+                    error,
+                )
+            }
+            DialError::NoInstance { .. } => Ending::refused("no-instance", error.to_string()),
+            DialError::NoLeaf => Ending::refused("not-ready", error.to_string()),
+        }
+    }
+}

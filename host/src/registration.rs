@@ -1,0 +1,269 @@
+//! Announces a service to its agent and keeps its TTL check passing.
+//!
+//! The check passes while nothing is missing and fails with what is missing
+//! otherwise. An agent that has forgotten the service (it was restarted) is told
+//! again; at the end the service is taken away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::agent::registration::{self, Role, TtlCheck};
+use portcullis_core::agent::{HttpRequest, RequestError};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent_client::{AgentClient, AgentError};
+use crate::clock::Clock;
+use crate::watcher::Watcher;
+
+/// Time to live of the check.
+const TTL: Duration = Duration::from_secs(30);
+
+/// How often it is kept passing.
+const BEAT: Duration = Duration::from_secs(10);
+
+/// How long taking the service away may take.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What to announce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistrationConfig {
+    /// The service whose identity we have.
+    pub service: String,
+    /// Whether the registered port is the service itself (native) or a proxy named `<service>-proxy`.
+    pub native: bool,
+    /// Appended to the ID, for several on one agent: `-register-id`.
+    pub suffix: Option<String>,
+    /// Address of the mesh listener; empty for the node's.
+    pub address: String,
+    /// Port of the mesh listener.
+    pub port: u16,
+    /// Where the application listens, for a proxy: address and port, if that is TCP.
+    pub local: Option<(String, u16)>,
+}
+
+impl RegistrationConfig {
+    /// The ID of the registration: `<service>` or `<service>-proxy`, with the suffix.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let suffix = self
+            .suffix
+            .as_ref()
+            .map(|suffix| format!("-{suffix}"))
+            .unwrap_or_default();
+        format!("{}{suffix}", self.name())
+    }
+
+    fn name(&self) -> String {
+        if self.native {
+            self.service.clone()
+        } else {
+            format!("{}-proxy", self.service)
+        }
+    }
+
+    fn check_id(&self) -> String {
+        format!("{}-ttl", self.id())
+    }
+
+    fn request(&self) -> Result<HttpRequest, RequestError> {
+        let role = if self.native {
+            Role::Native
+        } else {
+            Role::Proxy {
+                destination: self.service.clone(),
+                destination_id: None,
+                local: self.local.clone(),
+            }
+        };
+        registration::register(&registration::Registration {
+            id: self.id(),
+            name: self.name(),
+            address: self.address.clone(),
+            port: self.port,
+            tags: Vec::new(),
+            meta: Vec::new(),
+            role,
+            check: Some(TtlCheck {
+                id: self.check_id(),
+                name: "portcullis is ready".to_owned(),
+                ttl_ms: u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX),
+                // One that was killed is gone after a while.
+                deregister_after_ms: Some(10 * 60 * 1000),
+            }),
+        })
+    }
+}
+
+/// A service that is announced until [`Registration::leave`].
+#[derive(Debug)]
+pub struct Registration {
+    client: AgentClient,
+    config: Arc<RegistrationConfig>,
+    ended: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Registration {
+    /// Starts to announce. Needs a tokio runtime; returns at once.
+    ///
+    /// # Errors
+    /// When the names cannot be registered.
+    pub fn start(
+        client: AgentClient,
+        config: RegistrationConfig,
+        watcher: Watcher,
+    ) -> Result<Self, RequestError> {
+        config.request()?;
+        let (config, ended) = (Arc::new(config), CancellationToken::new());
+        let task = tokio::spawn({
+            let (client, config, ended) = (client.clone(), Arc::clone(&config), ended.clone());
+            async move {
+                tokio::select! {
+                    () = keep(&client, &config, &watcher) => {}
+                    () = ended.cancelled() => {}
+                }
+            }
+        });
+        Ok(Self {
+            client,
+            config,
+            ended,
+            task,
+        })
+    }
+
+    /// Takes the service away. A failure is logged: the agent removes it by itself later.
+    pub async fn leave(self) {
+        self.ended.cancel();
+        let _ = self.task.await;
+        let id = self.config.id();
+        let left = match registration::deregister(&id) {
+            Ok(request) => timeout(LEAVE, self.client.execute_ok(&request)).await,
+            Err(_) => return,
+        };
+        match left {
+            Ok(Ok(_)) => tracing::info!(id, "deregistered"),
+            Ok(Err(AgentError::Status { status: 404, .. })) => {}
+            Ok(Err(error)) => tracing::warn!(id, %error, "not deregistered"),
+            Err(_) => tracing::warn!(id, "not deregistered: the agent does not answer"),
+        }
+    }
+}
+
+async fn keep(client: &AgentClient, config: &RegistrationConfig, watcher: &Watcher) {
+    let clock = &watcher.config().clock;
+    let mut readiness = watcher.subscribe();
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut registered, mut failing) = (false, false);
+    let mut was_ready = None;
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            changed = readiness.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Only a change between ready and not ready is news.
+                if was_ready == Some(readiness.borrow_and_update().is_ready(clock.now())) {
+                    continue;
+                }
+            }
+        }
+        let missing = watcher.readiness().missing(clock.now());
+        was_ready = Some(missing.is_empty());
+        match round(client, config, &missing, &mut registered).await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(id = config.id(), %error, "not registered; trying again");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+/// Registers if need be, and reports; a forgotten service is registered and reported again.
+async fn round(
+    client: &AgentClient,
+    config: &RegistrationConfig,
+    missing: &[String],
+    registered: &mut bool,
+) -> Result<(), AgentError> {
+    for _ in 0..2 {
+        if !*registered {
+            client.execute_ok(&valid(config.request())?).await?;
+            *registered = true;
+            tracing::info!(
+                id = config.id(),
+                address = config.address,
+                port = config.port,
+                "registered"
+            );
+        }
+        match client.execute_ok(&valid(report(config, missing))?).await {
+            Err(error) if is_forgotten(&error) => *registered = false,
+            reported => return reported.map(drop),
+        }
+    }
+    Ok(())
+}
+
+fn report(config: &RegistrationConfig, missing: &[String]) -> Result<HttpRequest, RequestError> {
+    match missing {
+        [] => registration::pass(&config.check_id(), "ready"),
+        missing => registration::fail(
+            &config.check_id(),
+            &crate::agent_client::visible(&missing.join("; "), 400),
+        ),
+    }
+}
+
+/// 404, or 500 with the same words in older agents.
+fn is_forgotten(error: &AgentError) -> bool {
+    match error {
+        AgentError::Status { status: 404, .. } => true,
+        AgentError::Status { detail, .. } => detail.contains("Unknown check"),
+        _ => false,
+    }
+}
+
+fn valid(request: Result<HttpRequest, RequestError>) -> Result<HttpRequest, AgentError> {
+    request.map_err(|error| AgentError::Request {
+        path: "registration".to_owned(),
+        detail: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_consuls() {
+        let config = RegistrationConfig {
+            service: "web".to_owned(),
+            native: false,
+            suffix: None,
+            address: String::new(),
+            port: 1,
+            local: None,
+        };
+        assert_eq!(
+            (config.id().as_str(), config.check_id().as_str()),
+            ("web-proxy", "web-proxy-ttl")
+        );
+        let native = RegistrationConfig {
+            native: true,
+            suffix: Some("2".to_owned()),
+            ..config
+        };
+        assert_eq!(
+            (native.id().as_str(), native.check_id().as_str()),
+            ("web-2", "web-2-ttl")
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Finds out what holds when no intention matches, and looks again now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::agent::default_policy::{self, Discovery};
+use portcullis_core::agent::{AllowDeny, HttpRequest, ReplyError, authorize, self_info};
+use tokio::time::sleep;
+
+use super::hub::{Hub, Which};
+use super::state::DefaultPolicy;
+use crate::agent_client::{AgentClient, AgentError};
+
+/// How often the agent is asked again once it is known.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How soon after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Where the default policy comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultPolicySource {
+    /// The agent is asked; while it cannot say, connections without a matching intention are denied.
+    #[default]
+    Auto,
+    /// As given.
+    Allow,
+    /// As given.
+    Deny,
+}
+
+/// Keeps the hub informed, for ever.
+pub(super) async fn discover(
+    hub: Arc<Hub>,
+    client: AgentClient,
+    service: String,
+    source: DefaultPolicySource,
+) {
+    let given = match source {
+        DefaultPolicySource::Auto => None,
+        DefaultPolicySource::Allow => Some(true),
+        DefaultPolicySource::Deny => Some(false),
+    };
+    if let Some(allow) = given {
+        let found = DefaultPolicy::Known {
+            allow,
+            source: "flag",
+        };
+        if let Err(error) = hub.set_default_policy(found).await {
+            tracing::warn!(error, "the default policy is not in force");
+        }
+        return;
+    }
+    loop {
+        let asked = ask(&hub, &client, &service).await;
+        let wait = match asked {
+            Ok(found) => match hub.set_default_policy(found).await {
+                Ok(()) => AGAIN,
+                Err(error) => {
+                    hub.failed(Which::DefaultPolicy, &error);
+                    RETRY
+                }
+            },
+            // The agent is away: what was found before still holds.
+            Err(error) => {
+                hub.failed(Which::DefaultPolicy, &error.to_string());
+                RETRY
+            }
+        };
+        sleep(wait).await;
+    }
+}
+
+async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<DefaultPolicy, AgentError> {
+    let about = answer(client, &self_info::request(), self_info::decode).await?;
+    let discovery = match default_policy::from_self(&about) {
+        Discovery::Probe => {
+            let mut roots = hub.roots();
+            let Ok(trust_domain) = roots
+                .wait_for(Option::is_some)
+                .await
+                .map(|roots| roots.as_ref().map(|roots| roots.trust_domain.clone()))
+            else {
+                return Ok(DefaultPolicy::Unknown {
+                    because: "the watchers have ended".to_owned(),
+                });
+            };
+            match default_policy::probe(service, &trust_domain.unwrap_or_default(), rand::random())
+            {
+                Ok(request) => {
+                    default_policy::from_probe(&answer(client, &request, authorize::decode).await?)
+                }
+                Err(error) => Discovery::Unknown {
+                    because: error.to_string(),
+                },
+            }
+        }
+        known => known,
+    };
+    Ok(match discovery {
+        Discovery::Known { policy, source } => DefaultPolicy::Known {
+            allow: policy == AllowDeny::Allow,
+            source,
+        },
+        Discovery::Probe => DefaultPolicy::Unknown {
+            because: "the agent gave no answer".to_owned(),
+        },
+        Discovery::Unknown { because } => DefaultPolicy::Unknown { because },
+    })
+}
+
+/// The agent's answer, which may be a refusal; an error only when it gave none.
+async fn answer<T>(
+    client: &AgentClient,
+    request: &HttpRequest,
+    decode: impl FnOnce(&portcullis_core::agent::HttpReply<'_>) -> Result<T, ReplyError>,
+) -> Result<Result<T, ReplyError>, AgentError> {
+    let reply = client.execute(request).await?;
+    if reply.status >= 500 || reply.status == 429 {
+        // Not a word about the policy: ask again.
+        return Err(client
+            .refusal(request, &reply)
+            .unwrap_or_else(|| AgentError::Status {
+                path: request.path_and_query.clone(),
+                status: reply.status,
+                detail: String::new(),
+            }));
+    }
+    Ok(decode(&reply.as_core()))
+}

@@ -1,0 +1,300 @@
+//! Turns what the watchers learn into the policy's documents.
+//!
+//! A document that the policy refuses leaves its predecessor in force, which then
+//! ages: it is not confirmed again until the agent says something readable.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_core::policy::{Document, LoadReport};
+use portcullis_core::time::Timestamp;
+use serde_json::json;
+use tokio::sync::{Mutex, watch};
+
+use super::state::{DefaultPolicy, Part, Readiness};
+use crate::clock::Clock;
+use crate::runtime::Policy;
+
+/// Name of the document that all services share.
+const MESH: &str = "mesh";
+
+/// Shared by all watchers.
+pub(super) struct Hub {
+    pub(super) policy: Policy,
+    pub(super) clock: Clock,
+    max_stale: Option<Duration>,
+    readiness: watch::Sender<Readiness>,
+    documents: Mutex<Documents>,
+    /// Trust domain and the active root, for those who follow them.
+    roots: watch::Sender<Option<MeshRoots>>,
+}
+
+/// What others need to know of the roots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MeshRoots {
+    pub(super) trust_domain: String,
+    pub(super) active: String,
+}
+
+#[derive(Default)]
+struct Documents {
+    roots: Option<(String, Vec<String>)>,
+    default_policy: Option<DefaultPolicy>,
+    /// Documents whose last body was accepted: only these can be confirmed.
+    in_force: HashSet<String>,
+}
+
+/// Part of [`Readiness`] that a watcher reports about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which {
+    Leaf,
+    Roots,
+    Intentions,
+    DefaultPolicy,
+}
+
+impl Hub {
+    pub(super) fn new(policy: Policy, clock: Clock, max_stale: Option<Duration>) -> Arc<Self> {
+        let readiness = Readiness {
+            max_stale,
+            ..Readiness::default()
+        };
+        Arc::new(Self {
+            policy,
+            clock,
+            max_stale,
+            readiness: watch::Sender::new(readiness),
+            documents: Mutex::default(),
+            roots: watch::Sender::new(None),
+        })
+    }
+
+    pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    pub(super) fn roots(&self) -> watch::Receiver<Option<MeshRoots>> {
+        self.roots.subscribe()
+    }
+
+    pub(super) fn failed(&self, which: Which, error: &str) {
+        self.readiness
+            .send_modify(|readiness| part(readiness, which).error = Some(error.to_owned()));
+    }
+
+    pub(super) fn confirmed(&self, which: Which, at: Timestamp) {
+        self.readiness.send_modify(|readiness| {
+            let part = part(readiness, which);
+            *part = Part {
+                confirmed_at: Some(part.confirmed_at.map_or(at, |before| before.max(at))),
+                error: None,
+            };
+        });
+    }
+
+    pub(super) fn leaf_expires(&self, at: Timestamp) {
+        self.readiness
+            .send_modify(|readiness| readiness.leaf_expires = Some(at));
+    }
+
+    /// New roots, as of `at`.
+    pub(super) async fn set_roots(
+        self: &Arc<Self>,
+        trust_domain: String,
+        active: String,
+        pems: Vec<String>,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        let before = documents.roots.replace((trust_domain.clone(), pems));
+        let loaded = self.load_mesh(&mut documents, at).await;
+        match &loaded {
+            Ok(()) => {
+                self.roots.send_replace(Some(MeshRoots {
+                    trust_domain,
+                    active,
+                }));
+            }
+            Err(_) => documents.roots = before,
+        }
+        loaded
+    }
+
+    /// What holds when no intention matches.
+    pub(super) async fn set_default_policy(
+        self: &Arc<Self>,
+        found: DefaultPolicy,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        if documents.default_policy.as_ref() != Some(&found) {
+            match &found {
+                DefaultPolicy::Known { .. } => {
+                    tracing::info!(default = %found, "connections without a matching intention")
+                }
+                DefaultPolicy::Unknown { because } => tracing::warn!(
+                    because,
+                    "the default policy cannot be found out, so connections without a matching intention are denied; say it with -default-intention-policy allow|deny, or give the token agent:read on the agent's node"
+                ),
+            }
+            let before = documents.default_policy.replace(found);
+            if documents.roots.is_some() {
+                // The roots' own confirmation stays as it is.
+                let at = self
+                    .readiness
+                    .borrow()
+                    .roots
+                    .confirmed_at
+                    .unwrap_or_default();
+                if let Err(problem) = self.load_mesh(&mut documents, at).await {
+                    documents.default_policy = before;
+                    return Err(problem);
+                }
+            }
+        }
+        drop(documents);
+        self.confirmed(Which::DefaultPolicy, self.clock.now());
+        Ok(())
+    }
+
+    async fn load_mesh(
+        self: &Arc<Self>,
+        documents: &mut Documents,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let Some((trust_domain, roots)) = &documents.roots else {
+            return Ok(());
+        };
+        let (default, source) = match &documents.default_policy {
+            Some(DefaultPolicy::Known {
+                allow: true,
+                source,
+            }) => ("allow", *source),
+            Some(DefaultPolicy::Known {
+                allow: false,
+                source,
+            }) => ("deny", *source),
+            Some(DefaultPolicy::Unknown { .. }) | None => ("unknown", "not found out"),
+        };
+        let max_stale_ms = self.max_stale.map_or(0, |budget| {
+            u64::try_from(budget.as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        let body = json!({
+            "trust_domain": trust_domain,
+            "roots": roots,
+            "default_policy": default,
+            "default_policy_source": source,
+            "max_stale_ms": max_stale_ms,
+        });
+        let body = Some(body.to_string().into_bytes());
+        let document = Document {
+            name: MESH.to_owned(),
+            body,
+            confirmed_at: at,
+        };
+        let refused = self.load(documents, vec![document]).await?;
+        match refused.get(MESH) {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Changed lists of intentions by document name, as of `at`. Answers those that were refused.
+    pub(super) async fn set_intentions(
+        self: &Arc<Self>,
+        lists: Vec<(String, Vec<u8>)>,
+        at: Timestamp,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let changes = lists
+            .into_iter()
+            .map(|(name, list)| {
+                let mut body = b"{\"intentions\":".to_vec();
+                body.extend(list);
+                body.push(b'}');
+                Document {
+                    name,
+                    body: Some(body),
+                    confirmed_at: at,
+                }
+            })
+            .collect();
+        let mut documents = self.documents.lock().await;
+        self.load(&mut documents, changes).await
+    }
+
+    /// The agent has confirmed these documents; those that are not in force are left alone.
+    pub(super) async fn touch(&self, names: &[String], at: Timestamp) {
+        let documents = self.documents.lock().await;
+        let names: Vec<String> = names
+            .iter()
+            .filter(|name| documents.in_force.contains(*name))
+            .cloned()
+            .collect();
+        // An empty list would mean all of them.
+        if !names.is_empty() {
+            self.policy.touch(&names, at);
+        }
+    }
+
+    pub(super) async fn touch_mesh(&self, at: Timestamp) {
+        self.touch(&[MESH.to_owned()], at).await;
+    }
+
+    async fn load(
+        &self,
+        documents: &mut Documents,
+        changes: Vec<Document>,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let names: Vec<String> = changes.iter().map(|change| change.name.clone()).collect();
+        let policy = self.policy.clone();
+        let loaded = tokio::task::spawn_blocking(move || policy.load(changes)).await;
+        let report: LoadReport = match loaded {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => {
+                for name in &names {
+                    documents.in_force.remove(name);
+                }
+                return Err(format!("the policy did not take it: {error}"));
+            }
+            Err(_) => return Err("loading broke off".to_owned()),
+        };
+        for warning in &report.warnings {
+            tracing::warn!(
+                document = warning.document,
+                at = warning.pointer,
+                "{}",
+                crate::agent_client::visible(&warning.text, 400)
+            );
+        }
+        let mut refused = BTreeMap::new();
+        for problem in &report.refused {
+            let text = crate::agent_client::visible(
+                &format!("{}: {}", problem.pointer, problem.text),
+                400,
+            );
+            tracing::warn!(
+                document = problem.document,
+                problem = text,
+                "refused: the last good one stays in force"
+            );
+            refused.insert(problem.document.clone(), text);
+        }
+        for name in names {
+            if refused.contains_key(&name) {
+                documents.in_force.remove(&name);
+            } else {
+                documents.in_force.insert(name);
+            }
+        }
+        Ok(refused)
+    }
+}
+
+fn part(readiness: &mut Readiness, which: Which) -> &mut Part {
+    match which {
+        Which::Leaf => &mut readiness.leaf,
+        Which::Roots => &mut readiness.roots,
+        Which::Intentions => &mut readiness.intentions,
+        Which::DefaultPolicy => &mut readiness.default_policy,
+    }
+}

@@ -1,0 +1,129 @@
+//! Follows the intentions of up to 128 destinations with one question.
+//!
+//! Each name's list is compared by itself: an unchanged one is confirmed, a changed
+//! one is loaded, a broken one harms no other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use portcullis_core::agent::{HttpRequest, Query, RequestError, matches};
+use portcullis_core::watch::Digest;
+
+use super::follow::Subject;
+use super::hub::{Hub, Which};
+use crate::agent_client::AgentReply;
+
+pub(super) struct Intentions {
+    hub: Arc<Hub>,
+    names: Vec<String>,
+    /// What the policy has accepted, by name.
+    loaded: HashMap<String, Digest>,
+    /// Whether readiness waits for these.
+    own: bool,
+}
+
+impl Intentions {
+    pub(super) fn new(hub: Arc<Hub>, names: Vec<String>, own: bool) -> Self {
+        Self {
+            hub,
+            names,
+            loaded: HashMap::new(),
+            own,
+        }
+    }
+}
+
+/// The policy's document for a destination given as `name`, `ns/name` or `partition/ns/name`.
+pub(super) fn document_name(destination: &str) -> String {
+    let mut parts = destination.rsplit('/');
+    let name = parts.next().unwrap_or_default();
+    let namespace = parts.next().unwrap_or("default");
+    let partition = parts.next().unwrap_or("default");
+    format!("service/{partition}/{namespace}/{name}")
+}
+
+impl Subject for Intentions {
+    fn name(&self) -> String {
+        match self.names.as_slice() {
+            [one] => format!("intentions of {one}"),
+            many => format!("intentions of {} services", many.len()),
+        }
+    }
+
+    fn request(&self, query: &Query) -> Result<HttpRequest, RequestError> {
+        matches::request(&self.names, query)
+    }
+
+    fn digest(&self, reply: &AgentReply) -> Result<Digest, String> {
+        matches::decode(&reply.as_core(), &self.names).map_err(|error| error.to_string())?;
+        Ok(Digest::of(&reply.body))
+    }
+
+    async fn used(&mut self, reply: &AgentReply, _changed: bool) -> Result<(), String> {
+        let at = super::confirmed_at(reply, &self.hub.clock);
+        let core = reply.as_core();
+        let matches = matches::decode(&core, &self.names).map_err(|error| error.to_string())?;
+        let (mut changes, mut digests, mut confirmed, mut broken) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
+        for (name, list) in matches.lists {
+            match list {
+                Ok(list) if self.loaded.get(&name) == Some(&list.digest) => {
+                    confirmed.push(document_name(&name))
+                }
+                Ok(list) => {
+                    changes.push((document_name(&name), list.json.as_bytes().to_vec()));
+                    digests.push((name, list.digest));
+                }
+                Err(error) => {
+                    tracing::warn!(service = name, %error, "its intentions cannot be read: the last good ones stay in force");
+                    broken = Some(format!("{name}: {error}"));
+                }
+            }
+        }
+        if !changes.is_empty() {
+            let refused = self.hub.set_intentions(changes, at).await?;
+            for (name, digest) in digests {
+                match refused.get(&document_name(&name)) {
+                    None => {
+                        tracing::info!(service = name, "intentions");
+                        self.loaded.insert(name, digest);
+                    }
+                    Some(problem) => {
+                        // Nothing is in force under this digest; its next good list counts as changed.
+                        self.loaded.remove(&name);
+                        broken = Some(format!("{name}: {problem}"));
+                    }
+                }
+            }
+        }
+        self.hub.touch(&confirmed, at).await;
+        match broken {
+            Some(problem) => {
+                if self.own {
+                    self.hub.failed(Which::Intentions, &problem);
+                }
+            }
+            None if self.own => self.hub.confirmed(Which::Intentions, at),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &str) {
+        if self.own {
+            self.hub.failed(Which::Intentions, error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_have_one_document_each() {
+        assert_eq!(document_name("db"), "service/default/default/db");
+        assert_eq!(document_name("n/db"), "service/default/n/db");
+        assert_eq!(document_name("p/n/db"), "service/p/n/db");
+    }
+}

@@ -1,0 +1,320 @@
+//! Follows the agent in the background and keeps the policy, the leaf and the
+//! instances of upstreams current.
+//!
+//! Whatever goes wrong leaves the last good state in use, which ages visibly: see
+//! [`Readiness`]. Without a first good answer there is no state, and everything is denied.
+
+mod defaults;
+mod follow;
+mod hub;
+mod instances;
+mod intentions;
+mod leaf;
+mod roots;
+mod state;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_core::agent::matches;
+use portcullis_core::time::Timestamp;
+use portcullis_core::watch::{Mode, Settings};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+pub use defaults::DefaultPolicySource;
+pub use instances::KnownEndpoints;
+pub use state::{DefaultPolicy, Part, Readiness};
+
+use crate::agent_client::{AgentClient, AgentReply};
+use crate::clock::Clock;
+use crate::runtime::Policy;
+use crate::tls::LeafStore;
+use follow::follow;
+use hub::Hub;
+
+/// How long the agent may hold a question.
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
+
+/// How many different upstreams are followed at once.
+const MOST_UPSTREAMS: usize = 4_096;
+
+/// What to follow.
+#[derive(Clone, Debug)]
+pub struct WatcherConfig {
+    /// The agent.
+    pub agent: AgentClient,
+    /// The policy that is kept current.
+    pub policy: Policy,
+    /// The clock.
+    pub clock: Clock,
+    /// Our service: its leaf and its intentions.
+    pub service: String,
+    /// Further destinations whose intentions are needed.
+    pub destinations: Vec<String>,
+    /// Where the default policy comes from.
+    pub default_policy: DefaultPolicySource,
+    /// The staleness budget; absent for none.
+    pub max_stale: Option<Duration>,
+    /// How long a question to the agent may wait for a change.
+    pub wait: Duration,
+    /// Within how long after a change of roots another leaf is asked for, at random.
+    pub leaf_spread: Duration,
+}
+
+impl WatcherConfig {
+    /// The settings for `service`, with the staleness budget of 24 hours.
+    #[must_use]
+    pub fn new(agent: AgentClient, policy: Policy, service: impl Into<String>) -> Self {
+        Self {
+            agent,
+            policy,
+            clock: Clock::system(),
+            service: service.into(),
+            destinations: Vec::new(),
+            default_policy: DefaultPolicySource::Auto,
+            max_stale: Some(Duration::from_secs(24 * 3600)),
+            wait: WAIT,
+            leaf_spread: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The watchers. Clones share them; the last one dropped ends them.
+#[derive(Clone)]
+pub struct Watcher(Arc<Inner>);
+
+struct Inner {
+    config: WatcherConfig,
+    hub: Arc<Hub>,
+    leaf: Arc<LeafStore>,
+    refresh_leaf: Arc<Notify>,
+    tasks: TaskTracker,
+    ended: CancellationToken,
+    _guard: DropGuard,
+    upstreams: Mutex<Upstreams>,
+}
+
+/// What is followed, by service and datacenter.
+type Upstreams = HashMap<(String, Option<String>), watch::Sender<KnownEndpoints>>;
+
+impl Watcher {
+    /// Starts to follow. Needs a tokio runtime; returns at once.
+    #[must_use]
+    pub fn start(config: WatcherConfig) -> Self {
+        let hub = Hub::new(
+            config.policy.clone(),
+            config.clock.clone(),
+            config.max_stale,
+        );
+        let ended = CancellationToken::new();
+        let watcher = Self(Arc::new(Inner {
+            leaf: Arc::new(LeafStore::new()),
+            refresh_leaf: Arc::new(Notify::new()),
+            tasks: TaskTracker::new(),
+            _guard: ended.clone().drop_guard(),
+            ended,
+            upstreams: Mutex::default(),
+            hub,
+            config,
+        }));
+        watcher.0.follow_own();
+        watcher
+    }
+
+    /// What there is and what is missing.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.0.hub.readiness().borrow().clone()
+    }
+
+    /// Tells of every change of [`Watcher::readiness`].
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Readiness> {
+        self.0.hub.readiness()
+    }
+
+    /// Waits until nothing is missing.
+    pub async fn ready(&self) {
+        let mut readiness = self.subscribe();
+        let clock = &self.0.config.clock;
+        // The sender lives as long as this watcher.
+        let _ = readiness
+            .wait_for(|readiness| readiness.is_ready(clock.now()))
+            .await;
+    }
+
+    /// Our leaf.
+    #[must_use]
+    pub fn leaf(&self) -> &Arc<LeafStore> {
+        &self.0.leaf
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &WatcherConfig {
+        &self.0.config
+    }
+
+    /// Asks for another leaf now, without waiting for the agent's time.
+    pub fn refresh_leaf(&self) {
+        self.0.refresh_leaf.notify_one();
+    }
+
+    /// The instances of a service, followed from the first call on.
+    ///
+    /// # Errors
+    /// When too many different upstreams are followed already.
+    pub fn endpoints(
+        &self,
+        service: &str,
+        datacenter: Option<&str>,
+    ) -> Result<watch::Receiver<KnownEndpoints>, String> {
+        let inner = &self.0;
+        let key = (service.to_owned(), datacenter.map(str::to_owned));
+        let mut upstreams = inner
+            .upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = upstreams.get(&key) {
+            return Ok(known.subscribe());
+        }
+        if upstreams.len() >= MOST_UPSTREAMS {
+            return Err(format!("more than {MOST_UPSTREAMS} upstreams"));
+        }
+        let sender = watch::Sender::new(KnownEndpoints::default());
+        let receiver = sender.subscribe();
+        let subject = instances::Instances {
+            service: service.to_owned(),
+            datacenter: key.1.clone(),
+            roots: inner.hub.roots(),
+            known: sender.clone(),
+            trust_domain: None,
+        };
+        upstreams.insert(key, sender);
+        inner.spawn(follow(
+            subject,
+            inner.config.agent.clone(),
+            inner.settings(),
+            Arc::new(Notify::new()),
+        ));
+        Ok(receiver)
+    }
+
+    /// Ends all watchers and waits for them.
+    pub async fn stop(&self) {
+        self.0.ended.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn follow_own(&self) {
+        let (agent, hub) = (&self.config.agent, &self.hub);
+        let roots = roots::Roots {
+            hub: Arc::clone(hub),
+            refused: None,
+        };
+        self.spawn(follow(
+            roots,
+            agent.clone(),
+            self.settings(),
+            Arc::new(Notify::new()),
+        ));
+
+        let leaf = leaf::Leaf {
+            hub: Arc::clone(hub),
+            service: self.config.service.clone(),
+            store: Arc::clone(&self.leaf),
+            refused: None,
+        };
+        self.spawn(follow(
+            leaf,
+            agent.clone(),
+            self.settings(),
+            Arc::clone(&self.refresh_leaf),
+        ));
+        let (store, refresh) = (Arc::clone(&self.leaf), Arc::clone(&self.refresh_leaf));
+        self.spawn(leaf::renew(
+            Arc::clone(hub),
+            store,
+            refresh,
+            self.config.leaf_spread,
+        ));
+
+        let own = vec![self.config.service.clone()];
+        let own = intentions::Intentions::new(Arc::clone(hub), own, true);
+        self.spawn(follow(
+            own,
+            agent.clone(),
+            self.settings(),
+            Arc::new(Notify::new()),
+        ));
+        for names in matches::batches(&self.config.destinations) {
+            let batch = intentions::Intentions::new(Arc::clone(hub), names.to_vec(), false);
+            self.spawn(follow(
+                batch,
+                agent.clone(),
+                self.settings(),
+                Arc::new(Notify::new()),
+            ));
+        }
+
+        let service = self.config.service.clone();
+        self.spawn(defaults::discover(
+            Arc::clone(hub),
+            agent.clone(),
+            service,
+            self.config.default_policy,
+        ));
+    }
+
+    fn settings(&self) -> Settings {
+        let wait_ms = u64::try_from(self.config.wait.as_millis()).unwrap_or(u64::MAX);
+        Settings {
+            mode: Mode::Blocking { wait_ms },
+            seed: rand::random(),
+            ..Settings::default()
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = ended.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Watcher")
+            .field("service", &self.0.config.service)
+            .finish_non_exhaustive()
+    }
+}
+
+/// As of when a reply holds: an agent's cache says how long it has not been confirmed.
+fn confirmed_at(reply: &AgentReply, clock: &Clock) -> Timestamp {
+    let header = |name: &str| {
+        reply
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let cached = header("x-cache").is_some_and(|cache| cache.eq_ignore_ascii_case("hit"));
+    let age: Option<u64> = header("age")
+        .filter(|_| cached)
+        .and_then(|age| age.parse().ok());
+    clock
+        .now()
+        .saturating_sub_millis(age.unwrap_or(0).saturating_mul(1000))
+}
