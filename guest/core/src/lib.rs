@@ -25,6 +25,7 @@
 )]
 
 pub mod agent;
+pub mod chain;
 pub mod identity;
 pub mod intention;
 pub mod time;
