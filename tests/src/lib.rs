@@ -1,3 +1,8 @@
-//! Portcullis.
+//! What the tests share: real peers, processes, ports.
 
+pub mod api;
+pub mod consul;
+pub mod peers;
+pub mod ports;
+pub mod process;
 pub mod program;

@@ -18,13 +18,24 @@ pub fn path() -> PathBuf {
         .get_or_init(|| {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let built = Command::new(cargo)
-                .args(["build", "--quiet", "--release", "--package", "portcullis", "--bin", "portcullis"])
+                .args([
+                    "build",
+                    "--quiet",
+                    "--release",
+                    "--package",
+                    "portcullis",
+                    "--bin",
+                    "portcullis",
+                ])
                 .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
                 .status()
                 .expect("cargo starts");
             assert!(built.success(), "the command cannot be built");
             let here = std::env::current_exe().expect("a test program has a file");
-            let release = here.ancestors().nth(2).expect("it is in target/release/deps");
+            let release = here
+                .ancestors()
+                .nth(2)
+                .expect("it is in target/release/deps");
             release.join("portcullis")
         })
         .clone()
@@ -35,7 +46,11 @@ pub fn portcullis<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(path());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CONSUL_") || text.starts_with("CONNECT_") || text == "RUST_LOG" || text == "LOG_FORMAT" {
+        if text.starts_with("CONSUL_")
+            || text.starts_with("CONNECT_")
+            || text == "RUST_LOG"
+            || text == "LOG_FORMAT"
+        {
             command.env_remove(&name);
         }
     }

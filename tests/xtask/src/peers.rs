@@ -95,7 +95,7 @@ fn python(report: &mut Report, folder: &Path, name: &str, manifest: &str) -> Res
     copy(&manifest, &stamp)
 }
 
-/// Node packages by their lock file. Not `npm ci`: npm 11 refuses the lock, because three
+/// Node packages by their lock file. Not `npm ci`: npm 11 refuses the lock, because some
 /// optional packages of jco for other platforms were never published.
 fn node(report: &mut Report, folder: &Path) -> Result<()> {
     let source = shell::root().join("tests/adapters/node");
@@ -110,7 +110,7 @@ fn node(report: &mut Report, folder: &Path) -> Result<()> {
     }
     let mut install = Command::new("npm");
     install
-        .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .args(["install", "--no-audit", "--no-fund", "--ignore-scripts"])
         .current_dir(folder);
     shell::step(report, "install Node packages", &mut install)?;
     copy(&lock, &stamp)
