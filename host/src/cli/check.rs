@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use portcullis::agent_client::AgentClient;
 use portcullis_core::agent::default_policy::{self, Discovery};
-use portcullis_core::agent::{AllowDeny, HttpReply, Query, ReplyHeaders, authorize, matches, roots, self_info};
+use portcullis_core::agent::{
+    AllowDeny, HttpReply, Query, ReplyHeaders, authorize, matches, roots, self_info,
+};
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::intention::Destination;
 use portcullis_core::policy::{Client, Document, LoadReport, Trace};
@@ -83,8 +85,12 @@ pub(crate) async fn run(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
-    let destination = Destination::parse(&arguments.destination)
-        .map_err(|error| Failure::while_doing(format_args!("DESTINATION `{}`", arguments.destination), &error))?;
+    let destination = Destination::parse(&arguments.destination).map_err(|error| {
+        Failure::while_doing(
+            format_args!("DESTINATION `{}`", arguments.destination),
+            &error,
+        )
+    })?;
     let facts = match &arguments.from {
         Some(file) => from_file(arguments, file, &destination)?,
         None => from_agent(arguments, &arguments.agent.client()?).await?,
@@ -101,7 +107,12 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
             problem.document, problem.pointer, problem.text
         )));
     }
-    let trace = policy.explain(&arguments.destination, &Client::from_uri(uri.as_str()), None, now);
+    let trace = policy.explain(
+        &arguments.destination,
+        &Client::from_uri(uri.as_str()),
+        None,
+        now,
+    );
     let trace = trace.map_err(|error| Failure::while_doing("the policy cannot answer", &error))?;
     if arguments.from.is_some() && trace.decision.code.code() == "default-policy-unknown" {
         return Err(Failure::runtime(
@@ -109,20 +120,36 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
         ));
     }
     match arguments.output.output {
-        Format::Json => output::json(&as_json(arguments, &uri, &trace, &report, &policy.component().sha256()))?,
+        Format::Json => output::json(&as_json(
+            arguments,
+            &uri,
+            &trace,
+            &report,
+            &policy.component().sha256(),
+        ))?,
         Format::Text => output::line(&as_text(arguments, &trace, &report))?,
     }
-    Ok(if trace.decision.is_allowed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if trace.decision.is_allowed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 /// Trust domain, intentions and default policy, from the agent.
 async fn from_agent(arguments: &CheckArgs, client: &AgentClient) -> Result<Facts, Failure> {
     let roots = ask(client, Ok(roots::request(&Query::default())), roots::decode).await?;
     let names = [arguments.destination.as_str()];
-    let intentions = ask(client, matches::request(&names, &Query::default()), |reply| {
-        let mut lists = matches::decode(reply, &names)?.lists;
-        lists.pop().map_or(Ok("null".to_owned()), |(_, list)| list.map(|list| list.json.to_owned()))
-    })
+    let intentions = ask(
+        client,
+        matches::request(&names, &Query::default()),
+        |reply| {
+            let mut lists = matches::decode(reply, &names)?.lists;
+            lists.pop().map_or(Ok("null".to_owned()), |(_, list)| {
+                list.map(|list| list.json.to_owned())
+            })
+        },
+    )
     .await?;
     let (default_policy, default_source) = match arguments.default_intention_policy {
         DefaultPolicy::Auto => discover(arguments, client, &roots.trust_domain).await,
@@ -138,7 +165,11 @@ async fn from_agent(arguments: &CheckArgs, client: &AgentClient) -> Result<Facts
 }
 
 /// The default policy by what the agent tells, and how it was found or why it was not.
-async fn discover(arguments: &CheckArgs, client: &AgentClient, trust_domain: &str) -> (&'static str, String) {
+async fn discover(
+    arguments: &CheckArgs,
+    client: &AgentClient,
+    trust_domain: &str,
+) -> (&'static str, String) {
     let told = client.ask(&self_info::request(), self_info::decode).await;
     let mut found = match told {
         Ok(info) => default_policy::from_self(&Ok(info)),
@@ -148,35 +179,70 @@ async fn discover(arguments: &CheckArgs, client: &AgentClient, trust_domain: &st
         found = match default_policy::probe(&arguments.destination, trust_domain, rand::random()) {
             Ok(request) => match client.ask(&request, authorize::decode).await {
                 Ok(answer) => default_policy::from_probe(&Ok(answer)),
-                Err(error) => Discovery::Unknown { because: error.to_string() },
+                Err(error) => Discovery::Unknown {
+                    because: error.to_string(),
+                },
             },
-            Err(error) => Discovery::Unknown { because: error.to_string() },
+            Err(error) => Discovery::Unknown {
+                because: error.to_string(),
+            },
         };
     }
     match found {
-        Discovery::Known { policy: AllowDeny::Allow, source } => ("allow", source.to_owned()),
-        Discovery::Known { policy: AllowDeny::Deny, source } => ("deny", source.to_owned()),
+        Discovery::Known {
+            policy: AllowDeny::Allow,
+            source,
+        } => ("allow", source.to_owned()),
+        Discovery::Known {
+            policy: AllowDeny::Deny,
+            source,
+        } => ("deny", source.to_owned()),
         Discovery::Unknown { because } => ("unknown", because),
         Discovery::Probe => ("unknown", "the agent does not tell".to_owned()),
     }
 }
 
 /// The same from a file; the trust domain is the source's own.
-fn from_file(arguments: &CheckArgs, file: &Path, destination: &Destination) -> Result<Facts, Failure> {
+fn from_file(
+    arguments: &CheckArgs,
+    file: &Path,
+    destination: &Destination,
+) -> Result<Facts, Failure> {
     let shown = file.display();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::while_doing(format_args!("cannot read `{shown}`"), &error))?;
-    let not_json = |error: &(dyn std::error::Error + 'static)| Failure::while_doing(format_args!("`{shown}` cannot be read"), error);
+    let not_json = |error: &(dyn std::error::Error + 'static)| {
+        Failure::while_doing(format_args!("`{shown}` cannot be read"), error)
+    };
     let intentions = if text.trim_start().starts_with('[') {
         let list: Vec<&RawValue> = serde_json::from_str(&text).map_err(|error| not_json(&error))?;
-        let ours: Vec<&str> = list.iter().map(|item| item.get()).filter(|item| concerns(item, destination)).collect();
+        let ours: Vec<&str> = list
+            .iter()
+            .map(|item| item.get())
+            .filter(|item| concerns(item, destination))
+            .collect();
         format!("[{}]", ours.join(","))
     } else {
-        let reply = HttpReply { status: 200, headers: ReplyHeaders::default(), body: text.as_bytes() };
-        let mut lists = matches::decode(&reply, &[&arguments.destination]).map_err(|error| not_json(&error))?.lists;
-        let (_, list) = lists.pop().ok_or_else(|| Failure::runtime(format_args!("`{shown}` holds no list")))?;
-        let advice = || format!("it must be the reply for the name `{}`, or a list of intentions", arguments.destination);
-        list.map_err(|error| not_json(&error).advice(advice()))?.json.to_owned()
+        let reply = HttpReply {
+            status: 200,
+            headers: ReplyHeaders::default(),
+            body: text.as_bytes(),
+        };
+        let mut lists = matches::decode(&reply, &[&arguments.destination])
+            .map_err(|error| not_json(&error))?
+            .lists;
+        let (_, list) = lists
+            .pop()
+            .ok_or_else(|| Failure::runtime(format_args!("`{shown}` holds no list")))?;
+        let advice = || {
+            format!(
+                "it must be the reply for the name `{}`, or a list of intentions",
+                arguments.destination
+            )
+        };
+        list.map_err(|error| not_json(&error).advice(advice()))?
+            .json
+            .to_owned()
     };
     let trust_domain = SpiffeId::parse(&arguments.source).map(|id| id.trust_domain().to_string());
     Ok(Facts {
@@ -217,7 +283,10 @@ fn concerns(item: &str, destination: &Destination) -> bool {
 /// The client's SPIFFE ID.
 fn source_uri(arguments: &CheckArgs, facts: &Facts) -> Result<SpiffeId, Failure> {
     let source = &arguments.source;
-    let uri = if source.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("spiffe://")) {
+    let uri = if source
+        .get(..9)
+        .is_some_and(|start| start.eq_ignore_ascii_case("spiffe://"))
+    {
         source.clone()
     } else {
         let parts: Vec<&str> = source.split('/').collect();
@@ -225,17 +294,34 @@ fn source_uri(arguments: &CheckArgs, facts: &Facts) -> Result<SpiffeId, Failure>
             [name] => ("default", "default", name),
             [namespace, name] => ("default", namespace, name),
             [partition, namespace, name] => (partition, namespace, name),
-            _ => return Err(Failure::runtime(format_args!("SOURCE `{source}` has more than two slashes"))),
+            _ => {
+                return Err(Failure::runtime(format_args!(
+                    "SOURCE `{source}` has more than two slashes"
+                )));
+            }
         };
         let datacenter = arguments.agent.datacenter.as_deref().unwrap_or("dc1");
-        let partition = if partition == "default" { String::new() } else { format!("/ap/{partition}") };
-        format!("spiffe://{}{partition}/ns/{namespace}/dc/{datacenter}/svc/{name}", facts.trust_domain)
+        let partition = if partition == "default" {
+            String::new()
+        } else {
+            format!("/ap/{partition}")
+        };
+        format!(
+            "spiffe://{}{partition}/ns/{namespace}/dc/{datacenter}/svc/{name}",
+            facts.trust_domain
+        )
     };
-    SpiffeId::parse(&uri).map_err(|error| Failure::while_doing(format_args!("SOURCE `{source}`"), &error))
+    SpiffeId::parse(&uri)
+        .map_err(|error| Failure::while_doing(format_args!("SOURCE `{source}`"), &error))
 }
 
 /// What the policy loads.
-fn documents(arguments: &CheckArgs, facts: &Facts, destination: &Destination, now: Timestamp) -> Vec<Document> {
+fn documents(
+    arguments: &CheckArgs,
+    facts: &Facts,
+    destination: &Destination,
+    now: Timestamp,
+) -> Vec<Document> {
     let mesh = json!({
         "trust_domain": facts.trust_domain,
         "roots": facts.roots,
@@ -244,15 +330,35 @@ fn documents(arguments: &CheckArgs, facts: &Facts, destination: &Destination, no
         "matching": arguments.matching.as_str(),
     });
     // The list goes in as it came: parsing it here could hide what is wrong with it.
-    let service = format!("{{\"protocol\":\"tcp\",\"intentions\":{}}}", facts.intentions);
-    let name = format!("service/{}/{}/{}", destination.partition, destination.namespace, destination.name);
+    let service = format!(
+        "{{\"protocol\":\"tcp\",\"intentions\":{}}}",
+        facts.intentions
+    );
+    let name = format!(
+        "service/{}/{}/{}",
+        destination.partition, destination.namespace, destination.name
+    );
     vec![
-        Document { name: "mesh".to_owned(), body: Some(mesh.to_string().into_bytes()), confirmed_at: now },
-        Document { name, body: Some(service.into_bytes()), confirmed_at: now },
+        Document {
+            name: "mesh".to_owned(),
+            body: Some(mesh.to_string().into_bytes()),
+            confirmed_at: now,
+        },
+        Document {
+            name,
+            body: Some(service.into_bytes()),
+            confirmed_at: now,
+        },
     ]
 }
 
-fn as_json(arguments: &CheckArgs, uri: &SpiffeId, trace: &Trace, report: &LoadReport, sha256: &str) -> Value {
+fn as_json(
+    arguments: &CheckArgs,
+    uri: &SpiffeId,
+    trace: &Trace,
+    report: &LoadReport,
+    sha256: &str,
+) -> Value {
     let decision = &trace.decision;
     let mut answer = json!({
         "source": uri.to_string(),
@@ -289,8 +395,16 @@ fn as_json(arguments: &CheckArgs, uri: &SpiffeId, trace: &Trace, report: &LoadRe
 
 fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String {
     let show = |text: &str| escape(text, 2_000);
-    let word = if trace.decision.is_allowed() { paint(Paint::Good, "allowed") } else { paint(Paint::Bad, "denied") };
-    let mut out = vec![format!("{word}: {} ({})", show(&trace.text), trace.decision.code)];
+    let word = if trace.decision.is_allowed() {
+        paint(Paint::Good, "allowed")
+    } else {
+        paint(Paint::Bad, "denied")
+    };
+    let mut out = vec![format!(
+        "{word}: {} ({})",
+        show(&trace.text),
+        trace.decision.code
+    )];
     if arguments.explain {
         if let Some(source) = &trace.source {
             out.push(format!("  client          {}", show(&source.to_string())));
@@ -301,13 +415,27 @@ fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String 
                 (Some(failed), false) => format!("no: {}", show(failed)),
                 (None, false) => "no".to_owned(),
             };
-            out.push(format!("  precedence {:<4} {}  {end}", step.precedence, show(&step.rule)));
+            out.push(format!(
+                "  precedence {:<4} {}  {end}",
+                step.precedence,
+                show(&step.rule)
+            ));
         }
         out.push(format!("  default policy  {}", show(&trace.default_policy)));
-        out.extend(trace.notes.iter().map(|note| format!("  note            {}", show(note))));
+        out.extend(
+            trace
+                .notes
+                .iter()
+                .map(|note| format!("  note            {}", show(note))),
+        );
     }
     for warning in &report.warnings {
-        out.push(format!("  warning: {} at {}: {}", show(&warning.document), show(&warning.pointer), show(&warning.text)));
+        out.push(format!(
+            "  warning: {} at {}: {}",
+            show(&warning.document),
+            show(&warning.pointer),
+            show(&warning.text)
+        ));
     }
     out.join("\n")
 }
@@ -319,14 +447,21 @@ mod tests {
     #[test]
     fn lists_are_cut_to_the_destination_and_never_lose_what_cannot_be_read() {
         let db = Destination::parse("db").unwrap();
-        let about = |name: &str, more: &str| concerns(&format!("{{\"DestinationName\":\"{name}\"{more}}}"), &db);
+        let about = |name: &str, more: &str| {
+            concerns(&format!("{{\"DestinationName\":\"{name}\"{more}}}"), &db)
+        };
         assert!(about("db", ""));
         assert!(about("DB", ""));
         assert!(about("*", ""));
         assert!(about("db", ",\"DestinationNS\":\"default\""));
         assert!(!about("api", ""));
         assert!(!about("db", ",\"DestinationNS\":\"other\""));
-        for unreadable in ["7", "{}", r#"{"DestinationName":7}"#, r#"{"DestinationName":"api","DestinationName":"db"}"#] {
+        for unreadable in [
+            "7",
+            "{}",
+            r#"{"DestinationName":7}"#,
+            r#"{"DestinationName":"api","DestinationName":"db"}"#,
+        ] {
             assert!(concerns(unreadable, &db), "{unreadable}");
         }
     }

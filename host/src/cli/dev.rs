@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, Token};
+use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, StartError, Token};
 use serde::Serialize;
 
 use super::duration;
@@ -98,7 +98,6 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let tokens = management_token(arguments)?;
     let acl_default = DefaultPolicy::from(arguments.acl_default_policy);
-    let acls = acl_default == DefaultPolicy::Deny || !tokens.is_empty();
     let intention_default = arguments.default_intention_policy.map(DefaultPolicy::from);
     let agent = DevAgent::start(DevAgentConfig {
         listen: arguments.listen,
@@ -114,15 +113,25 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
         ..DevAgentConfig::default()
     })
     .await
-    .map_err(|error| Failure::while_doing("the development agent cannot start", &error))?;
+    .map_err(|error| {
+        let failure = Failure::while_doing("the development agent cannot start", &error);
+        match error {
+            StartError::AddressInUse(_) => {
+                failure.advice("-listen 127.0.0.1:0 takes any free port")
+            }
+            StartError::NotLoopback(_) => failure.advice("-allow-non-loopback does"),
+            StartError::Config(_) | StartError::Rules { .. } => failure.code(2),
+            _ => failure,
+        }
+    })?;
     let trust_domain = agent.trust_domain();
     let serving = Serving {
-        address: format!("http://{}", agent.address()),
+        address: agent.url(),
         datacenter: &arguments.datacenter,
         trust_domain: &trust_domain,
-        default_intention_policy: intention_default.unwrap_or(acl_default).as_str(),
+        default_intention_policy: agent.default_for_intentions().as_str(),
         acl_default_policy: acl_default.as_str(),
-        acls,
+        acls: agent.acls_enabled(),
         data_dir: arguments
             .data_dir
             .as_ref()
@@ -135,7 +144,7 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     }
     let signal = shutdown.requested().await;
     tracing::info!(signal, "stopping");
-    match shutdown.while_cleaning_up(agent.stop()).await {
+    match shutdown.while_cleaning_up(agent.shutdown()).await {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(code) => Ok(code),
     }

@@ -36,13 +36,20 @@ impl From<&SpiffeId> for Identity {
                 shown.datacenter = Some(path.datacenter.to_string());
                 shown.service = Some(path.service.to_string());
             }
-            Kind::Agent { partition, datacenter, node } => {
+            Kind::Agent {
+                partition,
+                datacenter,
+                node,
+            } => {
                 shown.partition = Some(partition.to_string());
                 shown.datacenter = Some(datacenter.to_string());
                 shown.agent = Some(node.to_string());
             }
             Kind::Server { datacenter } => shown.datacenter = Some(datacenter.to_string()),
-            Kind::MeshGateway { partition, datacenter } => {
+            Kind::MeshGateway {
+                partition,
+                datacenter,
+            } => {
                 shown.partition = Some(partition.to_string());
                 shown.datacenter = Some(datacenter.to_string());
             }
@@ -67,8 +74,15 @@ impl Identity {
             ("partition", &self.partition),
             ("datacenter", &self.datacenter),
         ];
-        let mut rows = vec![("identity", self.uri.clone()), ("kind", self.kind.to_owned())];
-        rows.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+        let mut rows = vec![
+            ("identity", self.uri.clone()),
+            ("kind", self.kind.to_owned()),
+        ];
+        rows.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value.clone()?))),
+        );
         rows.push(("trust domain", self.trust_domain.clone()));
         rows
     }

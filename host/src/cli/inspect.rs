@@ -107,7 +107,10 @@ fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
     let mut all_good = true;
     let mut reports = Vec::new();
     for what in &arguments.what {
-        let report = if what.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("spiffe://")) {
+        let report = if what
+            .get(..9)
+            .is_some_and(|start| start.eq_ignore_ascii_case("spiffe://"))
+        {
             of_id(what)
         } else {
             of_chain(arguments, what, at)?
@@ -123,12 +126,21 @@ fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
             }
         }
     }
-    Ok(if all_good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if all_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn of_id(uri: &str) -> Report {
     let (identity, verdict) = judged(uri);
-    Report { what: uri.to_owned(), certificates: Vec::new(), identity, verdict }
+    Report {
+        what: uri.to_owned(),
+        certificates: Vec::new(),
+        identity,
+        verdict,
+    }
 }
 
 /// A name alone.
@@ -136,7 +148,13 @@ fn judged(uri: &str) -> (Option<Identity>, Verdict) {
     match SpiffeId::parse(uri) {
         Ok(id) => {
             let text = format!("a valid SPIFFE ID of the kind {}", id.kind().name());
-            let verdict = Verdict { ok: true, verified: false, kind: None, code: None, text };
+            let verdict = Verdict {
+                ok: true,
+                verified: false,
+                kind: None,
+                code: None,
+                text,
+            };
             (Some(Identity::from(&id)), verdict)
         }
         Err(error) => (None, refused("identity", error.code(), &error.to_string())),
@@ -157,23 +175,45 @@ fn of_chain(arguments: &InspectArgs, what: &str, at: Timestamp) -> Result<Report
     let chain = read_chain(what)?;
     let mut certificates = Vec::new();
     for (number, der) in chain.iter().enumerate() {
-        let certificate = Certificate::read(der, at)
-            .map_err(|text| Failure::runtime(format_args!("certificate {} of `{what}` is {text}", number + 1)))?;
+        let certificate = Certificate::read(der, at).map_err(|text| {
+            Failure::runtime(format_args!(
+                "certificate {} of `{what}` is {text}",
+                number + 1
+            ))
+        })?;
         certificates.push(certificate);
     }
-    let uris = certificates.first().map(|leaf| leaf.uri_names.as_slice()).unwrap_or_default();
+    let uris = certificates
+        .first()
+        .map(|leaf| leaf.uri_names.as_slice())
+        .unwrap_or_default();
     let (identity, mut verdict) = match uris {
         [uri] => judged(uri),
-        [] => (None, refused("identity", "no-identity", "the leaf has no URI name: it is no X.509-SVID")),
+        [] => (
+            None,
+            refused(
+                "identity",
+                "no-identity",
+                "the leaf has no URI name: it is no X.509-SVID",
+            ),
+        ),
         _ => {
-            let text = format!("the leaf has {} URI names; an X.509-SVID has exactly one", uris.len());
+            let text = format!(
+                "the leaf has {} URI names; an X.509-SVID has exactly one",
+                uris.len()
+            );
             (None, refused("identity", "several-identities", &text))
         }
     };
     if let Some(roots) = &arguments.roots {
         verdict = verified(arguments, roots, &chain, identity.as_ref(), at)?;
     }
-    Ok(Report { what: what.to_owned(), certificates, identity, verdict })
+    Ok(Report {
+        what: what.to_owned(),
+        certificates,
+        identity,
+        verdict,
+    })
 }
 
 /// The chain's verdict, from the policy component.
@@ -184,49 +224,74 @@ fn verified(
     identity: Option<&Identity>,
     at: Timestamp,
 ) -> Result<Verdict, Failure> {
-    let pem = std::fs::read_to_string(roots)
-        .map_err(|error| Failure::while_doing(format_args!("cannot read the roots `{}`", roots.display()), &error))?;
+    let pem = std::fs::read_to_string(roots).map_err(|error| {
+        Failure::while_doing(
+            format_args!("cannot read the roots `{}`", roots.display()),
+            &error,
+        )
+    })?;
     let own = identity.map(Identity::trust_domain);
     let Some(trust_domain) = arguments.trust_domain.as_deref().or(own) else {
-        return Err(Failure::runtime("the leaf names no trust domain; give it with --trust-domain"));
+        return Err(Failure::runtime(
+            "the leaf names no trust domain; give it with --trust-domain",
+        ));
     };
     let mesh = serde_json::json!({ "trust_domain": trust_domain, "roots": [pem], "default_policy": "deny" });
     let policy = arguments.component.policy()?;
-    let document = Document { name: "mesh".to_owned(), body: Some(mesh.to_string().into_bytes()), confirmed_at: at };
+    let document = Document {
+        name: "mesh".to_owned(),
+        body: Some(mesh.to_string().into_bytes()),
+        confirmed_at: at,
+    };
     let report = policy
         .load(vec![document])
         .map_err(|error| Failure::while_doing("the policy cannot load the roots", &error))?;
     if let Some(problem) = report.refused.first() {
-        return Err(Failure::runtime(format_args!("the roots `{}` cannot be used: {}", roots.display(), problem.text)));
+        return Err(Failure::runtime(format_args!(
+            "the roots `{}` cannot be used: {}",
+            roots.display(),
+            problem.text
+        )));
     }
     let usage = match arguments.usage {
         Role::Client => Usage::Client,
         Role::Server => Usage::Server,
     };
-    Ok(match policy.verify_peer(chain, usage, arguments.expect.as_deref(), at) {
-        Ok(peer) => Verdict {
-            ok: true,
-            verified: true,
-            kind: None,
-            code: None,
-            text: format!("accepted as {} until {}", peer.id, peer.not_after),
+    Ok(
+        match policy.verify_peer(chain, usage, arguments.expect.as_deref(), at) {
+            Ok(peer) => Verdict {
+                ok: true,
+                verified: true,
+                kind: None,
+                code: None,
+                text: format!("accepted as {} until {}", peer.id, peer.not_after),
+            },
+            Err(error) => Verdict {
+                verified: true,
+                ..refused(error.kind().code(), error.code(), &error.to_string())
+            },
         },
-        Err(error) => Verdict { verified: true, ..refused(error.kind().code(), error.code(), &error.to_string()) },
-    })
+    )
 }
 
 /// The certificates of a file, PEM or DER, in its order.
 fn read_chain(what: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let cannot = |error: &std::io::Error| Failure::while_doing(format_args!("cannot read `{what}`"), error);
+    let cannot =
+        |error: &std::io::Error| Failure::while_doing(format_args!("cannot read `{what}`"), error);
     let mut bytes = Vec::new();
     let read = if what == "-" {
-        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)
+        std::io::stdin()
+            .lock()
+            .take(LARGEST + 1)
+            .read_to_end(&mut bytes)
     } else {
         std::fs::File::open(what).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
     };
     read.map_err(|error| cannot(&error))?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
-        return Err(Failure::runtime(format_args!("`{what}` is larger than {LARGEST} bytes: it is no certificate chain")));
+        return Err(Failure::runtime(format_args!(
+            "`{what}` is larger than {LARGEST} bytes: it is no certificate chain"
+        )));
     }
     if !bytes.windows(10).any(|window| window == b"-----BEGIN") {
         return match bytes.first() {
@@ -238,9 +303,13 @@ fn read_chain(what: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
         };
     }
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let chain = chain.map_err(|error| Failure::while_doing(format_args!("the PEM in `{what}` cannot be read"), &error))?;
+    let chain = chain.map_err(|error| {
+        Failure::while_doing(format_args!("the PEM in `{what}` cannot be read"), &error)
+    })?;
     if chain.is_empty() {
-        return Err(Failure::runtime(format_args!("`{what}` holds PEM, but no certificate")));
+        return Err(Failure::runtime(format_args!(
+            "`{what}` holds PEM, but no certificate"
+        )));
     }
     Ok(chain)
 }
@@ -251,8 +320,16 @@ fn text(report: &Report) -> String {
     for (number, certificate) in report.certificates.iter().enumerate() {
         let title = match (number, certificate.ca) {
             (0, false) => "leaf certificate".to_owned(),
-            (_, true) => format!("CA certificate ({} of {})", number + 1, report.certificates.len()),
-            _ => format!("certificate {} of {}", number + 1, report.certificates.len()),
+            (_, true) => format!(
+                "CA certificate ({} of {})",
+                number + 1,
+                report.certificates.len()
+            ),
+            _ => format!(
+                "certificate {} of {}",
+                number + 1,
+                report.certificates.len()
+            ),
         };
         out.push(paint(Paint::Strong, &title));
         out.push(rows(&certificate.rows()));
@@ -262,11 +339,18 @@ fn text(report: &Report) -> String {
         out.push(rows(&identity.rows()));
     }
     let verdict = &report.verdict;
-    let code = verdict.code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default();
+    let code = verdict
+        .code
+        .as_deref()
+        .map(|code| format!(" ({code})"))
+        .unwrap_or_default();
     let word = match (verdict.ok, verdict.verified) {
         (true, true) => paint(Paint::Good, "verified: "),
         (true, false) if report.certificates.is_empty() => paint(Paint::Good, "valid: "),
-        (true, false) => format!("{}not verified, no --roots given; the name is ", paint(Paint::Strong, "names only: ")),
+        (true, false) => format!(
+            "{}not verified, no --roots given; the name is ",
+            paint(Paint::Strong, "names only: ")
+        ),
         (false, _) => paint(Paint::Bad, "refused: "),
     };
     out.push(format!("{word}{}{code}", verdict.text));
@@ -274,6 +358,9 @@ fn text(report: &Report) -> String {
 }
 
 fn rows(rows: &[(&'static str, String)]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|(name, value)| vec![format!("  {name}"), value.clone()]).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(name, value)| vec![format!("  {name}"), value.clone()])
+        .collect();
     output::table(&rows)
 }

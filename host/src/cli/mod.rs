@@ -5,6 +5,7 @@
 mod agent;
 mod argv;
 mod demo;
+mod dev;
 mod duration;
 mod failure;
 mod intention;
@@ -58,6 +59,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArgs),
+    Dev(dev::DevArgs),
     Intention(intention::IntentionArgs),
     Version(version::VersionArgs),
     #[command(name = "__demo-service", hide = true)]
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     telemetry::start(&cli.log, "warn").map_err(|error| Failure::usage(error))?;
     match cli.command {
         Command::Demo(arguments) => wait_for(demo::run(&arguments)),
+        Command::Dev(arguments) => wait_for(dev::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Version(arguments) => version::run(&arguments),
         Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),

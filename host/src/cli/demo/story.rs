@@ -86,7 +86,17 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
     let agent = stage
         .start(
             "dev agent",
-            &["dev", "--listen", "127.0.0.1:0", "--output", "json"],
+            &[
+                "dev",
+                "--listen",
+                "127.0.0.1:0",
+                "--default-intention-policy",
+                "deny",
+                "--rotation-delay",
+                "0",
+                "--output",
+                "json",
+            ],
             Role::Bystander,
         )
         .await?;
@@ -239,9 +249,7 @@ async fn an_intention_allows(stage: &Stage, cast: &Cast) -> Result<(), Failure> 
     let log = stage
         .process(&cast.db_proxy)?
         .log
-        .find(mark, |line| {
-            Access::read(line).filter(|log| log.allowed)
-        })
+        .find(mark, |line| Access::read(line).filter(|log| log.allowed))
         .await;
     claim(
         log.as_ref().is_some_and(|log| log.code == "intention"),
@@ -337,7 +345,9 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
     )?;
     for (log, mark, whose) in [(at_db, db_mark, "db"), (at_web, web_mark, "web")] {
         let renewed = log
-            .find(mark, |line| (line["event"] == "leaf-renewed").then_some(()))
+            .find(mark, |line| {
+                (line["message"] == "leaf certificate").then_some(())
+            })
             .await;
         claim(renewed.is_some(), "", || {
             format!("the proxy of {whose} did not renew its certificate")
@@ -362,9 +372,7 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
             )
         },
     )?;
-    let verdicts = at_db.since(db_mark, |line| {
-        Access::read(line).map(|log| log.allowed)
-    });
+    let verdicts = at_db.since(db_mark, |line| Access::read(line).map(|log| log.allowed));
     claim(
         u64::try_from(verdicts.len()).is_ok_and(|lines| lines >= done)
             && verdicts.iter().all(|allowed| *allowed),
@@ -476,12 +484,15 @@ async fn active_root(agent: &AgentClient) -> Result<String, Failure> {
     Ok(roots.active_id)
 }
 
-/// Makes the agent sign with a new root.
+/// Makes the agent sign with a new root: another kind of key needs one.
 async fn rotate(agent: &AgentClient) -> Result<(), Failure> {
     let request = HttpRequest {
         method: Method::Put,
         path_and_query: "/v1/connect/ca/configuration".to_owned(),
-        body: Some(br#"{"Provider":"consul","Config":{"RootCertTTL":"87601h"}}"#.to_vec()),
+        body: Some(
+            br#"{"Provider":"consul","Config":{"PrivateKeyType":"ec","PrivateKeyBits":384}}"#
+                .to_vec(),
+        ),
         headers: vec![("content-type", "application/json".to_owned())],
         read_timeout_ms: 10_000,
         max_reply: 65_536,

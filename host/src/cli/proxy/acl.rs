@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 pub(crate) struct Needs<'a> {
     /// The service that it stands for.
     pub(crate) service: &'a str,
-    /// The name under which it registers, if it does.
-    pub(crate) registered: Option<&'a str>,
+    /// Whether it announces the service, as `<service>-proxy`.
+    pub(crate) registers: bool,
     /// The services that it connects to through the catalog.
     pub(crate) upstreams: Vec<&'a str>,
 }
@@ -23,9 +23,9 @@ pub(crate) fn smallest(needs: &Needs<'_>) -> String {
         let _ = writeln!(out, "service {} {{ policy = \"{level}\" }}", quoted(name));
     };
     rule(&mut out, needs.service, "write");
-    if let Some(registered) = needs.registered.filter(|name| *name != needs.service) {
+    if needs.registers {
         out.push_str("\n# Registration\n");
-        rule(&mut out, registered, "write");
+        rule(&mut out, &format!("{}-proxy", needs.service), "write");
     }
     if !needs.upstreams.is_empty() {
         out.push_str(
@@ -59,7 +59,7 @@ mod tests {
     fn as_little_as_the_proxy_does() {
         let inbound = Needs {
             service: "db",
-            registered: Some("db-proxy"),
+            registers: true,
             upstreams: Vec::new(),
         };
         let policy = smallest(&inbound);
@@ -67,7 +67,7 @@ mod tests {
         assert!(!policy.contains("prefix"), "{policy}");
         let outbound = Needs {
             service: "web",
-            registered: None,
+            registers: false,
             upstreams: vec!["db"],
         };
         let policy = smallest(&outbound);
@@ -82,7 +82,7 @@ mod tests {
     fn a_name_cannot_leave_its_quotes() {
         let needs = Needs {
             service: "a\" { policy = \"write\" } #",
-            registered: None,
+            registers: false,
             upstreams: Vec::new(),
         };
         assert!(smallest(&needs).contains(r#"service "a\" { policy = \"write\" } #" {"#));

@@ -12,7 +12,9 @@ use crate::cli::failure::Failure;
 /// Fails when it is neither, or the host is unknown.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, Failure> {
     let wrong = |why: &str| {
-        Failure::usage(format_args!("-listen `{text}` {why}; write it like `127.0.0.1:8443` or `:8443`"))
+        Failure::usage(format_args!(
+            "-listen `{text}` {why}; write it like `127.0.0.1:8443` or `:8443`"
+        ))
     };
     let (host, port) = split(text).ok_or_else(|| wrong("is not `host:port`"))?;
     let host = if host.is_empty() { "0.0.0.0" } else { host };
@@ -34,7 +36,11 @@ pub(crate) fn application(text: &str) -> Result<Application, Failure> {
     };
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
-        return if path.is_empty() { Err(wrong("has no path")) } else { Ok(Application::Unix(PathBuf::from(path))) };
+        return if path.is_empty() {
+            Err(wrong("has no path"))
+        } else {
+            Ok(Application::Unix(PathBuf::from(path)))
+        };
     }
     let (host, port) = split(text).ok_or_else(|| wrong("is not `host:port`"))?;
     match (host, port) {
@@ -45,11 +51,24 @@ pub(crate) fn application(text: &str) -> Result<Application, Failure> {
     }
 }
 
+/// Host and port of an application that listens on TCP, for the registration.
+pub(crate) fn tcp(application: &Application) -> Option<(String, u16)> {
+    match application {
+        Application::Tcp(text) => split(text).map(|(host, port)| (host.to_owned(), port)),
+        Application::Unix(_) => None,
+    }
+}
+
 /// `host:port`; an IPv6 host stands in brackets.
 fn split(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
-    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let plain = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let plain = |host: &str| {
+        host.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
     let good = match inner {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => plain(host),
@@ -70,7 +89,17 @@ mod tests {
         ] {
             assert_eq!(listen(text).unwrap(), address.parse().unwrap(), "{text}");
         }
-        for text in ["", "8443", ":", ":x", ":70000", "::1:8443", "[::1:8443", "a b:1", "no-such-host.invalid:1"] {
+        for text in [
+            "",
+            "8443",
+            ":",
+            ":x",
+            ":70000",
+            "::1:8443",
+            "[::1:8443",
+            "a b:1",
+            "no-such-host.invalid:1",
+        ] {
             assert!(listen(text).is_err(), "{text}");
         }
     }
@@ -87,7 +116,9 @@ mod tests {
         ] {
             assert_eq!(application(text).unwrap().to_string(), shown, "{text}");
         }
-        for text in ["", "8080", "unix:", "unix://", ":8080", "host:", "host:0", "a/b:1"] {
+        for text in [
+            "", "8080", "unix:", "unix://", ":8080", "host:", "host:0", "a/b:1",
+        ] {
             assert!(application(text).is_err(), "{text}");
         }
     }

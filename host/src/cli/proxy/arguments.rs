@@ -1,10 +1,10 @@
 //! The flags of `portcullis proxy`: those of `consul connect proxy`, and ours.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::upstream::Upstream;
 use crate::cli::agent::AgentArgs;
+use crate::cli::decider::ComponentArgs;
 use crate::cli::duration;
 use crate::cli::failure::Failure;
 use crate::cli::output::OutputArgs;
@@ -45,9 +45,8 @@ pub(crate) struct ProxyArgs {
     /// What distinguishes this registration from others of the same service
     #[arg(long, value_name = "SUFFIX", requires = "register")]
     pub(crate) register_id: Option<String>,
-    /// Policy component to use instead of the built-in one
-    #[arg(long, value_name = "FILE")]
-    pub(crate) component: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) component: ComponentArgs,
     /// What holds when no intention matches; `auto` asks the agent, and denies until it knows
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     pub(crate) default_intention_policy: DefaultPolicy,

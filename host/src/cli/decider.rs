@@ -1,0 +1,63 @@
+//! The policy component that a command lets decide.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use portcullis::runtime::{self, Component, ComponentOptions, Policy, PolicyOptions};
+use portcullis_core::time::Timestamp;
+
+use super::failure::Failure;
+
+/// Which component decides
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ComponentArgs {
+    /// Policy component to use instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+}
+
+impl ComponentArgs {
+    /// The component, compiled. The first time takes some seconds, in a process of its own.
+    ///
+    /// Fails when the file cannot be read, or is no policy of our version.
+    pub(crate) fn component(&self) -> Result<Component, Failure> {
+        let options = ComponentOptions {
+            compiler: std::env::current_exe().ok(),
+            ..ComponentOptions::default()
+        };
+        let loaded = match &self.component {
+            Some(file) => Component::from_file(file, &options),
+            None => Component::embedded(&options),
+        };
+        loaded.map_err(|error| Failure::from_error(&error))
+    }
+
+    /// A policy without documents, for a few questions.
+    ///
+    /// Fails as [`ComponentArgs::component`], and when it cannot be instantiated.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        policy(&self.component()?)
+    }
+}
+
+/// Instances of `component`.
+///
+/// Fails when it cannot be instantiated.
+pub(crate) fn policy(component: &Component) -> Result<Policy, Failure> {
+    Policy::new(component, PolicyOptions::default()).map_err(|error| Failure::from_error(&error))
+}
+
+/// The wall clock; before 1970 it reads as 1970.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `portcullis __compile`: the child that compiles for another process.
+pub(crate) fn compile() -> Result<ExitCode, Failure> {
+    runtime::compile_stdin_to_stdout().map_err(Failure::runtime)?;
+    Ok(ExitCode::SUCCESS)
+}
