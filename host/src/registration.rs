@@ -14,7 +14,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_client::{AgentClient, AgentError};
-use crate::clock::Clock;
 use crate::watcher::Watcher;
 
 /// Time to live of the check.

@@ -61,6 +61,15 @@ impl Endpoint {
         );
         let id =
             SpiffeId::parse(&uri).map_err(|error| EndpointError::Identity(error.to_string()))?;
+        // A slash in a name would have moved the others.
+        let intact = id.service().is_some_and(|path| {
+            path.service.as_str() == service
+                && path.namespace.as_str() == namespace
+                && path.datacenter.as_str() == datacenter
+        });
+        if !intact {
+            return Err(EndpointError::Identity(format!("`{id}` is not what they say")));
+        }
         let address = if address.contains(':') {
             format!("[{address}]:{port}")
         } else {

@@ -227,15 +227,14 @@ impl Connector {
             .watcher
             .endpoints(name, datacenter.as_deref())
             .map_err(|why| none(Some(why)))?;
-        let first = timeout_at(until, known.wait_for(|known| known.endpoints.is_some())).await;
+        let first = known.wait_for(|known| known.endpoints.is_some());
+        let first = timeout_at(until, async { first.await.map(|known| known.clone()) }).await;
         let known = match first {
-            Ok(Ok(known)) => known.clone(),
+            Ok(Ok(known)) => known,
             Ok(Err(_)) => return Err(none(Some("the watchers have ended".to_owned()))),
             Err(_) => {
                 let error = known.borrow().error.clone();
-                return Err(none(Some(
-                    error.unwrap_or_else(|| "the agent has not answered yet".to_owned()),
-                )));
+                return Err(none(Some(error.unwrap_or_else(|| "the agent has not answered yet".to_owned()))));
             }
         };
         Ok(known.endpoints.unwrap_or_else(|| Arc::new([])))

@@ -3,6 +3,7 @@
 //! As for Envoy, `bytes_recv` came from the side that opened the connection and
 //! `bytes_sent` went to it. An identity is logged only when its key was proved.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -43,7 +44,7 @@ pub(super) struct Ending {
     /// Whether it was refused or cut, or could not be made.
     pub(super) refused: bool,
     /// A stable name: a reason of the policy or one of the proxy's own.
-    pub(super) code: &'static str,
+    pub(super) code: Cow<'static, str>,
     /// The same in a sentence.
     pub(super) reason: String,
     /// What broke, if something did.
@@ -51,23 +52,23 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn refused(code: &'static str, reason: impl Into<String>) -> Self {
+    pub(super) fn refused(code: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
         Self {
             refused: true,
-            code,
+            code: code.into(),
             reason: reason.into(),
             error: None,
         }
     }
 
     pub(super) fn failed(
-        code: &'static str,
+        code: impl Into<Cow<'static, str>>,
         reason: impl Into<String>,
         error: impl ToString,
     ) -> Self {
         Self {
             refused: true,
-            code,
+            code: code.into(),
             reason: reason.into(),
             error: Some(error.to_string()),
         }
@@ -103,9 +104,9 @@ impl Access {
 
     /// Writes the line.
     pub(super) fn log(&self, ending: &Ending) {
-        let (direction, from_a, from_b) = match self.direction {
-            Direction::Inbound => ("inbound", &self.counts.a_to_b, &self.counts.b_to_a),
-            Direction::Outbound => ("outbound", &self.counts.a_to_b, &self.counts.b_to_a),
+        let direction = match self.direction {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
         };
         let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
         let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
@@ -113,36 +114,40 @@ impl Access {
         let src_addr = self
             .src_addr
             .map_or_else(|| "unix".to_owned(), |address| address.to_string());
-        let reason = visible(&ending.reason, LONGEST);
+        let (code, reason) = (visible(&ending.code, 64), visible(&ending.reason, LONGEST));
         let decision = self.decision.as_ref();
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Two levels, and a level has to be known when this is compiled.
         macro_rules! write {
             ($level:ident, $message:literal) => {
-                tracing::$level!(
+                tracing::event!(
                     target: "access",
-                    src.addr = src_addr.as_str(),
-                    src.identity = src_identity.as_deref(),
-                    dst.addr = dst_addr.as_deref(),
-                    dst.service = self.dst_service.as_str(),
-                    dst.identity = dst_identity.as_deref(),
-                    direction,
-                    bytes_sent = from_b.load(Ordering::Relaxed),
-                    bytes_recv = from_a.load(Ordering::Relaxed),
-                    duration_ms,
-                    code = ending.code,
-                    reason = reason.as_str(),
-                    intention = decision.and_then(|decision| decision.intention),
-                    generation = decision.map(|decision| decision.generation),
-                    error = error.as_deref(),
-                    tls.version = self.tls,
+                    tracing::Level::$level,
+                    {
+                        src.addr = src_addr.as_str(),
+                        src.identity = src_identity.as_deref(),
+                        dst.addr = dst_addr.as_deref(),
+                        dst.service = self.dst_service.as_str(),
+                        dst.identity = dst_identity.as_deref(),
+                        direction = direction,
+                        bytes_sent = self.counts.b_to_a.load(Ordering::Relaxed),
+                        bytes_recv = self.counts.a_to_b.load(Ordering::Relaxed),
+                        duration_ms = duration_ms,
+                        code = code.as_str(),
+                        reason = reason.as_str(),
+                        intention = decision.and_then(|decision| decision.intention),
+                        generation = decision.map(|decision| decision.generation),
+                        error = error.as_deref(),
+                        tls.version = self.tls,
+                    },
                     $message
                 )
             };
         }
         if ending.refused {
-            write!(warn, "connection refused");
+            write!(WARN, "connection refused");
         } else {
-            write!(info, "connection closed");
+            write!(INFO, "connection closed");
         }
     }
 }

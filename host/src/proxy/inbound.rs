@@ -89,7 +89,7 @@ impl Inbound {
             refused => return self.denied(refused, access),
         };
         let reason = self.describe(&decision);
-        let code = decision.code.code();
+        let code = decision.code.code().into();
         access.decision = Some(decision);
         self.stats.allowed();
 
@@ -147,7 +147,7 @@ impl Inbound {
                 self.denied(Some(decision), access)
             }
             HandshakeError::Refused(Refusal::Chain(error)) => Ending::refused(
-                error.code(),
+                error.code().to_owned(),
                 format!("the client's certificate is refused: {error}"),
             ),
             HandshakeError::Refused(Refusal::NoProof) => {
@@ -183,7 +183,7 @@ impl Inbound {
                 }
             }
             Fallen::Chain(Refusal::Chain(error)) => Ending::refused(
-                error.code(),
+                error.code().to_owned(),
                 format!("cut off: the client's certificate is no longer good: {error}"),
             ),
             Fallen::Chain(refusal) => {

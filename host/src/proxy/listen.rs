@@ -131,7 +131,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// What every TCP connection gets: no delay, and probes that find dead peers.
-pub(super) fn prepare(stream: &TcpStream) {
+pub(crate) fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))

@@ -83,7 +83,7 @@ impl Outbound {
                 reset_on_close(stream.get_ref().0, false);
                 Ending {
                     refused: false,
-                    code: "connected",
+                    code: "connected".into(),
                     reason: "the server is the wanted service".to_owned(),
                     error: None,
                 }
@@ -130,7 +130,7 @@ impl Outbound {
                         "cut off: the server's certificate has expired",
                     ),
                     Fallen::Chain(Refusal::Chain(error)) => Ending::refused(
-                        error.code(),
+                        error.code().to_owned(),
                         format!("cut off: the server's certificate is no longer good: {error}"),
                     ),
                     Fallen::Chain(_) | Fallen::Denied(_) => {
@@ -144,7 +144,7 @@ impl Outbound {
     fn broken(&self, error: String) -> Ending {
         Ending {
             refused: false,
-            code: "connected",
+            code: "connected".into(),
             reason: "the connection broke".to_owned(),
             error: Some(error),
         }
@@ -176,7 +176,7 @@ impl Outbound {
             } => {
                 access.dst_addr = Some(address);
                 Ending::refused(
-                    error.code(),
+                    error.code().to_owned(),
                     format!("what answers is not {service}: {error}"),
                 )
             }

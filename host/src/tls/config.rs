@@ -13,8 +13,8 @@ use rustls_pki_types::{IpAddr, ServerName};
 
 use portcullis_core::identity::{ServicePath, SpiffeId};
 
+use super::callbacks::Callbacks;
 use super::leaf::LeafStore;
-use super::verifier::Callbacks;
 
 /// aws-lc-rs with TLS 1.3 and, of TLS 1.2, ECDHE with an AEAD.
 pub(super) fn provider() -> Arc<CryptoProvider> {

@@ -4,7 +4,9 @@
 //! verified peers. What is allowed is a further question: see [`PeerVerifier::authorize`].
 
 mod cache;
+mod callbacks;
 mod config;
+mod handshake;
 mod leaf;
 mod verifier;
 
@@ -23,7 +25,8 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 pub use leaf::{Leaf, LeafError, LeafStore};
 pub use verifier::{PeerVerifier, Refusal};
 
-use verifier::{Callbacks, Handshake};
+use callbacks::Callbacks;
+use handshake::Handshake;
 
 /// How long a refused peer gets to read the alert before the connection is gone.
 const LINGER: Duration = Duration::from_millis(500);

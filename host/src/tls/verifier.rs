@@ -1,32 +1,19 @@
-//! Verification of the other side's chain, by the policy, within the handshake.
-//!
-//! rustls hands over the chain *before* the peer has proved that it holds the key,
-//! and asks about the proof afterwards. So the chain is only kept when it arrives;
-//! it is judged when the proof has been checked, by rustls' own real signature
-//! check. A peer without a key costs one such check and nothing more, and whatever
-//! is refused then is refused to the identity's owner, with a TLS alert.
-//!
-//! Few chains are verified at once. One that finds no room is not refused: the
-//! handshake goes on, and [`Handshake::finish`] waits for its turn before the
-//! connection is used for anything.
+//! Verification of chains by the policy, remembered.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use portcullis_core::chain::{Usage, VerifiedPeer, VerifyError, VerifyErrorKind};
-use portcullis_core::intention::{Decision, Effect};
+use portcullis_core::chain::{Usage, VerifiedPeer};
+use portcullis_core::intention::Decision;
 use portcullis_core::policy::Client;
 use portcullis_core::time::Timestamp;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::sync::Semaphore;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::{CacheKey, VerifiedCache};
 use crate::clock::Clock;
-use crate::runtime::Policy;
+use crate::runtime::{Policy, VerifyError};
 
 /// How many verified certificates are remembered.
 const REMEMBERED: usize = 8_192;
@@ -97,6 +84,11 @@ impl PeerVerifier {
         self.0.cache.len()
     }
 
+    /// Room for one more uncached verification, if there is any right now.
+    pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.room.try_acquire().ok()
+    }
+
     pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
         &self.0.provider
     }
@@ -136,7 +128,7 @@ impl PeerVerifier {
     }
 
     /// Looks into the cache.
-    fn known(
+    pub(super) fn known(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,
@@ -155,7 +147,7 @@ impl PeerVerifier {
     }
 
     /// Asks the policy, whatever is remembered.
-    fn ask(
+    pub(super) fn ask(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,
@@ -172,7 +164,7 @@ impl PeerVerifier {
     }
 
     /// Stores a positive answer, unless the mesh document changed while it was found.
-    fn remember(&self, verified: &Verified) {
+    pub(super) fn remember(&self, verified: &Verified) {
         if let Some((key, epoch)) = verified.place
             && self
                 .0
@@ -221,349 +213,15 @@ impl fmt::Debug for PeerVerifier {
     }
 }
 
-enum Known {
+/// What the cache says.
+pub(super) enum Known {
     Yes(Arc<VerifiedPeer>),
     No(Option<(CacheKey, u64)>),
 }
 
-struct Verified {
-    peer: Arc<VerifiedPeer>,
-    at: Timestamp,
-    place: Option<(CacheKey, u64)>,
-}
-
-/// What one handshake is about, and how far it came. rustls' callbacks fill it in.
-pub(crate) struct Handshake {
-    verifier: PeerVerifier,
-    usage: Usage,
-    /// The exact identity that the peer must have.
-    expected: Option<Arc<str>>,
-    /// The service that the peer wants to reach: refused early when the policy says so.
-    target: Option<Arc<str>>,
-    progress: Mutex<Progress>,
-}
-
-enum Progress {
-    /// Nothing yet.
-    Started,
-    /// A chain was presented; nothing is proved.
-    Presented(Vec<CertificateDer<'static>>),
-    /// The key is proved; the chain waits for room.
-    Deferred(Vec<CertificateDer<'static>>),
-    /// Key and chain are good.
-    Verified(Verified),
-    /// Refused; the alert is on its way.
-    Refused(Refusal),
-}
-
-impl Handshake {
-    pub(super) fn as_server(verifier: PeerVerifier, target: Option<Arc<str>>) -> Arc<Self> {
-        Arc::new(Self {
-            verifier,
-            usage: Usage::Client,
-            expected: None,
-            target,
-            progress: Mutex::new(Progress::Started),
-        })
-    }
-
-    pub(super) fn as_client(verifier: PeerVerifier, expected: Arc<str>) -> Arc<Self> {
-        let progress = Mutex::new(Progress::Started);
-        Arc::new(Self {
-            verifier,
-            usage: Usage::Server,
-            expected: Some(expected),
-            target: None,
-            progress,
-        })
-    }
-
-    /// Why the handshake was refused by us, if it was.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        match &*self.progress() {
-            Progress::Refused(refusal) => Some(refusal.clone()),
-            _ => None,
-        }
-    }
-
-    /// The verified peer of a handshake that completed. Only now it is remembered.
-    pub(super) async fn finish(&self) -> Result<Arc<VerifiedPeer>, Refusal> {
-        let progress = std::mem::replace(&mut *self.progress(), Progress::Started);
-        match progress {
-            Progress::Verified(verified) => {
-                self.verifier.remember(&verified);
-                Ok(verified.peer)
-            }
-            Progress::Deferred(chain) => {
-                let expected = self.expected.clone();
-                self.verifier
-                    .verify_later(chain, self.usage, expected)
-                    .await
-            }
-            Progress::Refused(refusal) => Err(refusal),
-            Progress::Started | Progress::Presented(_) => Err(Refusal::NoProof),
-        }
-    }
-
-    fn presented(&self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
-        let chain = std::iter::once(end_entity)
-            .chain(intermediates)
-            .map(|der| der.clone().into_owned())
-            .collect();
-        *self.progress() = Progress::Presented(chain);
-    }
-
-    /// The proof is good: judge the chain, and with a target the connection.
-    fn proved(&self) -> Result<(), Error> {
-        let mut progress = self.progress();
-        let Progress::Presented(chain) = std::mem::replace(&mut *progress, Progress::Started)
-        else {
-            return Err(Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            ));
-        };
-        match self.judge(chain) {
-            Ok(next) => {
-                *progress = next;
-                Ok(())
-            }
-            Err(refusal) => {
-                let alert = alert(&refusal);
-                *progress = Progress::Refused(refusal);
-                Err(Error::InvalidCertificate(alert))
-            }
-        }
-    }
-
-    fn judge(&self, chain: Vec<CertificateDer<'static>>) -> Result<Progress, Refusal> {
-        let inner = &self.verifier.0;
-        let (now, expected) = (inner.clock.now(), self.expected.as_deref());
-        let verified = match self.verifier.known(&chain, self.usage, expected, now) {
-            Known::Yes(peer) => Verified {
-                peer,
-                at: now,
-                place: None,
-            },
-            Known::No(place) => {
-                let Ok(_room) = inner.room.try_acquire() else {
-                    return Ok(Progress::Deferred(chain));
-                };
-                self.verifier
-                    .ask(&chain, self.usage, expected, now, place)
-                    .map_err(Refusal::Chain)?
-            }
-        };
-        if let Some(target) = &self.target {
-            let decision = self.verifier.authorize(target, &verified.peer);
-            if decision.effect != Effect::Allow {
-                return Err(Refusal::Denied {
-                    peer: verified.peer,
-                    decision,
-                });
-            }
-        }
-        Ok(Progress::Verified(verified))
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The TLS alert that tells the peer.
-fn alert(refusal: &Refusal) -> CertificateError {
-    match refusal {
-        Refusal::Chain(error) => match error.kind() {
-            VerifyErrorKind::Malformed => CertificateError::BadEncoding,
-            VerifyErrorKind::Untrusted => CertificateError::UnknownIssuer,
-            VerifyErrorKind::Expired => CertificateError::Expired,
-            VerifyErrorKind::Identity | VerifyErrorKind::NotReady => {
-                CertificateError::ApplicationVerificationFailure
-            }
-        },
-        Refusal::NoProof | Refusal::Failed | Refusal::Denied { .. } => {
-            CertificateError::ApplicationVerificationFailure
-        }
-    }
-}
-
-/// rustls' view of a handshake, or of many that have no [`Handshake`] of their own.
-pub(super) enum Callbacks {
-    /// One handshake with its state.
-    One(Arc<Handshake>),
-    /// Any number: the chain is verified at once, before the proof, and nothing is stored.
-    Any(PeerVerifier),
-}
-
-impl Callbacks {
-    fn provider(&self) -> &CryptoProvider {
-        match self {
-            Self::One(handshake) => handshake.verifier.provider(),
-            Self::Any(verifier) => verifier.provider(),
-        }
-    }
-
-    fn presented(
-        &self,
-        usage: Usage,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Error> {
-        match self {
-            Self::One(handshake) if handshake.usage == usage => {
-                handshake.presented(end_entity, intermediates);
-                Ok(())
-            }
-            Self::Any(verifier) if usage == Usage::Client => {
-                let chain: Vec<_> = std::iter::once(end_entity)
-                    .chain(intermediates)
-                    .cloned()
-                    .collect();
-                let now = verifier.0.clock.now();
-                match verifier.known(&chain, usage, None, now) {
-                    Known::Yes(_) => Ok(()),
-                    Known::No(place) => verifier
-                        .ask(&chain, usage, None, now, place)
-                        .map(drop)
-                        .map_err(|error| Error::InvalidCertificate(alert(&Refusal::Chain(error)))),
-                }
-            }
-            _ => Err(Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            )),
-        }
-    }
-
-    fn proved(&self) -> Result<(), Error> {
-        match self {
-            Self::One(handshake) => handshake.proved(),
-            Self::Any(_) => Ok(()),
-        }
-    }
-
-    fn tls12(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider().signature_verification_algorithms,
-        )?;
-        self.proved()?;
-        Ok(valid)
-    }
-
-    fn tls13(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider().signature_verification_algorithms,
-        )?;
-        self.proved()?;
-        Ok(valid)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
-impl fmt::Debug for Callbacks {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Callbacks")
-    }
-}
-
-impl ClientCertVerifier for Callbacks {
-    fn offer_client_auth(&self) -> bool {
-        true
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        true
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.presented(Usage::Client, end_entity, intermediates)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls12(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls13(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
-}
-
-impl ServerCertVerifier for Callbacks {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.presented(Usage::Server, end_entity, intermediates)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls12(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.tls13(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
+/// A positive answer, and its place in the cache.
+pub(super) struct Verified {
+    pub(super) peer: Arc<VerifiedPeer>,
+    pub(super) at: Timestamp,
+    pub(super) place: Option<(CacheKey, u64)>,
 }

@@ -110,7 +110,8 @@ pub(super) async fn renew(
                 if changed.is_err() {
                     return;
                 }
-                sleep(spread.mul_f64(rand::rng().random_range(0.0..=1.0))).await;
+                let part: f64 = rand::rng().random_range(0.0..=1.0);
+                sleep(spread.mul_f64(part)).await;
                 refresh.notify_one();
             }
         }
