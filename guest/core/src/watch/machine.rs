@@ -159,11 +159,13 @@ pub struct Watch {
     /// When the request under way was sent, and whether it is a second reading.
     sent: Option<(u64, bool)>,
     next_at: u64,
-    changed_at: Option<u64>,
     confirmed_at: Option<u64>,
+    /// What `confirmed_at` was before the last reply.
+    confirmed_before: Option<u64>,
     last_error: Option<String>,
     backoff: Backoff,
     unchanged: Rate,
+    changed: Rate,
     random: Seeded,
 }
 
@@ -179,8 +181,8 @@ impl Watch {
             reread: false,
             sent: None,
             next_at: 0,
-            changed_at: None,
             confirmed_at: None,
+            confirmed_before: None,
             last_error: None,
             backoff: Backoff::new(
                 settings.backoff_first_ms,
@@ -188,6 +190,7 @@ impl Watch {
                 settings.seed,
             ),
             unchanged: Rate::new(settings.unchanged_burst, settings.unchanged_every_ms),
+            changed: Rate::new(1, settings.changed_gap_ms),
             random: Seeded::new(!settings.seed),
             settings,
         }
@@ -263,13 +266,14 @@ impl Watch {
             self.accepted = index;
         }
         self.digest = Some(digest);
+        self.confirmed_before = self.confirmed_at;
         self.confirmed_at = Some(self.confirmed_at.map_or(as_of, |before| before.max(as_of)));
         self.next_at = self.next_after(now, at, same);
         if same {
-            return Event::Unchanged;
+            Event::Unchanged
+        } else {
+            Event::Changed
         }
-        self.changed_at = Some(now);
-        Event::Changed
     }
 
     fn next_after(&mut self, now: u64, at: &Position, same: bool) -> u64 {
@@ -289,8 +293,7 @@ impl Watch {
         } else if same {
             self.unchanged.take(now)
         } else {
-            let earliest = |at: u64| at.saturating_add(self.settings.changed_gap_ms);
-            self.changed_at.map_or(now, earliest).max(now)
+            self.changed.take(now)
         }
     }
 
@@ -303,6 +306,15 @@ impl Watch {
         let wait = self.backoff.fail();
         self.next_at = now.saturating_add(wait);
         wait
+    }
+
+    /// The content that [`Watch::handle_reply`] has just called changed turned out to be
+    /// unusable: what was before stays in force and ages, and the same content will count as
+    /// changed again. Gives the wait.
+    pub fn handle_refused(&mut self, now: u64, error: impl Into<String>) -> u64 {
+        self.digest = None;
+        self.confirmed_at = self.confirmed_before;
+        self.handle_error(now, error)
     }
 
     /// Ask again as soon as errors allow, without blocking. The caller drops the request that

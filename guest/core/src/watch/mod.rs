@@ -21,6 +21,8 @@ mod leaf_timer;
 mod machine;
 mod rate;
 mod seeded;
+#[cfg(test)]
+mod tests;
 
 pub use backoff::Backoff;
 pub use digest::Digest;
