@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod consul;
+pub mod echo;
 pub mod peers;
 pub mod ports;
 pub mod process;
 pub mod program;
+pub mod proxy;

@@ -1,0 +1,83 @@
+//! `portcullis proxy` as a process of its own.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::{Process, eventually};
+use crate::program;
+
+/// A running proxy; killed when dropped. Its log is kept until then.
+#[derive(Debug)]
+pub struct Proxy {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Proxy {
+    /// Starts `portcullis proxy` with these flags against the agent at `agent`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(agent: SocketAddr, token: Option<&str>, flags: &[&str]) -> Self {
+        let mut command = program::portcullis(["proxy", "-log-level=info"]);
+        command.args(flags).env("CONSUL_HTTP_ADDR", agent.to_string());
+        if let Some(token) = token {
+            command.env("CONSUL_HTTP_TOKEN", token);
+        }
+        Self::spawn(command)
+    }
+
+    /// Starts Consul's own `consul connect proxy` with these flags.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_consul(consul: &crate::consul::Consul, flags: &[&str]) -> Self {
+        let mut command = Command::new(consul.binary());
+        command.args(["connect", "proxy", "-log-level=debug"]).args(flags);
+        command.arg(format!("-http-addr={}", consul.address()));
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let log = File::create(folder.path().join("log")).expect("the log is created");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log is shared")).stderr(log);
+        Self { process: Process::new(command.spawn().expect("the proxy starts")), folder }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until its log has this text.
+    ///
+    /// # Panics
+    /// If it does not come; with the log.
+    pub fn logs(&self, text: &str) {
+        let mut log = String::new();
+        let found = |log: &mut String| {
+            *log = self.log();
+            log.contains(text).then_some(())
+        };
+        let began = std::time::Instant::now();
+        while found(&mut log).is_none() {
+            assert!(began.elapsed() < Duration::from_secs(20), "no `{text}` in the log:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and the exit code once it has ended.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.process.signal(15);
+        let process = &mut self.process;
+        eventually("the proxy ends", Duration::from_secs(40), || process.wait(Duration::ZERO)).code()
+    }
+}
