@@ -92,8 +92,14 @@ mod tests {
         let back: String = serde_json::from_str(&json_string(HOSTILE, 1_000)).unwrap();
         assert_eq!(back, HOSTILE);
         let document = ascii_json(&serde_json::to_string(&[HOSTILE]).unwrap());
-        assert!(document.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{document}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&document).unwrap(), [HOSTILE]);
+        assert!(
+            document.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{document}"
+        );
+        assert_eq!(
+            serde_json::from_str::<[String; 1]>(&document).unwrap(),
+            [HOSTILE]
+        );
     }
 
     #[test]
