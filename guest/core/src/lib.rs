@@ -28,5 +28,6 @@ pub mod agent;
 pub mod chain;
 pub mod identity;
 pub mod intention;
+pub mod policy;
 pub mod time;
 pub mod watch;

@@ -143,6 +143,15 @@ impl<'a> Fields<'a> {
     /// A second occurrence or one in another case is a flaw: readers differ on which
     /// of them counts. It stays in place, so that asking again gives the same flaw.
     pub(crate) fn take(&mut self, key: &str, at: &At<'_>) -> Result<Option<&'a RawValue>, Flaw> {
+        Ok(self.take_or_null(key, at)?.filter(|raw| raw.get() != "null"))
+    }
+
+    /// As [`Fields::take`], but tells `null` from absence.
+    pub(crate) fn take_or_null(
+        &mut self,
+        key: &str,
+        at: &At<'_>,
+    ) -> Result<Option<&'a RawValue>, Flaw> {
         let mut found = None;
         for (place, (name, raw)) in self.fields.iter().enumerate() {
             if name == key {
@@ -158,7 +167,7 @@ impl<'a> Fields<'a> {
         }
         let Some((place, raw)) = found else { return Ok(None) };
         self.fields.remove(place);
-        Ok(Some(raw).filter(|raw| raw.get() != "null"))
+        Ok(Some(raw))
     }
 
     /// Takes out a string; `None` if it is absent, `null` or empty, which Consul

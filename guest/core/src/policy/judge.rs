@@ -1,0 +1,112 @@
+//! The order in which a question is answered.
+//!
+//! Whether there is a policy, whether it is fresh, who the client is, and only then
+//! what the intentions say.
+
+use super::mesh::{Home, Mesh};
+use super::question::{Client, Request};
+use super::service::Service;
+use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
+use crate::intention::{Caller, Effect, Reason, Verdict};
+use crate::time::Timestamp;
+
+/// Answers a question about a target whose documents are loaded.
+pub(super) fn judge(
+    mesh: &Mesh,
+    service: &Service,
+    client: &Client,
+    request: Option<&Request>,
+    now: Timestamp,
+) -> Verdict {
+    let documents = [&mesh.freshness, &service.freshness];
+    if documents.iter().any(|document| document.is_stale(now, mesh.max_stale)) {
+        return refused(Reason::Stale);
+    }
+    let is_judged_by_request = request.is_some() && service.protocol.is_http();
+    let identified = match identify(mesh, client) {
+        Ok(identified) => identified,
+        Err(unidentified) => {
+            // The client behind a gateway is named by the request.
+            let by_request = is_judged_by_request && unidentified.is_gateway_with_header;
+            return refused(if by_request { Reason::RequestNotJudged } else { unidentified.reason });
+        }
+    };
+    if is_judged_by_request {
+        return refused(Reason::RequestNotJudged);
+    }
+    let Some(caller) = identified.caller() else { return refused(Reason::NotAService) };
+    if let (true, Some(index)) = (caller.is_foreign(), service.orphan_denial) {
+        return Verdict { intention: Some(index), ..refused(Reason::PeerWithoutBundle) };
+    }
+    service.intentions.judge(&caller, service.protocol, mesh.default_policy, mesh.matching)
+}
+
+const fn refused(reason: Reason) -> Verdict {
+    Verdict { effect: Effect::Deny, reason, intention: None }
+}
+
+/// A client that is a service of the mesh or of a loaded peer.
+pub(super) struct Identified<'m> {
+    pub(super) id: SpiffeId,
+    pub(super) peer: Option<&'m PeerName>,
+}
+
+impl Identified<'_> {
+    /// The client, as intentions see it.
+    pub(super) fn caller(&self) -> Option<Caller<'_>> {
+        let path = self.id.service()?;
+        Some(match self.peer {
+            Some(peer) => Caller::of_peer(peer.as_str(), path),
+            None => Caller::local(path),
+        })
+    }
+}
+
+/// A client that is no service whose connections intentions are about.
+pub(super) struct Unidentified {
+    pub(super) reason: Reason,
+    /// What the certificate names, as far as it could be read.
+    pub(super) id: Option<SpiffeId>,
+    /// The rule that its name breaks.
+    pub(super) error: Option<IdentityError>,
+    is_gateway_with_header: bool,
+}
+
+impl Unidentified {
+    const fn because(reason: Reason) -> Self {
+        Self { reason, id: None, error: None, is_gateway_with_header: false }
+    }
+}
+
+/// Who the client is. Exactly one URI name counts; several are never tried in turn.
+pub(super) fn identify<'m>(
+    mesh: &'m Mesh,
+    client: &Client,
+) -> Result<Identified<'m>, Unidentified> {
+    let uri = match client.uris.as_slice() {
+        [] => return Err(Unidentified::because(Reason::NoIdentity)),
+        [uri] => uri,
+        _ => return Err(Unidentified::because(Reason::SeveralIdentities)),
+    };
+    let id = SpiffeId::parse(uri).map_err(|error| Unidentified {
+        error: Some(error),
+        ..Unidentified::because(Reason::MalformedIdentity)
+    })?;
+    let peer = match mesh.home(&id) {
+        Home::Local => None,
+        Home::Peer(name) => Some(name),
+        Home::OtherPartition | Home::Foreign => {
+            let because = Unidentified::because(Reason::ForeignTrustDomain);
+            return Err(Unidentified { id: Some(id), ..because });
+        }
+    };
+    if id.service().is_none() {
+        let is_gateway = peer.is_none() && matches!(id.kind(), Kind::MeshGateway { .. });
+        return Err(Unidentified {
+            is_gateway_with_header: is_gateway && client.via_gateway.is_some(),
+            id: Some(id),
+            ..Unidentified::because(Reason::NotAService)
+        });
+    }
+    Ok(Identified { id, peer })
+}

@@ -1,0 +1,226 @@
+//! The policy: documents in, decisions out.
+//!
+//! [`Policy`] is what every adapter calls, the components and the native engine
+//! alike; its functions are those of `wit/decisions.wit`. It does no I/O and reads
+//! no clock. Whatever is missing, stale or unreadable denies, with a reason.
+
+mod describe;
+mod document;
+mod explain;
+mod freshness;
+mod headers;
+mod judge;
+mod mesh;
+mod question;
+mod reading;
+mod roots;
+mod service;
+mod trace;
+
+pub use document::{Document, LoadProblem, LoadReport};
+pub use question::{Client, HeaderNeeds, HttpVersion, Request, encode_headers};
+pub use trace::{Step, Trace};
+
+use std::collections::HashMap;
+
+use crate::chain::{self, Algorithms, Usage, VerifiedPeer, VerifyError};
+use crate::identity::{Excerpt, IdentityError, SpiffeId};
+use crate::intention::{Decision, Destination, Reason};
+use crate::time::Timestamp;
+use mesh::Mesh;
+use reading::Refused;
+use service::Service;
+
+/// Loaded documents, and the questions about them.
+pub struct Policy {
+    algorithms: Algorithms,
+    generation: u64,
+    mesh: Option<Mesh>,
+    services: HashMap<String, Service>,
+    /// Room for the key of the target that is asked about.
+    key: String,
+}
+
+impl Policy {
+    /// A policy without documents, which denies everything as `not-ready`.
+    #[must_use]
+    pub fn new(algorithms: Algorithms) -> Self {
+        Self {
+            algorithms,
+            generation: 0,
+            mesh: None,
+            services: HashMap::new(),
+            key: String::new(),
+        }
+    }
+
+    /// The generation of the last load.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Replaces the named documents; all others stay. The unit of refusal is one
+    /// document: its predecessor stays in force and ages.
+    ///
+    /// `generation` rises with every call; a load of an older one than the last is
+    /// refused as a whole, so that no older policy ever answers after a newer one.
+    pub fn load(&mut self, generation: u64, changes: Vec<Document>) -> LoadReport {
+        let mut report = LoadReport::default();
+        if generation < self.generation {
+            let text = format!("generation {generation} is older than {}", self.generation);
+            let refused = Refused { pointer: String::new(), text };
+            report.refuse(changes.first().map_or("", |document| &document.name), refused);
+            return report;
+        }
+        self.generation = generation;
+        for document in changes {
+            if let Err(refused) = self.apply(&document, &mut report.warnings) {
+                report.refuse(&document.name, refused);
+            }
+        }
+        self.find_orphan_denials();
+        report
+    }
+
+    fn apply(
+        &mut self,
+        document: &Document,
+        warnings: &mut Vec<LoadProblem>,
+    ) -> Result<(), Refused> {
+        let body = document.body.as_deref();
+        if document.name == mesh::NAME {
+            self.mesh = match body {
+                Some(body) => Some(Mesh::read(body, document.confirmed_at, warnings)?),
+                None => None,
+            };
+            return Ok(());
+        }
+        let destination = service::destination_of(&document.name)?;
+        let key = destination.key();
+        match body {
+            Some(body) => {
+                let service = Service::read(destination, body, document.confirmed_at, warnings)?;
+                self.services.insert(key, service);
+            }
+            None => drop(self.services.remove(&key)),
+        }
+        Ok(())
+    }
+
+    /// Peers come and go with the mesh document, the denials that name them with others.
+    fn find_orphan_denials(&mut self) {
+        let Some(mesh) = &self.mesh else { return };
+        for service in self.services.values_mut() {
+            service.orphan_denial = service
+                .intentions
+                .first_orphan_denial(service.protocol, |peer| mesh.has_peer(peer));
+        }
+    }
+
+    /// The agent has confirmed that these documents are current; no names mean all.
+    /// Names that are not loaded are passed over.
+    pub fn touch(&mut self, names: &[String], confirmed_at: Timestamp) {
+        let freshness = freshness::Freshness::confirmed(confirmed_at);
+        if names.is_empty() {
+            self.mesh.iter_mut().for_each(|mesh| mesh.freshness = freshness);
+            self.services.values_mut().for_each(|service| service.freshness = freshness);
+            return;
+        }
+        for name in names {
+            if name == mesh::NAME {
+                self.mesh.iter_mut().for_each(|mesh| mesh.freshness = freshness);
+            } else if let Ok(destination) = service::destination_of(name)
+                && let Some(service) = self.services.get_mut(&destination.key())
+            {
+                service.freshness = freshness;
+            }
+        }
+    }
+
+    /// May `client` open a connection to `target`, or with a request, send it?
+    /// `target` is `name`, `namespace/name` or `partition/namespace/name`.
+    ///
+    /// Never fails: whatever is wrong is a denial. A question with a request about a
+    /// target that speaks HTTP is denied as `request-not-judged` in this version. A
+    /// question without one is answered for all requests together, and denied as
+    /// `request-required` where they may differ.
+    pub fn authorize(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
+        let generation = self.generation;
+        if Destination::write_key(target, &mut self.key).is_err() {
+            return Decision::denied(Reason::MalformedTarget, generation);
+        }
+        let Some(mesh) = &mut self.mesh else {
+            return Decision::denied(Reason::NotReady, generation);
+        };
+        let Some(service) = self.services.get_mut(&self.key) else {
+            return Decision::denied(Reason::UnknownTarget, generation);
+        };
+        mesh.freshness.see(now);
+        service.freshness.see(now);
+        let verdict = judge::judge(mesh, service, client, request, now);
+        Decision {
+            effect: verdict.effect,
+            code: verdict.reason,
+            intention: verdict.intention,
+            permission: None,
+            generation,
+            path: None,
+        }
+    }
+
+    /// Checks a presented chain (DER, leaf first) against the loaded roots.
+    /// `expected` is the exact SPIFFE ID that the peer must have.
+    ///
+    /// # Errors
+    /// If the chain or its identity breaks a rule, if `expected` is no SPIFFE ID, and
+    /// if the roots are not loaded or beyond the staleness budget.
+    pub fn verify_peer(
+        &mut self,
+        chain: &[impl AsRef<[u8]>],
+        usage: Usage,
+        expected: Option<&str>,
+        now: Timestamp,
+    ) -> Result<VerifiedPeer, VerifyError> {
+        let Some(mesh) = &mut self.mesh else { return Err(VerifyError::RootsNotLoaded) };
+        mesh.freshness.see(now);
+        if mesh.freshness.is_stale(now, mesh.max_stale) {
+            return Err(VerifyError::RootsStale);
+        }
+        let expected = expected.map(SpiffeId::parse).transpose().map_err(VerifyError::MalformedExpectedIdentity)?;
+        chain::verify_peer(chain, usage, expected.as_ref(), &mesh.bundles, now, self.algorithms)
+    }
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy")
+            .field("generation", &self.generation)
+            .field("services", &self.services.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LoadReport {
+    fn refuse(&mut self, document: &str, refused: Refused) {
+        self.refused.push(LoadProblem {
+            document: Excerpt::of(document).to_string(),
+            pointer: refused.pointer,
+            text: refused.text,
+        });
+    }
+}
+
+/// Takes a SPIFFE ID apart.
+///
+/// # Errors
+/// If it breaks a rule of the SPIFFE-ID specification; the error names it.
+pub fn parse_id(uri: &str) -> Result<SpiffeId, IdentityError> {
+    SpiffeId::parse(uri)
+}
