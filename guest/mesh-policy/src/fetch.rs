@@ -28,7 +28,7 @@ pub(crate) struct Agent {
 }
 
 /// A reply in full.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: ReplyHeaders,
@@ -135,33 +135,64 @@ impl Fetch {
         self.stage.pollable()
     }
 
+    /// Whether the reply has begun: the rest of it is about to come.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(self.stage, Stage::Body { .. })
+    }
+
     /// Takes over what has arrived, without waiting.
-    pub(crate) fn look(self, now: u64) -> Look {
-        let Self {
-            mut stage,
-            max_reply,
-            deadline,
-        } = self;
+    pub(crate) fn look(mut self, now: u64) -> Look {
         loop {
-            let next = if stage.pollable().ready() {
-                step(stage, max_reply)
+            let next = if self.stage.pollable().ready() {
+                self.step()
             } else {
-                Next::Wait(stage)
+                Next::Wait
             };
             match next {
-                Next::Again(next) => stage = next,
-                Next::Wait(_) if now > deadline => {
+                Next::Again => {}
+                Next::Wait if now > self.deadline => {
                     return Look::Done(Err("no reply in time".to_owned()));
                 }
-                Next::Wait(stage) => {
-                    return Look::Pending(Self {
-                        stage,
-                        max_reply,
-                        deadline,
-                    });
-                }
+                Next::Wait => return Look::Pending(self),
                 Next::Done(result) => return Look::Done(result),
             }
+        }
+    }
+
+    /// One step of a stage that is ready. The stage stays whole, so that its parts are
+    /// dropped in their order.
+    fn step(&mut self) -> Next {
+        match &mut self.stage {
+            Stage::Head { future, .. } => match future.get() {
+                None => Next::Wait,
+                Some(Ok(Ok(response))) => match open(response) {
+                    Ok(stage) => {
+                        self.stage = stage;
+                        Next::Again
+                    }
+                    Err(error) => Next::Done(Err(error)),
+                },
+                Some(Ok(Err(error))) => Next::Done(Err(name(&error))),
+                Some(Err(())) => Next::Done(Err("the host gave the reply away".to_owned())),
+            },
+            Stage::Body { stream, reply, .. } => match stream.read(PIECE) {
+                Ok(piece) if reply.body.len().saturating_add(piece.len()) > self.max_reply => {
+                    Next::Done(Err(format!(
+                        "the reply is larger than {} bytes",
+                        self.max_reply
+                    )))
+                }
+                Ok(piece) if piece.is_empty() => Next::Wait,
+                Ok(piece) => {
+                    reply.body.extend_from_slice(&piece);
+                    Next::Again
+                }
+                Err(StreamError::Closed) => Next::Done(Ok(std::mem::take(reply))),
+                // What the host says about it may be more than a log should show.
+                Err(StreamError::LastOperationFailed(_)) => {
+                    Next::Done(Err("the reply broke off".to_owned()))
+                }
+            },
         }
     }
 }
@@ -176,54 +207,9 @@ impl Stage {
 
 /// What a step led to.
 enum Next {
-    Again(Stage),
-    Wait(Stage),
+    Again,
+    Wait,
     Done(Result<Reply, String>),
-}
-
-/// One step of a stage that is ready.
-fn step(stage: Stage, max_reply: usize) -> Next {
-    match stage {
-        Stage::Head { pollable, future } => match future.get() {
-            None => Next::Wait(Stage::Head { pollable, future }),
-            Some(Ok(Ok(response))) => {
-                open(response).map_or_else(|error| Next::Done(Err(error)), Next::Again)
-            }
-            Some(Ok(Err(error))) => Next::Done(Err(name(&error))),
-            Some(Err(())) => Next::Done(Err("the host gave the reply away".to_owned())),
-        },
-        Stage::Body {
-            pollable,
-            stream,
-            mut reply,
-            _body,
-            _response,
-        } => match stream.read(PIECE) {
-            Ok(piece) if reply.body.len().saturating_add(piece.len()) > max_reply => {
-                Next::Done(Err(format!("the reply is larger than {max_reply} bytes")))
-            }
-            Ok(piece) => {
-                reply.body.extend_from_slice(&piece);
-                let stage = Stage::Body {
-                    pollable,
-                    stream,
-                    reply,
-                    _body,
-                    _response,
-                };
-                if piece.is_empty() {
-                    Next::Wait(stage)
-                } else {
-                    Next::Again(stage)
-                }
-            }
-            Err(StreamError::Closed) => Next::Done(Ok(reply)),
-            // What the host says about it may be more than a log should show.
-            Err(StreamError::LastOperationFailed(_)) => {
-                Next::Done(Err("the reply broke off".to_owned()))
-            }
-        },
-    }
 }
 
 fn open(response: IncomingResponse) -> Result<Stage, String> {

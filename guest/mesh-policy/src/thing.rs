@@ -34,7 +34,7 @@ pub(crate) struct Thing {
     /// The last good answer was current at this moment; `None` before the first.
     current: Option<Moment>,
     before: Option<Moment>,
-    /// When somebody last looked for a reply.
+    /// When somebody last looked for a reply and it had not begun.
     looked: u64,
     /// What is known may be out of date, and a fresh answer has not come yet.
     lagging: bool,
@@ -77,8 +77,10 @@ impl Thing {
         match self.fetch.take()?.look(now.monotonic) {
             Look::Done(result) => Some(result),
             Look::Pending(fetch) => {
+                if !fetch.is_answering() {
+                    self.looked = now.monotonic;
+                }
                 self.fetch = Some(fetch);
-                self.looked = now.monotonic;
                 None
             }
         }
@@ -160,7 +162,7 @@ impl Thing {
     /// The request under way, if its answer is worth waiting for.
     pub(crate) fn awaited(&self, now: Moment, max_stale: u64) -> Option<&Fetch> {
         let wanted = self.current.is_none() || self.lagging || self.is_stale(now, max_stale);
-        self.fetch.as_ref().filter(|_| wanted)
+        self.fetch.as_ref().filter(|fetch| wanted || fetch.is_answering())
     }
 
     /// The last index that the agent gave.
