@@ -23,3 +23,4 @@ mod pem;
 pub use ca::{LeafDraft, TestCa, TestLeaf};
 pub use certificate::Draft;
 pub use key::{BadPublicKey, KeyType, SignatureAlgorithm};
+pub use pem::certificate as pem;

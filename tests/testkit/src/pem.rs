@@ -3,7 +3,7 @@
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// One certificate in a PEM block.
-pub(crate) fn certificate(der: &[u8]) -> String {
+pub fn certificate(der: &[u8]) -> String {
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in der.chunks(48) {
         text.push_str(&base64(line));
