@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::agent::{AgentArgs, ask};
-use super::decider::{ComponentArgs, now};
+use super::decider::{self, ComponentArgs, now};
 use super::failure::Failure;
 use super::identity::Identity;
 use super::output::{self, Format, OutputArgs, Paint, paint};
@@ -96,7 +96,8 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
         None => from_agent(arguments, &arguments.agent.client()?).await?,
     };
     let uri = source_uri(arguments, &facts)?;
-    let policy = arguments.component.policy()?;
+    let component = arguments.component.component()?;
+    let policy = decider::policy(&component)?;
     let now = now();
     let report = policy
         .load(documents(arguments, &facts, &destination, now))
@@ -109,7 +110,7 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
     }
     let trace = policy.explain(
         &arguments.destination,
-        &Client::from_uri(uri.as_str()),
+        &Client::from_uri(uri.to_string()),
         None,
         now,
     );
@@ -125,7 +126,7 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
             &uri,
             &trace,
             &report,
-            &policy.component().sha256(),
+            &component.sha256(),
         ))?,
         Format::Text => output::line(&as_text(arguments, &trace, &report))?,
     }
@@ -274,9 +275,9 @@ fn concerns(item: &str, destination: &Destination) -> bool {
         given == "*" || given.eq_ignore_ascii_case(ours)
     };
     serde_json::from_str::<About>(item).map_or(true, |about| {
-        covers(&about.destination_name, destination.name.as_str())
-            && covers(&about.destination_namespace, destination.namespace.as_str())
-            && covers(&about.destination_partition, destination.partition.as_str())
+        covers(&about.destination_name, destination.name())
+            && covers(&about.destination_namespace, destination.namespace())
+            && covers(&about.destination_partition, destination.partition())
     })
 }
 
@@ -334,10 +335,7 @@ fn documents(
         "{{\"protocol\":\"tcp\",\"intentions\":{}}}",
         facts.intentions
     );
-    let name = format!(
-        "service/{}/{}/{}",
-        destination.partition, destination.namespace, destination.name
-    );
+    let name = destination.document();
     vec![
         Document {
             name: "mesh".to_owned(),

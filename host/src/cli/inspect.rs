@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use portcullis_core::chain::Usage;
+use portcullis_core::chain::{Usage, VerifyErrorKind};
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::policy::Document;
 use portcullis_core::time::Timestamp;
@@ -268,10 +268,21 @@ fn verified(
             },
             Err(error) => Verdict {
                 verified: true,
-                ..refused(error.kind().code(), error.code(), &error.to_string())
+                ..refused(who(error.kind()), error.code(), &error.to_string())
             },
         },
     )
+}
+
+/// Who must act on a refused chain, as the WIT names it.
+fn who(kind: VerifyErrorKind) -> &'static str {
+    match kind {
+        VerifyErrorKind::Malformed => "malformed",
+        VerifyErrorKind::Untrusted => "untrusted",
+        VerifyErrorKind::Identity => "identity",
+        VerifyErrorKind::Expired => "expired",
+        VerifyErrorKind::NotReady => "not-ready",
+    }
 }
 
 /// The certificates of a file, PEM or DER, in its order.

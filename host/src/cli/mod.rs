@@ -4,12 +4,18 @@
 
 mod agent;
 mod argv;
+mod certificate;
+mod check;
+mod decider;
 mod demo;
 mod dev;
 mod duration;
 mod failure;
+mod identity;
+mod inspect;
 mod intention;
 mod output;
+mod proxy;
 mod shutdown;
 mod version;
 
@@ -60,10 +66,27 @@ struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Dev(dev::DevArgs),
+    Proxy(Box<proxy::arguments::ProxyArgs>),
     Intention(intention::IntentionArgs),
+    Check(Box<check::CheckArgs>),
+    Inspect(inspect::InspectArgs),
     Version(version::VersionArgs),
+    /// One of the demo's services
     #[command(name = "__demo-service", hide = true)]
     DemoService(demo::service::ServiceArgs),
+    /// Compiles a component for another process
+    #[command(name = "__compile", hide = true)]
+    Compile,
+}
+
+impl Command {
+    /// How much is logged unless somebody says otherwise.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Dev(_) | Self::Proxy(_) => "info",
+            _ => "warn",
+        }
+    }
 }
 
 /// Runs the command of this process.
@@ -106,13 +129,17 @@ fn name_of(command: &clap::Command, arguments: &[OsString]) -> String {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    telemetry::start(&cli.log, "warn").map_err(|error| Failure::usage(error))?;
+    telemetry::start(&cli.log, cli.command.log_level()).map_err(Failure::usage)?;
     match cli.command {
         Command::Demo(arguments) => wait_for(demo::run(&arguments)),
         Command::Dev(arguments) => wait_for(dev::run(&arguments)),
+        Command::Proxy(arguments) => wait_for(proxy::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
+        Command::Check(arguments) => wait_for(check::run(&arguments)),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),
+        Command::Compile => decider::compile(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Needs<'a> {
 /// service, by the proxy in front of it, and by node.
 pub(crate) fn smallest(needs: &Needs<'_>) -> String {
     let mut out = String::from("# Leaf certificate, intentions and default policy\n");
-    let mut rule = |out: &mut String, name: &str, level: &str| {
+    let rule = |out: &mut String, name: &str, level: &str| {
         let _ = writeln!(out, "service {} {{ policy = \"{level}\" }}", quoted(name));
     };
     rule(&mut out, needs.service, "write");

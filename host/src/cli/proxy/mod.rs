@@ -49,9 +49,10 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         ..WatcherConfig::new(agent, policy, service)
     });
     let proxy = Proxy::start(member, config).map_err(|error| Failure::from_error(&error))?;
-    tracing::info!(service, component = component.sha256(), "starting");
+    let sha256 = component.sha256();
+    tracing::info!(service, component = sha256, "starting");
     let signal = tokio::select! {
-        ended = serve(arguments, &proxy, &component.sha256()) => return ended,
+        ended = serve(arguments, &proxy, &sha256) => return ended,
         signal = shutdown.requested() => signal,
     };
     tracing::info!(signal, "stopping: no more connections are taken");
