@@ -239,7 +239,8 @@ impl Question {
             Kind::Foreign => Some("foreign trust domain"),
             Kind::Malformed => Some("malformed SPIFFE ID"),
             Kind::Plain | Kind::OtherDatacenter | Kind::DefaultPartition | Kind::NotAService => {
-                (ours == Reason::Intention && self.has_denied_case_variant(list)).then_some("case variant of a denied source")
+                let by_rule = matches!(ours, Reason::Intention | Reason::L7IntentionOnTcp);
+                (by_rule && self.has_denied_case_variant(list)).then_some("case variant of a denied source")
             }
         }
     }
@@ -255,7 +256,8 @@ impl Question {
             if source == name || source == "*" {
                 return false;
             }
-            if source.eq_ignore_ascii_case(name) && rule["Action"] == "deny" {
+            // A rule with permissions denies connections too.
+            if source.eq_ignore_ascii_case(name) && rule["Action"] != "allow" {
                 return true;
             }
         }
