@@ -1,0 +1,80 @@
+//! Keeps a policy that fails again and again from being rebuilt for every call.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// So many instances may be rebuilt at once after a quiet time.
+const BURST: u32 = 8;
+/// One more after this time.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Counts rebuilds: a bucket of [`BURST`] tokens that fills up by one [`EVERY`].
+pub(super) struct Brake(Mutex<Bucket>);
+
+struct Bucket {
+    tokens: u32,
+    since: Instant,
+}
+
+impl Brake {
+    pub(super) fn new(now: Instant) -> Self {
+        Self(Mutex::new(Bucket { tokens: BURST, since: now }))
+    }
+
+    /// May an instance be rebuilt now?
+    pub(super) fn allows(&self, now: Instant) -> bool {
+        let Ok(mut bucket) = self.0.lock() else { return false };
+        let gained = now.saturating_duration_since(bucket.since).as_millis() / EVERY.as_millis();
+        if let Ok(gained) = u32::try_from(gained)
+            && gained < BURST
+        {
+            bucket.tokens = bucket.tokens.saturating_add(gained).min(BURST);
+            bucket.since += EVERY * gained;
+        } else {
+            *bucket = Bucket { tokens: BURST, since: now };
+        }
+        match bucket.tokens.checked_sub(1) {
+            Some(left) => {
+                bucket.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_is_cut_to_ten_a_second() {
+        let start = Instant::now();
+        let brake = Brake::new(start);
+        let mut rebuilt = 0;
+        for millis in 0..10_000 {
+            if brake.allows(start + Duration::from_millis(millis)) {
+                rebuilt += 1;
+            }
+        }
+        assert_eq!(rebuilt, 8 + 99);
+    }
+
+    #[test]
+    fn quiet_times_fill_it_up_again_but_not_over() {
+        let start = Instant::now();
+        let brake = Brake::new(start);
+        while brake.allows(start) {}
+        assert!(!brake.allows(start + EVERY / 2));
+        let later = start + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| brake.allows(later)).count(), 8);
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_goes_back_gains_nothing() {
+        let start = Instant::now() + Duration::from_secs(10);
+        let brake = Brake::new(start);
+        assert_eq!((0..100).filter(|_| brake.allows(start)).count(), 8);
+        assert!(!brake.allows(start - Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,295 @@
+//! A policy component, compiled and checked.
+
+use std::fmt;
+use std::hash::{Hash as _, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component as Compiled;
+
+use super::bindings::PolicyPre;
+use super::cache::{self, Folder, Key, hex};
+use super::compile::{compile, one_line};
+use super::engine::engine;
+use super::imports::{self, State};
+
+/// The component that was built with this library.
+static EMBEDDED: &[u8] = include_bytes!(env!("PORTCULLIS_POLICY_COMPONENT"));
+
+/// What a policy must export.
+const DECISIONS: &str = "portcullis:mesh/decisions@0.1.0";
+
+/// Larger than any policy.
+const MAX_COMPONENT: u64 = 64 << 20;
+
+/// Where and how a component is compiled.
+#[derive(Clone, Debug)]
+pub struct ComponentOptions {
+    /// Folder for compiled components; `None` compiles every time. The default is
+    /// `$PORTCULLIS_CACHE_DIR`, `$XDG_CACHE_HOME/portcullis` or `~/.cache/portcullis`.
+    pub cache: Option<PathBuf>,
+    /// A program that compiles when it is started with [`super::COMPILE_ARGUMENT`].
+    /// By default this process does it itself.
+    pub compiler: Option<PathBuf>,
+}
+
+impl Default for ComponentOptions {
+    fn default() -> Self {
+        Self { cache: cache::default_folder(), compiler: None }
+    }
+}
+
+/// Why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The file cannot be read.
+    #[error("cannot read the policy component `{}`: {error}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is not WebAssembly.
+    #[error("{name} is not a WebAssembly component: {what}")]
+    NotAComponent {
+        /// Which one.
+        name: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// It is damaged, or uses what this engine has not.
+    #[error("{name} cannot be compiled: {detail}")]
+    Compile {
+        /// Which one.
+        name: String,
+        /// What the engine says.
+        detail: String,
+    },
+    /// It implements another version of the WIT package.
+    #[error("{name} implements `{found}`, and this host asks for `{DECISIONS}`")]
+    Version {
+        /// Which one.
+        name: String,
+        /// What it exports.
+        found: String,
+    },
+    /// It is a component of another kind.
+    #[error("{name} is not a policy: {detail}")]
+    NotAPolicy {
+        /// Which one.
+        name: String,
+        /// What is missing or different.
+        detail: String,
+    },
+    /// It wants to reach the network.
+    #[error("{name} imports `{import}`, which decisions are not given; `mesh-policy` components need a host that lends them HTTP")]
+    WantsHttp {
+        /// Which one.
+        name: String,
+        /// The import.
+        import: String,
+    },
+    /// There is no engine on this machine.
+    #[error("WebAssembly cannot run here: {0}")]
+    Engine(&'static str),
+}
+
+/// A policy component: compiled, its exports checked, ready to be instantiated.
+/// Clones share it.
+#[derive(Clone)]
+pub struct Component(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    sha256: [u8; 32],
+    size: usize,
+    imports: Vec<String>,
+    pre: PolicyPre<State>,
+}
+
+impl Component {
+    /// The component that this library carries.
+    ///
+    /// # Errors
+    /// When it cannot be compiled or this machine has no engine.
+    pub fn embedded(options: &ComponentOptions) -> Result<Self, ComponentError> {
+        Self::from_bytes("the built-in policy component", EMBEDDED, options)
+    }
+
+    /// A component of the user's.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not a component, or is not a policy of our version.
+    pub fn from_file(path: impl AsRef<Path>, options: &ComponentOptions) -> Result<Self, ComponentError> {
+        let path = path.as_ref();
+        let wasm = read(path).map_err(|error| ComponentError::Read { path: path.to_owned(), error })?;
+        Self::from_bytes(&format!("`{}`", path.display()), &wasm, options)
+    }
+
+    /// A component in memory; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// As [`Component::from_file`], but for reading.
+    pub fn from_bytes(name: &str, wasm: &[u8], options: &ComponentOptions) -> Result<Self, ComponentError> {
+        let engine = engine().map_err(ComponentError::Engine)?;
+        let sha256: [u8; 32] = Sha256::digest(wasm).into();
+        let compiled = compiled(engine, name, wasm, sha256, options)?;
+        exports_decisions(engine, name, &compiled)?;
+        let imports = imports::imports(engine, &compiled);
+        if let Some(import) = imports.iter().find(|import| import.starts_with("wasi:http/")) {
+            return Err(ComponentError::WantsHttp { name: name.to_owned(), import: import.clone() });
+        }
+        let pre = imports::linker(engine, &compiled)
+            .and_then(|linker| linker.instantiate_pre(&compiled))
+            .and_then(PolicyPre::new)
+            .map_err(|error| ComponentError::NotAPolicy { name: name.to_owned(), detail: one_line(&error) })?;
+        Ok(Self(Arc::new(Inner { name: name.to_owned(), sha256, size: wasm.len(), imports, pre })))
+    }
+
+    /// The bytes of the component that this library carries.
+    #[must_use]
+    pub fn embedded_bytes() -> &'static [u8] {
+        EMBEDDED
+    }
+
+    /// The SHA-256 of its bytes, in lower-case hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex(&self.0.sha256)
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.size
+    }
+
+    /// What it is called in errors: its path, or that it is the built-in one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it imports, one `interface#function` each, sorted. All but the seed trap.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.0.imports
+    }
+
+    pub(super) fn pre(&self) -> &PolicyPre<State> {
+        &self.0.pre
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Component({}, sha256 {})", self.0.name, self.sha256())
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(std::io::Error::other("it is a folder"));
+    }
+    let mut wasm = Vec::new();
+    file.take(MAX_COMPONENT + 1).read_to_end(&mut wasm)?;
+    if u64::try_from(wasm.len()).unwrap_or(u64::MAX) > MAX_COMPONENT {
+        return Err(std::io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(wasm)
+}
+
+/// From the cache where possible.
+pub(super) fn compiled(
+    engine: &Engine,
+    name: &str,
+    wasm: &[u8],
+    sha256: [u8; 32],
+    options: &ComponentOptions,
+) -> Result<Compiled, ComponentError> {
+    is_component(name, wasm)?;
+    let key = key(engine, &sha256);
+    let folder = options.cache.as_deref().and_then(|path| match Folder::open(path) {
+        Ok(folder) => Some(folder),
+        Err(error) => {
+            tracing::warn!(%error, "compiled components are not kept");
+            None
+        }
+    });
+    if let Some(code) = folder.as_ref().and_then(|folder| folder.read(key)) {
+        match load(engine, &code) {
+            Ok(compiled) => return Ok(compiled),
+            Err(error) => tracing::warn!(error = one_line(&error), "a compiled component in the cache does not fit and is compiled anew"),
+        }
+    }
+    let code = compile(wasm, options.compiler.as_deref())
+        .map_err(|detail| ComponentError::Compile { name: name.to_owned(), detail })?;
+    let compiled = load(engine, &code)
+        .map_err(|error| ComponentError::Compile { name: name.to_owned(), detail: one_line(&error) })?;
+    if let Some(Err(error)) = folder.map(|folder| folder.write(key, &code)) {
+        tracing::warn!(%error, "the compiled component is not kept");
+    }
+    Ok(compiled)
+}
+
+#[expect(unsafe_code, reason = "machine code is taken over")]
+fn load(engine: &Engine, code: &[u8]) -> wasmtime::Result<Compiled> {
+    // SAFETY: `code` was compiled by wasmtime, by us or by our own program a moment ago, or
+    // it lay in a folder and a file that only we can write, under a digest that fits. It is
+    // in our memory, so nobody can change it now. wasmtime checks version and configuration.
+    unsafe { Compiled::deserialize(engine, code) }
+}
+
+fn is_component(name: &str, wasm: &[u8]) -> Result<(), ComponentError> {
+    let what = match (wasm.get(..4), wasm.get(4..8)) {
+        (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => return Ok(()),
+        (Some(b"\0asm"), Some([1, 0, 0, 0])) => "it is a core module; build it for wasm32-wasip2",
+        (Some(b"\0asm"), _) => "its version of the format is not known",
+        (Some(b"\x7fELF"), _) => "it is machine code; give the .wasm itself",
+        (None, _) => "it is empty or cut off",
+        _ => "it does not begin like WebAssembly",
+    };
+    Err(ComponentError::NotAComponent { name: name.to_owned(), what })
+}
+
+/// Looks for the interface by its name, to say what is there instead.
+fn exports_decisions(engine: &Engine, name: &str, compiled: &Compiled) -> Result<(), ComponentError> {
+    let ty = compiled.component_type();
+    let exports: Vec<&str> = ty.exports(engine).map(|(export, _)| export).collect();
+    if exports.contains(&DECISIONS) {
+        return Ok(());
+    }
+    let ours = |export: &&&str| export.starts_with("portcullis:mesh/decisions@");
+    if let Some(found) = exports.iter().find(ours) {
+        return Err(ComponentError::Version { name: name.to_owned(), found: (*found).to_owned() });
+    }
+    let detail = match exports.as_slice() {
+        [] => format!("it exports nothing, `{DECISIONS}` is asked for"),
+        [first, ..] => format!("it exports `{first}`, not `{DECISIONS}`"),
+    };
+    Err(ComponentError::NotAPolicy { name: name.to_owned(), detail })
+}
+
+/// Content and everything that the compiled form depends on: version of the engine,
+/// its configuration, the processor and its features.
+fn key(engine: &Engine, sha256: &[u8; 32]) -> Key {
+    struct Digest(Sha256);
+    impl Hasher for Digest {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+    let mut digest = Digest(Sha256::new());
+    digest.write(sha256);
+    engine.precompile_compatibility_hash().hash(&mut digest);
+    Key(digest.0.finalize().into())
+}
