@@ -8,3 +8,4 @@ pub mod ports;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod stage;
