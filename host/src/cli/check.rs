@@ -393,14 +393,21 @@ fn as_json(
 
 fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String {
     let show = |text: &str| escape(text, 2_000);
-    let word = if trace.decision.is_allowed() {
-        paint(Paint::Good, "allowed")
-    } else {
-        paint(Paint::Bad, "denied")
+    let (word, colour) = match trace.decision.is_allowed() {
+        true => ("allowed", Paint::Good),
+        false => ("denied", Paint::Bad),
     };
+    // The component's sentence begins with the word as a rule.
+    let text = trace
+        .text
+        .strip_prefix(word)
+        .map_or(trace.text.as_str(), |rest| {
+            rest.trim_start_matches([':', ' '])
+        });
     let mut out = vec![format!(
-        "{word}: {} ({})",
-        show(&trace.text),
+        "{}: {} ({})",
+        paint(colour, word),
+        show(text),
         trace.decision.code
     )];
     if arguments.explain {

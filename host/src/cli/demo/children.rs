@@ -163,12 +163,7 @@ impl Process {
     pub(crate) async fn failed(&self, what: &str) -> Failure {
         // What it says last may still be on its way.
         let _ = tokio::time::timeout(LAST_WORDS, self.log.find::<()>(0, |_| None)).await;
-        let said = self.log.last_text();
-        let said = if said.is_empty() {
-            "it said nothing"
-        } else {
-            &said
-        };
+        let said = readable(&self.log.last_text());
         Failure::runtime(format_args!("{} {what}: {said}", self.name))
     }
 
@@ -184,6 +179,22 @@ impl Process {
                 false
             }
         }
+    }
+}
+
+/// What a line of a log says to people.
+fn readable(line: &str) -> String {
+    let Ok(log) = serde_json::from_str::<Value>(line) else {
+        return if line.is_empty() {
+            "it said nothing".to_owned()
+        } else {
+            line.to_owned()
+        };
+    };
+    let message = log["message"].as_str().unwrap_or(line);
+    match log["error"].as_str() {
+        Some(error) => format!("{message}: {error}"),
+        None => message.to_owned(),
     }
 }
 

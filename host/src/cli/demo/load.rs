@@ -2,7 +2,7 @@
 //! proxies: none is resumed, none is reused.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::cli::failure::Failure;
 /// Connections that are open at the same time.
 const AT_ONCE: usize = 8;
 
-/// A running load; it ends when this is dropped.
+/// A running load; it breaks off when this is dropped.
 pub(crate) struct Load {
     counts: Arc<Counts>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -27,6 +27,7 @@ struct Counts {
     done: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
+    enough: AtomicBool,
 }
 
 impl Counts {
@@ -48,7 +49,7 @@ impl Load {
         for _ in 0..AT_ONCE {
             let counts = Arc::clone(&counts);
             tasks.spawn(async move {
-                loop {
+                while !counts.enough.load(Ordering::Relaxed) {
                     let failure = match ask(address, "ping").await {
                         Ok(answer) if answer == "pong" => None,
                         Ok(answer) => Some(format!("the answer was `{answer}`")),
@@ -63,10 +64,7 @@ impl Load {
                 }
             });
         }
-        Self {
-            counts,
-            _tasks: tasks,
-        }
+        Self { counts, tasks }
     }
 
     /// How many connections have ended, well or not.
@@ -74,8 +72,16 @@ impl Load {
         self.counts.done.load(Ordering::Relaxed)
     }
 
-    /// How many failed, and how the first one did.
-    pub(crate) fn failed(&self) -> (u64, Option<String>) {
+    /// Lets the connections that are open end: how many there were in all, how
+    /// many failed, and how the first one did.
+    pub(crate) async fn finish(mut self) -> (u64, u64, Option<String>) {
+        self.counts.enough.store(true, Ordering::Relaxed);
+        while self.tasks.join_next().await.is_some() {}
+        let (failed, first) = self.failed();
+        (self.done(), failed, first)
+    }
+
+    fn failed(&self) -> (u64, Option<String>) {
         let first = self
             .counts
             .first_failure

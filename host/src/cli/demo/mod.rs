@@ -62,13 +62,16 @@ pub(crate) async fn run(arguments: &DemoArgs) -> Result<ExitCode, Failure> {
         }
         told => told,
     };
+    let logs = stage.logs().display().to_string();
     let ended = shutdown.while_cleaning_up(stage.end(told.is_err())).await;
     match (told, ended) {
-        (Err(failure), _) => Err(failure),
+        (Err(failure), _) => {
+            Err(failure.advice(format_args!("the logs of all processes are in `{logs}`")))
+        }
         (Ok(()), Err(code)) => Ok(code),
         (Ok(()), Ok(bad)) if bad.is_empty() => Ok(ExitCode::SUCCESS),
         (Ok(()), Ok(bad)) => Err(Failure::runtime(format_args!(
-            "the demo's claims hold, but these processes did not end cleanly: {}",
+            "the demo's claims hold, but these processes did not end cleanly: {}; their logs are in `{logs}`",
             bad.join(", ")
         ))),
     }

@@ -196,6 +196,7 @@ async fn nothing_is_allowed_yet(stage: &Stage, cast: &Cast) -> Result<(), Failur
     step("1. No intention yet, and the default policy denies")?;
     let before = connections(cast).await?;
     let mark = stage.process(&cast.db_proxy)?.log.mark();
+    let web_mark = stage.process(&cast.web_proxy)?.log.mark();
     let answer = get(cast.web).await?;
     command(&format!("curl http://{}/", cast.web))?;
     quote(answer.lines().last().unwrap_or_default())?;
@@ -214,6 +215,17 @@ async fn nothing_is_allowed_yet(stage: &Stage, cast: &Cast) -> Result<(), Failur
         log.source.ends_with("/svc/web"),
         &format!("and to whom: {}", log.source),
         || format!("the access log names `{}`", log.source),
+    )?;
+    let told = stage
+        .process(&cast.web_proxy)?
+        .log
+        .find(web_mark, Access::read)
+        .await;
+    let told = told.map(|log| log.reason).unwrap_or_default();
+    claim(
+        told.contains("refuses us"),
+        &format!("web's proxy says: {told}"),
+        || format!("web's proxy logged `{told}`"),
     )?;
     let seen = connections(cast).await?.saturating_sub(before + 1);
     claim(seen == 0, "not one connection reached db", || {
@@ -235,7 +247,7 @@ async fn an_intention_allows(stage: &Stage, cast: &Cast) -> Result<(), Failure> 
     intention(stage, "allow").await?;
     let mark = stage.process(&cast.db_proxy)?.log.mark();
     let (answer, took) = until(
-        || get(cast.web),
+        async || get(cast.web).await,
         |answer| answer.starts_with("HTTP/1.1 200"),
     )
     .await?;
@@ -275,13 +287,13 @@ async fn an_open_connection_is_cut(stage: &Stage, cast: &Cast) -> Result<(), Fai
         "a connection is open and answers",
         || format!("the open connection answered {pong:?}"),
     )?;
-    intention(stage, "deny").await?;
     let changed = Instant::now();
+    intention(stage, "deny").await?;
     let end = tokio::time::timeout(PATIENCE, lines.next_line()).await;
     claim(
         matches!(end, Ok(Ok(None) | Err(_))),
         &format!(
-            "it was cut {} ms after the change",
+            "it was cut within {} ms of the command",
             changed.elapsed().as_millis()
         ),
         || "the open connection was not cut".to_owned(),
@@ -314,7 +326,7 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
     ))?;
     intention(stage, "allow").await?;
     until(
-        || get(cast.web),
+        async || get(cast.web).await,
         |answer| answer.starts_with("HTTP/1.1 200"),
     )
     .await?;
@@ -353,17 +365,18 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
             format!("the proxy of {whose} did not renew its certificate")
         })?;
     }
-    let during = load.done() - before;
-    load.reach(wanted.max(load.done() + wanted / 5)).await?;
-    let (done, (failed, first)) = (load.done(), load.failed());
-    drop(load);
+    let changed = load.done();
+    load.reach(wanted.max(changed + wanted / 5)).await?;
+    let (done, failed, first) = load.finish().await;
     claim(
         failed == 0,
         &format!(
-            "{} handshakes in {:.1} s, {} of them while both proxies changed to the new CA: none failed",
+            "{} handshakes in {:.1} s: {} before, {} while both proxies took new certificates, {} after; none failed",
             thousands(done),
             began.elapsed().as_secs_f64(),
-            thousands(during),
+            thousands(before),
+            thousands(changed - before),
+            thousands(done - changed),
         ),
         || {
             format!(
@@ -372,17 +385,17 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
             )
         },
     )?;
-    let verdicts = at_db.since(db_mark, |line| Access::read(line).map(|log| log.allowed));
+    let verdicts = || at_db.since(db_mark, |line| Access::read(line).map(|log| log.allowed));
+    let all_told =
+        |verdicts: &Vec<bool>| u64::try_from(verdicts.len()).is_ok_and(|lines| lines >= done);
+    let (verdicts, _) = until(async || Ok(verdicts()), all_told).await?;
     claim(
-        u64::try_from(verdicts.len()).is_ok_and(|lines| lines >= done)
-            && verdicts.iter().all(|allowed| *allowed),
-        &format!(
-            "its access log has {} lines, every one an `allow`",
-            verdicts.len()
-        ),
+        all_told(&verdicts) && verdicts.iter().all(|allowed| *allowed),
+        "db's proxy logged every one of them, and refused none",
         || {
+            let refused = verdicts.iter().filter(|allowed| !**allowed).count();
             format!(
-                "{} lines in the access log of db's proxy, not all an `allow`",
+                "db's proxy logged {} connections, {refused} of them refused",
                 verdicts.len()
             )
         },
@@ -464,8 +477,8 @@ async fn get(web: SocketAddr) -> Result<String, Failure> {
 
 /// Asks again until the answer is `good`, or patience ends: the last answer, and
 /// how long it took.
-async fn until<T, F: Future<Output = Result<T, Failure>>>(
-    ask: impl Fn() -> F,
+async fn until<T>(
+    ask: impl AsyncFn() -> Result<T, Failure>,
     good: impl Fn(&T) -> bool,
 ) -> Result<(T, Duration), Failure> {
     let began = Instant::now();
