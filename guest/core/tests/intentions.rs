@@ -298,7 +298,7 @@ proptest! {
     }
 
     #[test]
-    fn one_more_denial_never_allows_more_than_it_takes_over(
+    fn a_rule_that_nobody_can_read_closes_everything(
         made in prop::collection::vec(made(), 0..8),
         asker in asker(),
     ) {

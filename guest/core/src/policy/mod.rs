@@ -100,7 +100,7 @@ impl Policy {
         let key = destination.key();
         match body {
             Some(body) => {
-                let service = Service::read(destination, body, document.confirmed_at, warnings)?;
+                let service = Service::read(&destination, body, document.confirmed_at, warnings)?;
                 self.services.insert(key, service);
             }
             None => drop(self.services.remove(&key)),

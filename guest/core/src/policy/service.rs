@@ -10,7 +10,6 @@ use crate::time::Timestamp;
 /// One destination, as its document describes it.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) destination: Destination,
     pub(super) protocol: Protocol,
     pub(super) intentions: IntentionSet,
     pub(super) freshness: Freshness,
@@ -21,7 +20,7 @@ pub(super) struct Service {
 impl Service {
     /// Reads the document's body.
     pub(super) fn read(
-        destination: Destination,
+        destination: &Destination,
         body: &[u8],
         confirmed_at: Timestamp,
         warnings: &mut Vec<LoadProblem>,
@@ -38,7 +37,7 @@ impl Service {
         let list = fields
             .take_or_null("intentions", &at)?
             .ok_or_else(|| at.key("intentions").flaw("this field is missing; `null` is no intentions"))?;
-        let (intentions, problems) = IntentionSet::decode_raw(list, &destination)
+        let (intentions, problems) = IntentionSet::decode_raw(list, destination)
             .map_err(|error| at.key("intentions").flaw(error.to_string()))?;
         Reading::warn_of_rest(&fields, &document, warnings);
         warnings.extend(problems.into_iter().map(|problem| LoadProblem {
@@ -47,7 +46,6 @@ impl Service {
             text: problem.text,
         }));
         Ok(Self {
-            destination,
             protocol,
             intentions,
             freshness: Freshness::confirmed(confirmed_at),
