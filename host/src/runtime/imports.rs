@@ -32,10 +32,15 @@ pub(super) fn store(engine: &Engine, limits: &Limits) -> Store<State> {
 /// The linker for `component`.
 pub(super) fn linker(engine: &Engine, component: &Component) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    linker.instance("wasi:random/insecure-seed@0.2.3")?.func_wrap(
-        "insecure-seed",
-        |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
-    )?;
+    // By the version that it asks for: a trap of that very version would come first.
+    for (interface, _) in component.component_type().imports(engine) {
+        if interface.starts_with("wasi:random/insecure-seed@0.2.") {
+            linker.instance(interface)?.func_wrap(
+                "insecure-seed",
+                |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
+            )?;
+        }
+    }
     linker.define_unknown_imports_as_traps(component)?;
     Ok(linker)
 }
