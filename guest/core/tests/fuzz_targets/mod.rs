@@ -3,6 +3,7 @@
 //! To add one: a file here with `run` and `seeds`, a line in [`ALL`], and a file of
 //! three lines in `fuzz/fuzz_targets/` with its `[[bin]]` in `fuzz/Cargo.toml`.
 
+pub mod agent;
 pub mod bundle;
 pub mod chain;
 pub mod identity;
@@ -23,6 +24,7 @@ pub const ALL: &[Target] = &[
     Target { name: "identity", run: identity::run, seeds: identity::seeds },
     Target { name: "chain", run: chain::run, seeds: chain::seeds },
     Target { name: "bundle", run: bundle::run, seeds: bundle::seeds },
+    Target { name: "agent", run: agent::run, seeds: agent::seeds },
 ];
 
 /// A file of `tests/data`.
