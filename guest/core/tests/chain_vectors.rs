@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use portcullis_core::chain::{
-    BundleError, Bundles, IssuerProblem, KeyProblem, TrustBundle, Usage, VerifiedPeer,
-    VerifyError, rustcrypto, verify_peer,
+    BundleError, Bundles, IssuerProblem, KeyProblem, TrustBundle, Usage, VerifiedPeer, VerifyError,
+    rustcrypto, verify_peer,
 };
 use portcullis_core::identity::TrustDomain;
 use portcullis_core::time::Timestamp;
@@ -16,12 +16,16 @@ const CONSUL: &str = "51ed6d89-c0bc-08f4-371d-6d8bfbe0c10e.consul";
 const OPENSSL: &str = "vectors.example";
 
 fn read(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn chain(name: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(read(name).as_bytes()).map(|der| der.expect("PEM")).collect()
+    CertificateDer::pem_slice_iter(read(name).as_bytes())
+        .map(|der| der.expect("PEM"))
+        .collect()
 }
 
 fn bundles(trust_domain: &str, roots: &[String]) -> Result<Bundles, BundleError> {
@@ -35,7 +39,10 @@ fn at(time: &str) -> Timestamp {
 }
 
 fn consul_at(set: &str, roots: &[usize], time: &str) -> Result<VerifiedPeer, VerifyError> {
-    let roots: Vec<String> = roots.iter().map(|i| format!("consul/{set}-root{i}.pem")).collect();
+    let roots: Vec<String> = roots
+        .iter()
+        .map(|i| format!("consul/{set}-root{i}.pem"))
+        .collect();
     let all = bundles(CONSUL, &roots).expect("Consul's roots");
     let chain = chain(&format!("consul/{set}-leaf.pem"));
     verify_peer(&chain, Usage::Client, None, &all, at(time), rustcrypto())
@@ -48,14 +55,21 @@ fn consul(set: &str, roots: &[usize]) -> &'static str {
 #[test]
 fn a_leaf_of_real_consul_is_read_in_full() {
     let peer = consul_at("p256", &[0], "2026-11-21T05:15:00Z").unwrap();
-    assert_eq!(peer.id.to_string(), format!("spiffe://{CONSUL}/ns/default/dc/dc1/svc/web"));
+    assert_eq!(
+        peer.id.to_string(),
+        format!("spiffe://{CONSUL}/ns/default/dc/dc1/svc/web")
+    );
     assert_eq!(peer.serial, "09");
     assert_eq!(peer.not_after, at("2026-11-24T05:07:25Z"));
     let time = |time| consul_at("p256", &[0], time).map_or_else(|error| error.code(), |_| "ok");
     assert_eq!(time("2026-11-24T05:07:25Z"), "ok");
     assert_eq!(time("2026-11-24T05:07:26Z"), "expired");
     assert_eq!(time("2026-11-21T05:07:24Z"), "not-yet-valid");
-    assert_eq!(time("2026-11-21T05:08:00Z"), "issuer-not-yet-valid", "a clock behind the server's");
+    assert_eq!(
+        time("2026-11-21T05:08:00Z"),
+        "issuer-not-yet-valid",
+        "a clock behind the server's"
+    );
 }
 
 #[test]
@@ -88,7 +102,14 @@ fn a_root_of_another_mesh_does_not_help() {
 fn openssl(name: &str) -> Result<VerifiedPeer, VerifyError> {
     let all = bundles(OPENSSL, &[format!("openssl/{name}-root.pem")]).expect("a root");
     let chain = chain(&format!("openssl/{name}-leaf.pem"));
-    verify_peer(&chain, Usage::Server, None, &all, at("2026-11-22T00:00:00Z"), rustcrypto())
+    verify_peer(
+        &chain,
+        Usage::Server,
+        None,
+        &all,
+        at("2026-11-22T00:00:00Z"),
+        rustcrypto(),
+    )
 }
 
 #[test]
@@ -107,15 +128,33 @@ fn refused_algorithms_are_named() {
     let root = |name: &str| bundles(OPENSSL, &[format!("openssl/{name}-root.pem")]).unwrap_err();
     for hash in ["256", "384", "512"] {
         let error = root(&format!("p224-sha{hash}"));
-        assert!(matches!(error, BundleError::Unusable { problem: IssuerProblem::Key(KeyProblem::Curve("P-224")), .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                BundleError::Unusable {
+                    problem: IssuerProblem::Key(KeyProblem::Curve("P-224")),
+                    ..
+                }
+            ),
+            "{error}"
+        );
         assert!(error.to_string().contains("P-224"), "{error}");
     }
     for (name, bits) in [("rsa1024-sha256", 1024), ("rsa8192-sha256", 8192)] {
         let problem = IssuerProblem::Key(KeyProblem::RsaSize { bits });
-        assert!(matches!(root(name), BundleError::Unusable { problem: p, .. } if p == problem), "{name}");
+        assert!(
+            matches!(root(name), BundleError::Unusable { problem: p, .. } if p == problem),
+            "{name}"
+        );
     }
-    for (name, algorithm) in [("rsa2048-sha1", "RSA with SHA-1"), ("p256-sha1", "ECDSA with SHA-1")] {
-        assert_eq!(openssl(name).unwrap_err(), VerifyError::UnsupportedSignature { algorithm });
+    for (name, algorithm) in [
+        ("rsa2048-sha1", "RSA with SHA-1"),
+        ("p256-sha1", "ECDSA with SHA-1"),
+    ] {
+        assert_eq!(
+            openssl(name).unwrap_err(),
+            VerifyError::UnsupportedSignature { algorithm }
+        );
     }
 }
 
@@ -130,9 +169,11 @@ fn no_single_changed_byte_is_accepted() {
         for change in [0x01, 0x20, 0x80] {
             let mut bad = good.clone();
             bad[place] ^= change;
-            assert!(verify(bad).is_err(), "byte {place} changed by {change:#x} is accepted");
+            assert!(
+                verify(bad).is_err(),
+                "byte {place} changed by {change:#x} is accepted"
+            );
         }
         assert!(verify(good[..place].to_vec()).is_err(), "cut at {place}");
     }
 }
-

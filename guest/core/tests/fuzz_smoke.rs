@@ -3,7 +3,10 @@
 //! `FUZZ_ROUNDS` sets how many mutations each target gets, `FUZZ_SEED` which ones; a
 //! failure prints both and the input. Coverage-guided runs are in `fuzz/`.
 
-#![expect(unreachable_pub, reason = "the targets are shared with the crate in fuzz/")]
+#![expect(
+    unreachable_pub,
+    reason = "the targets are shared with the crate in fuzz/"
+)]
 
 mod fuzz_targets;
 
@@ -36,7 +39,9 @@ fn no_target_panics_or_breaks_its_promise() {
 
 fn from_environment(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
-        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{name} is not a number: {value}")),
+        Ok(value) => value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {value}")),
         Err(_) => otherwise,
     }
 }
@@ -69,7 +74,9 @@ impl Random {
     }
 
     fn byte(&mut self) -> u8 {
-        let interesting = [0, 1, 0x7f, 0x80, 0xff, b'/', b'"', b'{', b'[', 0x30, 0x02, 0x82];
+        let interesting = [
+            0, 1, 0x7f, 0x80, 0xff, b'/', b'"', b'{', b'[', 0x30, 0x02, 0x82,
+        ];
         match self.below(2) {
             0 => interesting[self.below(interesting.len())],
             _ => self.next().to_le_bytes()[0],

@@ -51,7 +51,9 @@ fn consuls_five_forms_are_told_apart() {
 
 #[test]
 fn a_service_is_taken_apart() {
-    let web = id(&format!("spiffe://{TD}/ap/East/ns/Team_1/dc/dc-1/svc/Web.v1"));
+    let web = id(&format!(
+        "spiffe://{TD}/ap/East/ns/Team_1/dc/dc-1/svc/Web.v1"
+    ));
     let path = web.service().expect("a service");
     assert_eq!(web.trust_domain(), &TD);
     assert_eq!(path.partition, "east", "partitions are kept in lower case");
@@ -61,13 +63,18 @@ fn a_service_is_taken_apart() {
     // Words of the form may be names as well.
     let odd = id(&format!("spiffe://{TD}/ap/ap/ns/ns/dc/dc/svc/svc"));
     assert_eq!(odd.service().expect("a service").service, "svc");
-    assert_eq!(id(&format!("spiffe://{TD}/agent/server/dc/dc1")).service(), None);
+    assert_eq!(
+        id(&format!("spiffe://{TD}/agent/server/dc/dc1")).service(),
+        None
+    );
 }
 
 #[test]
 fn the_default_partition_is_no_partition() {
     for partition in ["default", "Default", "DEFAULT"] {
-        let written = id(&format!("spiffe://{TD}/ap/{partition}/ns/default/dc/dc1/svc/web"));
+        let written = id(&format!(
+            "spiffe://{TD}/ap/{partition}/ns/default/dc/dc1/svc/web"
+        ));
         let plain = id(&format!("spiffe://{TD}/ns/default/dc/dc1/svc/web"));
         assert_eq!(written, plain);
         assert_eq!(written.to_string(), plain.to_string());
@@ -101,30 +108,87 @@ fn every_broken_rule_has_its_own_name() {
         (format!("spiffe://@{TD}{service}"), "has-user-info"),
         (format!("spiffe://{TD}:8443{service}"), "has-port"),
         (format!("spiffe://{TD}:{service}"), "has-port"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/w%65b"), "percent-encoded"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/a%2Fb"), "percent-encoded"),
-        (format!("spiffe://mesh%2Eexample{service}"), "percent-encoded"),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/w%65b"),
+            "percent-encoded",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/a%2Fb"),
+            "percent-encoded",
+        ),
+        (
+            format!("spiffe://mesh%2Eexample{service}"),
+            "percent-encoded",
+        ),
         (format!("spiffe://{service}"), "empty-trust-domain"),
         ("spiffe://".to_owned(), "empty-trust-domain"),
-        (format!("spiffe://{long_domain}{service}"), "trust-domain-too-long"),
-        (format!("spiffe://Mesh.example{service}"), "trust-domain-not-lower-case"),
-        (format!("spiffe://mesh example{service}"), "bad-trust-domain-character"),
-        (format!("spiffe://m\u{fc}nchen.example{service}"), "bad-trust-domain-character"),
+        (
+            format!("spiffe://{long_domain}{service}"),
+            "trust-domain-too-long",
+        ),
+        (
+            format!("spiffe://Mesh.example{service}"),
+            "trust-domain-not-lower-case",
+        ),
+        (
+            format!("spiffe://mesh example{service}"),
+            "bad-trust-domain-character",
+        ),
+        (
+            format!("spiffe://m\u{fc}nchen.example{service}"),
+            "bad-trust-domain-character",
+        ),
         (format!("spiffe://[::1]{service}"), "has-port"),
-        (format!("spiffe://mesh\0.example{service}"), "bad-trust-domain-character"),
+        (
+            format!("spiffe://mesh\0.example{service}"),
+            "bad-trust-domain-character",
+        ),
         (format!("spiffe://{TD}{service}/"), "trailing-slash"),
         (format!("spiffe://{TD}/"), "trailing-slash"),
-        (format!("spiffe://{TD}//ns/default/dc/dc1/svc/web"), "empty-segment"),
-        (format!("spiffe://{TD}/ns//default/dc/dc1/svc/web"), "empty-segment"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/.."), "dot-segment"),
-        (format!("spiffe://{TD}/./ns/default/dc/dc1/svc/web"), "dot-segment"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/web\0"), "bad-path-character"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/*"), "bad-path-character"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/w eb"), "bad-path-character"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/w\u{435}b"), "bad-path-character"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/a+b"), "bad-path-character"),
-        (format!("spiffe://{TD}/ns/default/dc/dc1/svc/web;x"), "bad-path-character"),
-        (format!("spiffe://{TD}\\{service}"), "bad-trust-domain-character"),
+        (
+            format!("spiffe://{TD}//ns/default/dc/dc1/svc/web"),
+            "empty-segment",
+        ),
+        (
+            format!("spiffe://{TD}/ns//default/dc/dc1/svc/web"),
+            "empty-segment",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/.."),
+            "dot-segment",
+        ),
+        (
+            format!("spiffe://{TD}/./ns/default/dc/dc1/svc/web"),
+            "dot-segment",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/web\0"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/*"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/w eb"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/w\u{435}b"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/a+b"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}/ns/default/dc/dc1/svc/web;x"),
+            "bad-path-character",
+        ),
+        (
+            format!("spiffe://{TD}\\{service}"),
+            "bad-trust-domain-character",
+        ),
     ];
     for (uri, expected) in &cases {
         assert_eq!(code(uri), *expected, "{uri}");
@@ -134,24 +198,46 @@ fn every_broken_rule_has_its_own_name() {
 #[test]
 fn every_name_has_its_own_rules_too() {
     assert_eq!(ServiceName::parse("").unwrap_err().code(), "empty-name");
-    assert_eq!(Namespace::parse(&"a".repeat(2049)).unwrap_err().code(), "name-too-long");
+    assert_eq!(
+        Namespace::parse(&"a".repeat(2049)).unwrap_err().code(),
+        "name-too-long"
+    );
     assert_eq!(Datacenter::parse("..").unwrap_err().code(), "dot-name");
-    assert_eq!(NodeId::parse("a/b").unwrap_err().code(), "bad-name-character");
-    assert_eq!(PeerName::parse("*").unwrap_err().code(), "bad-name-character");
-    assert_eq!(Partition::parse("a%20").unwrap_err().code(), "bad-name-character");
+    assert_eq!(
+        NodeId::parse("a/b").unwrap_err().code(),
+        "bad-name-character"
+    );
+    assert_eq!(
+        PeerName::parse("*").unwrap_err().code(),
+        "bad-name-character"
+    );
+    assert_eq!(
+        Partition::parse("a%20").unwrap_err().code(),
+        "bad-name-character"
+    );
     assert_eq!(Partition::parse("East").unwrap(), "east");
-    assert_eq!(TrustDomain::parse("").unwrap_err().code(), "empty-trust-domain");
+    assert_eq!(
+        TrustDomain::parse("").unwrap_err().code(),
+        "empty-trust-domain"
+    );
     let error = ServiceName::parse("a b").unwrap_err();
     assert_eq!(error.to_string(), "` ` cannot be in the service name `a b`");
 }
 
 #[test]
 fn bytes_that_are_no_text_are_refused() {
-    let uri = [b"spiffe://mesh.example/ns/default/dc/dc1/svc/".as_slice(), &[0xff]].concat();
+    let uri = [
+        b"spiffe://mesh.example/ns/default/dc/dc1/svc/".as_slice(),
+        &[0xff],
+    ]
+    .concat();
     let error = SpiffeId::parse_bytes(&uri).unwrap_err();
     assert_eq!(error.code(), "not-utf8");
     assert!(error.to_string().contains("\\xff"), "{error}");
-    assert_eq!(SpiffeId::parse_bytes(&[b'a'; 2049]).unwrap_err(), IdentityError::TooLong { length: 2049 });
+    assert_eq!(
+        SpiffeId::parse_bytes(&[b'a'; 2049]).unwrap_err(),
+        IdentityError::TooLong { length: 2049 }
+    );
 }
 
 #[test]
@@ -161,7 +247,10 @@ fn lengths_are_limited_to_the_byte() {
     assert_eq!(longest.len(), 2048);
     assert_eq!(id(&longest).to_string(), longest);
     assert_eq!(code(&format!("{longest}a")), "too-long");
-    assert_eq!(id(&format!("spiffe://{}", "a".repeat(255))).kind(), &Kind::Signing);
+    assert_eq!(
+        id(&format!("spiffe://{}", "a".repeat(255))).kind(),
+        &Kind::Signing
+    );
 }
 
 #[test]
@@ -169,7 +258,10 @@ fn errors_cannot_forge_log_lines() {
     let uri = "spiffe://mesh.example/ns/a\r\n2026 allow \u{1b}[31m\u{2028}\u{202e}";
     let error = SpiffeId::parse(uri).unwrap_err();
     let text = format!("{error} {error:?}");
-    assert!(text.chars().all(|c| c.is_ascii() && !c.is_ascii_control()), "{text:?}");
+    assert!(
+        text.chars().all(|c| c.is_ascii() && !c.is_ascii_control()),
+        "{text:?}"
+    );
     let long = SpiffeId::parse(&format!("x{}", "\u{1}".repeat(2000))).unwrap_err();
     assert!(long.to_string().len() < 700, "{}", long.to_string().len());
 }
@@ -179,10 +271,22 @@ fn differences_are_named() {
     let web = id("spiffe://a.example/ns/n/dc/d/svc/web");
     let cases = [
         ("spiffe://a.example/ns/n/dc/d/svc/web", None),
-        ("spiffe://b.example/ns/n/dc/d/svc/db", Some(Part::TrustDomain)),
-        ("spiffe://a.example/ap/p/ns/n/dc/d/svc/web", Some(Part::Partition)),
-        ("spiffe://a.example/ns/m/dc/d/svc/web", Some(Part::Namespace)),
-        ("spiffe://a.example/ns/n/dc/e/svc/web", Some(Part::Datacenter)),
+        (
+            "spiffe://b.example/ns/n/dc/d/svc/db",
+            Some(Part::TrustDomain),
+        ),
+        (
+            "spiffe://a.example/ap/p/ns/n/dc/d/svc/web",
+            Some(Part::Partition),
+        ),
+        (
+            "spiffe://a.example/ns/m/dc/d/svc/web",
+            Some(Part::Namespace),
+        ),
+        (
+            "spiffe://a.example/ns/n/dc/e/svc/web",
+            Some(Part::Datacenter),
+        ),
         ("spiffe://a.example/ns/n/dc/e/svc/Web", Some(Part::Service)),
         ("spiffe://a.example/gateway/mesh/dc/d", Some(Part::Kind)),
         ("spiffe://a.example", Some(Part::Kind)),
@@ -191,11 +295,27 @@ fn differences_are_named() {
         assert_eq!(web.first_difference(&id(other)), part, "{other}");
     }
     let pairs = [
-        ("/agent/client/dc/d/id/1", "/agent/client/dc/d/id/2", Part::Agent),
-        ("/agent/client/dc/d/id/1", "/agent/client/dc/e/id/1", Part::Datacenter),
-        ("/ap/p/agent/client/dc/d/id/1", "/agent/client/dc/d/id/1", Part::Partition),
+        (
+            "/agent/client/dc/d/id/1",
+            "/agent/client/dc/d/id/2",
+            Part::Agent,
+        ),
+        (
+            "/agent/client/dc/d/id/1",
+            "/agent/client/dc/e/id/1",
+            Part::Datacenter,
+        ),
+        (
+            "/ap/p/agent/client/dc/d/id/1",
+            "/agent/client/dc/d/id/1",
+            Part::Partition,
+        ),
         ("/gateway/mesh/dc/d", "/gateway/mesh/dc/e", Part::Datacenter),
-        ("/gateway/mesh/dc/d", "/ap/p/gateway/mesh/dc/d", Part::Partition),
+        (
+            "/gateway/mesh/dc/d",
+            "/ap/p/gateway/mesh/dc/d",
+            Part::Partition,
+        ),
         ("/agent/server/dc/d", "/agent/server/dc/e", Part::Datacenter),
         ("/x", "/y", Part::Path),
     ];
@@ -207,14 +327,20 @@ fn differences_are_named() {
 
 /// The grammar once more, written another way: by characters and a state, not by splitting.
 fn fits_the_grammar(uri: &str) -> bool {
-    let Some(rest) = uri.strip_prefix("spiffe://") else { return false };
+    let Some(rest) = uri.strip_prefix("spiffe://") else {
+        return false;
+    };
     let mut parts = rest.split('/');
     let domain = parts.next().unwrap_or("");
     let domain_fits = (1..=255).contains(&domain.len())
-        && domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+        && domain
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
     let path_fits = parts.all(|segment| {
         !matches!(segment, "" | "." | "..")
-            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     });
     uri.len() <= 2048 && domain_fits && path_fits
 }
@@ -231,7 +357,11 @@ fn nearly_an_id() -> impl Strategy<Value = String> {
         1 => "\\PC",
     ];
     let scheme = prop_oneof![8 => Just("spiffe://"), 1 => Just("SPIFFE://"), 1 => Just("spiffe:/"), 1 => Just("")];
-    (scheme, "[a-z0-9._-]{0,20}", prop::collection::vec(piece, 0..4))
+    (
+        scheme,
+        "[a-z0-9._-]{0,20}",
+        prop::collection::vec(piece, 0..4),
+    )
         .prop_map(|(scheme, domain, pieces)| format!("{scheme}{domain}{}", pieces.concat()))
 }
 

@@ -87,7 +87,13 @@ impl TestCa {
         let key = Key::generate(draft.key_type);
         let certificate = draft.sign(&key, Some(&self.subject), &self.key);
         let path = [std::slice::from_ref(&certificate), &self.path].concat();
-        Self { subject, key: Arc::new(key), certificate, path, ..self.clone() }
+        Self {
+            subject,
+            key: Arc::new(key),
+            certificate,
+            path,
+            ..self.clone()
+        }
     }
 
     /// The new CA's name and key, certified by this one, as a rotation in Consul does.
@@ -98,7 +104,11 @@ impl TestCa {
 
     /// As [`TestCa::cross_sign`], with whatever `change` makes of the certificate.
     #[must_use]
-    pub fn cross_sign_with(&self, new: &Self, change: impl FnOnce(Draft) -> Draft) -> CertificateDer<'static> {
+    pub fn cross_sign_with(
+        &self,
+        new: &Self,
+        change: impl FnOnce(Draft) -> Draft,
+    ) -> CertificateDer<'static> {
         let draft = Draft::ca(self.now, &self.trust_domain, &new.subject).valid(-60, 7 * 86_400);
         change(draft).sign(&new.key, Some(&self.subject), &self.key)
     }
@@ -143,7 +153,10 @@ impl TestCa {
     /// The SPIFFE ID of a service in namespace `default` and datacenter `dc1`.
     #[must_use]
     pub fn service_id(&self, service: &str) -> String {
-        format!("spiffe://{}/ns/default/dc/dc1/svc/{service}", self.trust_domain)
+        format!(
+            "spiffe://{}/ns/default/dc/dc1/svc/{service}",
+            self.trust_domain
+        )
     }
 
     /// A leaf to be for a service in namespace `default` and datacenter `dc1`.
@@ -155,7 +168,10 @@ impl TestCa {
     /// A leaf to be for any URI.
     #[must_use]
     pub fn leaf(&self, uri: &str) -> LeafDraft<'_> {
-        LeafDraft { ca: self, draft: Draft::leaf(self.now, uri) }
+        LeafDraft {
+            ca: self,
+            draft: Draft::leaf(self.now, uri),
+        }
     }
 }
 
@@ -226,6 +242,8 @@ impl TestLeaf {
 }
 
 fn real_time() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
     i64::try_from(now.as_secs()).expect("a clock in range")
 }

@@ -58,7 +58,9 @@ impl Draft {
             names: vec![uri_name(uri.as_bytes())],
             is_ca: false,
             path_len: None,
-            key_usage: Some(DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | DATA_ENCIPHERMENT | KEY_AGREEMENT),
+            key_usage: Some(
+                DIGITAL_SIGNATURE | KEY_ENCIPHERMENT | DATA_ENCIPHERMENT | KEY_AGREEMENT,
+            ),
             purposes: Some(vec![CLIENT_AUTH, SERVER_AUTH]),
             extensions: Vec::new(),
             algorithm: None,
@@ -340,14 +342,16 @@ impl Draft {
     /// A critical extension that nobody knows.
     #[must_use]
     pub fn unknown_critical_extension(mut self) -> Self {
-        self.extensions.push(extension(&[0x2a, 0x03, 0x04], true, &[0x05, 0x00]));
+        self.extensions
+            .push(extension(&[0x2a, 0x03, 0x04], true, &[0x05, 0x00]));
         self
     }
 
     /// An extension nobody knows, of so many bytes.
     #[must_use]
     pub fn padding(mut self, bytes: usize) -> Self {
-        self.extensions.push(extension(&[0x2a, 0x03, 0x05], false, &vec![0; bytes]));
+        self.extensions
+            .push(extension(&[0x2a, 0x03, 0x05], false, &vec![0; bytes]));
         self
     }
 
@@ -382,13 +386,17 @@ impl Draft {
     fn name_constraint(mut self, list: u8, tag: u8, base: &str) -> Self {
         let subtree = der::sequence(&[&der::element(tag, base.as_bytes())]);
         let constraints = der::sequence(&[&der::element(list, &subtree)]);
-        self.extensions.push(extension(NAME_CONSTRAINTS, true, &constraints));
+        self.extensions
+            .push(extension(NAME_CONSTRAINTS, true, &constraints));
         self
     }
 
     fn names_extension(&self) -> Vec<u8> {
-        let names: Vec<Vec<u8>> =
-            self.names.iter().map(|(tag, name)| der::element(*tag, name)).collect();
+        let names: Vec<Vec<u8>> = self
+            .names
+            .iter()
+            .map(|(tag, name)| der::element(*tag, name))
+            .collect();
         let list = der::element(der::SEQUENCE, &names.concat());
         extension(SUBJECT_ALT_NAME, !self.is_ca, &list)
     }
@@ -403,9 +411,19 @@ impl Draft {
             let purposes = der::element(der::SEQUENCE, &purposes.concat());
             list.push(extension(EXTENDED_KEY_USAGE, false, &purposes));
         }
-        let is_ca = if self.is_ca { der::element(der::BOOLEAN, &[0xff]) } else { Vec::new() };
-        let path_len = self.path_len.map_or_else(Vec::new, |n| der::element(der::INTEGER, &[n]));
-        list.push(extension(BASIC_CONSTRAINTS, true, &der::sequence(&[&is_ca, &path_len])));
+        let is_ca = if self.is_ca {
+            der::element(der::BOOLEAN, &[0xff])
+        } else {
+            Vec::new()
+        };
+        let path_len = self
+            .path_len
+            .map_or_else(Vec::new, |n| der::element(der::INTEGER, &[n]));
+        list.push(extension(
+            BASIC_CONSTRAINTS,
+            true,
+            &der::sequence(&[&is_ca, &path_len]),
+        ));
         if !self.names.is_empty() {
             list.push(self.names_extension());
         }
@@ -414,7 +432,12 @@ impl Draft {
     }
 
     /// Writes and signs it.
-    pub(crate) fn sign(&self, key: &Key, issuer: Option<&str>, signer: &Key) -> CertificateDer<'static> {
+    pub(crate) fn sign(
+        &self,
+        key: &Key,
+        issuer: Option<&str>,
+        signer: &Key,
+    ) -> CertificateDer<'static> {
         let algorithm = match self.algorithm {
             Some(algorithm) => algorithm.der(),
             None => signer.signature_algorithm(),
@@ -447,14 +470,25 @@ fn uri_name(uri: &[u8]) -> (u8, Vec<u8>) {
 }
 
 fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
-    let critical = if critical { der::element(der::BOOLEAN, &[0xff]) } else { Vec::new() };
-    der::sequence(&[&der::oid(oid), &critical, &der::element(der::OCTET_STRING, value)])
+    let critical = if critical {
+        der::element(der::BOOLEAN, &[0xff])
+    } else {
+        Vec::new()
+    };
+    der::sequence(&[
+        &der::oid(oid),
+        &critical,
+        &der::element(der::OCTET_STRING, value),
+    ])
 }
 
 fn name(common_name: Option<&str>) -> Vec<u8> {
     let Some(text) = common_name else {
         return der::sequence(&[]);
     };
-    let attribute = der::sequence(&[&der::oid(COMMON_NAME), &der::element(der::UTF8_STRING, text.as_bytes())]);
+    let attribute = der::sequence(&[
+        &der::oid(COMMON_NAME),
+        &der::element(der::UTF8_STRING, text.as_bytes()),
+    ]);
     der::sequence(&[&der::element(der::SET, &attribute)])
 }

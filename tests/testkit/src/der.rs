@@ -19,7 +19,10 @@ pub(crate) fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
         der.push(u8::try_from(length).expect("below 128"));
     } else {
         let bytes = length.to_be_bytes();
-        let first = bytes.iter().position(|byte| *byte != 0).expect("at least 128");
+        let first = bytes
+            .iter()
+            .position(|byte| *byte != 0)
+            .expect("at least 128");
         let bytes = &bytes[first..];
         der.push(0x80 | u8::try_from(bytes.len()).expect("at most 8"));
         der.extend_from_slice(bytes);
@@ -46,17 +49,30 @@ pub(crate) fn bits(bytes: &[u8]) -> Vec<u8> {
 /// Named bits, the first in the highest bit, without trailing zeros.
 pub(crate) fn named_bits(byte: u8) -> Vec<u8> {
     let unused = byte.trailing_zeros().min(7);
-    element(BIT_STRING, &[u8::try_from(unused).expect("at most 7"), byte])
+    element(
+        BIT_STRING,
+        &[u8::try_from(unused).expect("at most 7"), byte],
+    )
 }
 
 /// A time by its seconds since the epoch, as RFC 5280 wants it written.
 pub(crate) fn time(unix_secs: i64) -> Vec<u8> {
     let time = time::OffsetDateTime::from_unix_timestamp(unix_secs).expect("a time in range");
     let (hour, minute, second) = time.to_hms();
-    let rest = format!("{:02}{:02}{hour:02}{minute:02}{second:02}Z", u8::from(time.month()), time.day());
+    let rest = format!(
+        "{:02}{:02}{hour:02}{minute:02}{second:02}Z",
+        u8::from(time.month()),
+        time.day()
+    );
     if (1950..2050).contains(&time.year()) {
-        element(UTC_TIME, format!("{:02}{rest}", time.year() % 100).as_bytes())
+        element(
+            UTC_TIME,
+            format!("{:02}{rest}", time.year() % 100).as_bytes(),
+        )
     } else {
-        element(GENERALIZED_TIME, format!("{:04}{rest}", time.year()).as_bytes())
+        element(
+            GENERALIZED_TIME,
+            format!("{:04}{rest}", time.year()).as_bytes(),
+        )
     }
 }

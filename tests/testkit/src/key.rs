@@ -34,11 +34,18 @@ impl Key {
             KeyType::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             KeyType::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
             KeyType::P521 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA256),
-            KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
-            KeyType::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA512, RsaKeySize::_4096),
+            KeyType::Rsa2048 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
+            }
+            KeyType::Rsa4096 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA512, RsaKeySize::_4096)
+            }
             KeyType::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
         };
-        Self { kind, pair: pair.expect("a key") }
+        Self {
+            kind,
+            pair: pair.expect("a key"),
+        }
     }
 
     pub(crate) fn public_key_info(&self) -> Vec<u8> {
@@ -143,7 +150,10 @@ impl BadPublicKey {
 
 fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-    let numbers = [der::element(der::INTEGER, modulus), der::element(der::INTEGER, exponent)];
+    let numbers = [
+        der::element(der::INTEGER, modulus),
+        der::element(der::INTEGER, exponent),
+    ];
     let key = der::sequence(&[&numbers[0], &numbers[1]]);
     let algorithm = der::sequence(&[&der::oid(RSA), &[0x05, 0x00]]);
     der::sequence(&[&algorithm, &der::bits(&key)])

@@ -24,7 +24,11 @@ fn base64(bytes: &[u8]) -> String {
         for place in 0..4 {
             let index = usize::try_from((number >> (18 - 6 * place)) & 63).expect("below 64");
             let is_padding = place > group.len();
-            text.push(if is_padding { '=' } else { char::from(ALPHABET[index]) });
+            text.push(if is_padding {
+                '='
+            } else {
+                char::from(ALPHABET[index])
+            });
         }
     }
     text

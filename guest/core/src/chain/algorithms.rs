@@ -3,7 +3,9 @@
 //! ECDSA signatures come in every pair of curve and hash: Consul's CA signs with
 //! SHA-256 whatever its curve, and a new P-384 root signs itself with SHA-384.
 
-use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
+use rustls_pki_types::{
+    AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
+};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use signature::hazmat::PrehashVerifier as _;
 
@@ -51,8 +53,8 @@ macro_rules! ecdsa {
                 }
                 let key = $curve::ecdsa::VerifyingKey::from_sec1_bytes(public_key)
                     .map_err(|_| InvalidSignature)?;
-                let signature = $curve::ecdsa::Signature::from_der(signature)
-                    .map_err(|_| InvalidSignature)?;
+                let signature =
+                    $curve::ecdsa::Signature::from_der(signature).map_err(|_| InvalidSignature)?;
                 let number: [u8; $field] = as_wide_number(&<$hash>::digest(message));
                 key.verify_prehash(&number, &signature)
                     .map_err(|_| InvalidSignature)
@@ -105,8 +107,8 @@ macro_rules! rsa {
                 use rsa::pkcs1::DecodeRsaPublicKey as _;
                 use rsa::traits::PublicKeyParts as _;
 
-                let key = rsa::RsaPublicKey::from_pkcs1_der(public_key)
-                    .map_err(|_| InvalidSignature)?;
+                let key =
+                    rsa::RsaPublicKey::from_pkcs1_der(public_key).map_err(|_| InvalidSignature)?;
                 if !(256..=512).contains(&key.size()) {
                     return Err(InvalidSignature);
                 }

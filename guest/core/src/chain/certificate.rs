@@ -139,7 +139,9 @@ impl<'a> Certificate<'a> {
             [7, first, 0x80] => (0, *first),
             _ => return Err(BadExtension(NAME)),
         };
-        let padding = u8::MAX.checked_shr(8_u32.saturating_sub(u32::from(unused))).unwrap_or(0);
+        let padding = u8::MAX
+            .checked_shr(8_u32.saturating_sub(u32::from(unused)))
+            .unwrap_or(0);
         if first & padding != 0 {
             return Err(BadExtension(NAME));
         }

@@ -102,7 +102,10 @@ mod tests {
     fn only_leaves_nothing_over() {
         assert_eq!(only(2, &[2, 1, 5, 9]), None);
         assert_eq!(only(3, &[2, 1, 5]), None);
-        assert_eq!(elements(&[2, 1, 5, 6, 0]), Some(vec![(2, &[5][..]), (6, &[][..])]));
+        assert_eq!(
+            elements(&[2, 1, 5, 6, 0]),
+            Some(vec![(2, &[5][..]), (6, &[][..])])
+        );
         assert_eq!(elements(&[2, 1, 5, 6]), None);
     }
 

@@ -46,7 +46,10 @@ pub(super) fn check(certificate: &Certificate<'_>) -> Result<(), IssuerProblem> 
     if !certificate.is_ca()? {
         return Err(IssuerProblem::NotCa);
     }
-    if certificate.key_usage()?.is_some_and(|usage| !usage.key_cert_sign) {
+    if certificate
+        .key_usage()?
+        .is_some_and(|usage| !usage.key_cert_sign)
+    {
         return Err(IssuerProblem::NoCertSign);
     }
     if certificate.constrains_uris()? {

@@ -42,13 +42,34 @@ const CURVES: [(&[u8], &str); 3] = [
 
 /// Signature algorithms that are refused by name.
 const REFUSED_SIGNATURES: [(&[u8], &str); 7] = [
-    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x02], "RSA with MD2"),
-    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04], "RSA with MD5"),
-    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05], "RSA with SHA-1"),
-    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0e], "RSA with SHA-224"),
-    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "RSA-PSS"),
-    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01], "ECDSA with SHA-1"),
-    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01], "ECDSA with SHA-224"),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x02],
+        "RSA with MD2",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x04],
+        "RSA with MD5",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05],
+        "RSA with SHA-1",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0e],
+        "RSA with SHA-224",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a],
+        "RSA-PSS",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01],
+        "ECDSA with SHA-1",
+    ),
+    (
+        &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x01],
+        "ECDSA with SHA-224",
+    ),
 ];
 
 /// Why a public key is refused.
@@ -177,12 +198,18 @@ mod tests {
 
     fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
         let bits = wrap(der::BIT_STRING, &[&[0], key].concat());
-        wrap(der::SEQUENCE, &[wrap(der::SEQUENCE, algorithm), bits].concat())
+        wrap(
+            der::SEQUENCE,
+            &[wrap(der::SEQUENCE, algorithm), bits].concat(),
+        )
     }
 
     fn rsa(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
         let numbers = [wrap(der::INTEGER, modulus), wrap(der::INTEGER, exponent)].concat();
-        spki(alg_id::RSA_ENCRYPTION.as_ref(), &wrap(der::SEQUENCE, &numbers))
+        spki(
+            alg_id::RSA_ENCRYPTION.as_ref(),
+            &wrap(der::SEQUENCE, &numbers),
+        )
     }
 
     fn modulus(bits: usize) -> Vec<u8> {
@@ -197,23 +224,42 @@ mod tests {
         assert_eq!(check_key(&rsa(&modulus(2048), &e)), Ok(()));
         assert_eq!(check_key(&rsa(&modulus(4096), &e)), Ok(()));
         for bits in [512, 1024, 2047, 4097, 8192] {
-            assert_eq!(check_key(&rsa(&modulus(bits), &e)), Err(KeyProblem::RsaSize { bits }));
+            assert_eq!(
+                check_key(&rsa(&modulus(bits), &e)),
+                Err(KeyProblem::RsaSize { bits })
+            );
         }
         for e in [&[0][..], &[1], &[2], &[1, 0, 0], &[2, 0, 0, 0, 1], &[1; 9]] {
-            assert_eq!(check_key(&rsa(&modulus(2048), e)), Err(KeyProblem::RsaExponent), "{e:?}");
+            assert_eq!(
+                check_key(&rsa(&modulus(2048), e)),
+                Err(KeyProblem::RsaExponent),
+                "{e:?}"
+            );
         }
-        assert_eq!(check_key(&rsa(&modulus(2048), &[0x83])), Err(KeyProblem::Unreadable));
+        assert_eq!(
+            check_key(&rsa(&modulus(2048), &[0x83])),
+            Err(KeyProblem::Unreadable)
+        );
     }
 
     #[test]
     fn curves_are_refused_by_name() {
         for (curve, name) in CURVES {
             let algorithm = [wrap(6, EC_PUBLIC_KEY), wrap(6, curve)].concat();
-            assert_eq!(check_key(&spki(&algorithm, &[4; 57])), Err(KeyProblem::Curve(name)));
+            assert_eq!(
+                check_key(&spki(&algorithm, &[4; 57])),
+                Err(KeyProblem::Curve(name))
+            );
         }
         let unnamed = [wrap(6, EC_PUBLIC_KEY), wrap(der::SEQUENCE, &[])].concat();
-        assert_eq!(check_key(&spki(&unnamed, &[4])), Err(KeyProblem::Curve("of another name")));
-        assert_eq!(check_key(&spki(&wrap(6, &[0x2b, 0x65, 0x71]), &[4])), Err(KeyProblem::Kind));
+        assert_eq!(
+            check_key(&spki(&unnamed, &[4])),
+            Err(KeyProblem::Curve("of another name"))
+        );
+        assert_eq!(
+            check_key(&spki(&wrap(6, &[0x2b, 0x65, 0x71]), &[4])),
+            Err(KeyProblem::Kind)
+        );
         assert_eq!(check_key(&[]), Err(KeyProblem::Unreadable));
     }
 
@@ -224,12 +270,21 @@ mod tests {
             wrap(der::SEQUENCE, &parts)
         };
         for good in SIGNATURES {
-            assert_eq!(check_signature_algorithm(&certificate(good.as_ref())), Ok(()));
+            assert_eq!(
+                check_signature_algorithm(&certificate(good.as_ref())),
+                Ok(())
+            );
         }
         for (oid, name) in REFUSED_SIGNATURES {
-            assert_eq!(check_signature_algorithm(&certificate(&wrap(6, oid))), Err(name));
+            assert_eq!(
+                check_signature_algorithm(&certificate(&wrap(6, oid))),
+                Err(name)
+            );
         }
-        assert_eq!(check_signature_algorithm(&certificate(&[6, 1, 1])), Err("one of another name"));
+        assert_eq!(
+            check_signature_algorithm(&certificate(&[6, 1, 1])),
+            Err("one of another name")
+        );
         assert_eq!(check_signature_algorithm(&[]), Err("an unreadable one"));
     }
 }

@@ -51,7 +51,10 @@ fn check_key_usage(leaf: &Certificate<'_>) -> Result<(), VerifyError> {
     if !usage.digital_signature {
         return Err(VerifyError::NoDigitalSignature);
     }
-    for (is_set, usage) in [(usage.key_cert_sign, "keyCertSign"), (usage.crl_sign, "cRLSign")] {
+    for (is_set, usage) in [
+        (usage.key_cert_sign, "keyCertSign"),
+        (usage.crl_sign, "cRLSign"),
+    ] {
         if is_set {
             return Err(VerifyError::LeafSignsCertificates { usage });
         }
@@ -61,11 +64,15 @@ fn check_key_usage(leaf: &Certificate<'_>) -> Result<(), VerifyError> {
 
 /// The wanted purpose must be named; anyExtendedKeyUsage does not stand for it.
 fn check_extended_key_usage(leaf: &Certificate<'_>, usage: Usage) -> Result<(), VerifyError> {
-    let purposes = leaf.extended_key_usage()?.ok_or(VerifyError::NoExtendedKeyUsage)?;
+    let purposes = leaf
+        .extended_key_usage()?
+        .ok_or(VerifyError::NoExtendedKeyUsage)?;
     if purposes.contains(&usage.purpose()) {
         Ok(())
     } else {
-        Err(VerifyError::WrongExtendedKeyUsage { wanted: usage.purpose_name() })
+        Err(VerifyError::WrongExtendedKeyUsage {
+            wanted: usage.purpose_name(),
+        })
     }
 }
 
@@ -75,8 +82,14 @@ pub(super) fn check_time(leaf: &Certificate<'_>, now: Timestamp) -> Result<(), V
     }
     match leaf.period(now) {
         Period::Current => Ok(()),
-        Period::Ended => Err(VerifyError::Expired { not_after: leaf.not_after(), now }),
-        Period::NotBegun => Err(VerifyError::NotYetValid { not_before: leaf.not_before(), now }),
+        Period::Ended => Err(VerifyError::Expired {
+            not_after: leaf.not_after(),
+            now,
+        }),
+        Period::NotBegun => Err(VerifyError::NotYetValid {
+            not_before: leaf.not_before(),
+            now,
+        }),
     }
 }
 

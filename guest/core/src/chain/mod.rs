@@ -84,7 +84,12 @@ pub fn verify_peer<C: AsRef<[u8]>>(
     }
     leaf::check_time(&leaf, now)?;
     let not_after = path::verify(&leaf, &intermediates, usage, bundle, now, algorithms)?;
-    Ok(VerifiedPeer { peer: peer.cloned(), serial: leaf::serial(&leaf), not_after, id })
+    Ok(VerifiedPeer {
+        peer: peer.cloned(),
+        serial: leaf::serial(&leaf),
+        not_after,
+        id,
+    })
 }
 
 fn check_limits<C: AsRef<[u8]>>(chain: &[C]) -> Result<(), VerifyError> {
@@ -92,9 +97,9 @@ fn check_limits<C: AsRef<[u8]>>(chain: &[C]) -> Result<(), VerifyError> {
     if count > MAX_CERTIFICATES {
         return Err(VerifyError::TooManyCertificates { count });
     }
-    let bytes = chain
-        .iter()
-        .fold(0, |sum: usize, certificate| sum.saturating_add(certificate.as_ref().len()));
+    let bytes = chain.iter().fold(0, |sum: usize, certificate| {
+        sum.saturating_add(certificate.as_ref().len())
+    });
     if bytes > MAX_CHAIN_BYTES {
         return Err(VerifyError::ChainTooLarge { bytes });
     }
@@ -102,7 +107,9 @@ fn check_limits<C: AsRef<[u8]>>(chain: &[C]) -> Result<(), VerifyError> {
 }
 
 /// The leaf and the different other certificates.
-fn read<C: AsRef<[u8]>>(chain: &[C]) -> Result<(Certificate<'_>, Vec<Certificate<'_>>), VerifyError> {
+fn read<C: AsRef<[u8]>>(
+    chain: &[C],
+) -> Result<(Certificate<'_>, Vec<Certificate<'_>>), VerifyError> {
     let mut different: Vec<Certificate<'_>> = Vec::with_capacity(chain.len());
     for (position, der) in chain.iter().enumerate() {
         let der = der.as_ref();

@@ -36,13 +36,23 @@ pub(super) fn verify(
     let leaf_der = CertificateDer::from(leaf.der());
     let end_entity = EndEntityCert::try_from(&leaf_der).map_err(unreadable_leaf)?;
     let anchors: Vec<TrustAnchor<'_>> = field.roots.iter().map(|root| borrowed(root)).collect();
-    let issuers: Vec<CertificateDer<'_>> =
-        field.issuers.iter().map(|issuer| CertificateDer::from(issuer.der())).collect();
+    let issuers: Vec<CertificateDer<'_>> = field
+        .issuers
+        .iter()
+        .map(|issuer| CertificateDer::from(issuer.der()))
+        .collect();
     let budget = Budget::default();
-    let counted: Vec<Counted<'_>> =
-        algorithms.iter().map(|inner| Counted { inner: *inner, budget: &budget }).collect();
-    let counted: Vec<&dyn SignatureVerificationAlgorithm> =
-        counted.iter().map(|algorithm| -> &dyn SignatureVerificationAlgorithm { algorithm }).collect();
+    let counted: Vec<Counted<'_>> = algorithms
+        .iter()
+        .map(|inner| Counted {
+            inner: *inner,
+            budget: &budget,
+        })
+        .collect();
+    let counted: Vec<&dyn SignatureVerificationAlgorithm> = counted
+        .iter()
+        .map(|algorithm| -> &dyn SignatureVerificationAlgorithm { algorithm })
+        .collect();
     let found = end_entity.verify_for_usage(
         &counted,
         &anchors,
@@ -53,7 +63,9 @@ pub(super) fn verify(
         None,
     );
     match found {
-        Ok(path) => field.earliest_end(leaf, &path).ok_or_else(|| field.no_path(leaf, bundle)),
+        Ok(path) => field
+            .earliest_end(leaf, &path)
+            .ok_or_else(|| field.no_path(leaf, bundle)),
         Err(_) if budget.is_exceeded() => Err(VerifyError::TooManySignatureChecks),
         Err(error) => Err(field.explain(&error, leaf, bundle)),
     }
@@ -75,12 +87,17 @@ impl<'f> Field<'f> {
         bundle: &'f TrustBundle,
         now: Timestamp,
     ) -> Self {
-        let mut field = Self { issuers: Vec::new(), roots: Vec::new(), refused: Vec::new() };
+        let mut field = Self {
+            issuers: Vec::new(),
+            roots: Vec::new(),
+            refused: Vec::new(),
+        };
         let mut wanted = vec![leaf.issuer()];
         let mut left: Vec<&Certificate<'_>> = intermediates.iter().collect();
         loop {
-            let (asked_for, others): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|candidate| wanted.contains(&candidate.subject()));
+            let (asked_for, others): (Vec<_>, Vec<_>) = left
+                .into_iter()
+                .partition(|candidate| wanted.contains(&candidate.subject()));
             left = others;
             if asked_for.is_empty() {
                 break;
@@ -99,7 +116,13 @@ impl<'f> Field<'f> {
             if !wanted.iter().any(|name| **name == *root.subject) {
                 continue;
             }
-            match check_time(root.period(now), &root.name, root.not_before, root.not_after, now) {
+            match check_time(
+                root.period(now),
+                &root.name,
+                root.not_before,
+                root.not_after,
+                now,
+            ) {
                 Ok(()) => field.roots.push(root),
                 Err(error) => field.refused.push(error),
             }
@@ -112,10 +135,16 @@ impl<'f> Field<'f> {
         let mut earliest = leaf.not_after();
         for used in path.intermediate_certificates() {
             let der = used.der();
-            let issuer = self.issuers.iter().find(|issuer| issuer.der() == der.as_ref())?;
+            let issuer = self
+                .issuers
+                .iter()
+                .find(|issuer| issuer.der() == der.as_ref())?;
             earliest = earliest.min(issuer.not_after());
         }
-        let root = self.roots.iter().filter(|root| root.anchor == *path.anchor());
+        let root = self
+            .roots
+            .iter()
+            .filter(|root| root.anchor == *path.anchor());
         // One key may have two valid root certificates; either vouches for the path.
         Some(earliest.min(root.map(|root| root.not_after).max()?))
     }
@@ -130,7 +159,9 @@ impl<'f> Field<'f> {
             WebpkiError::UnknownIssuer => self.no_path(leaf, bundle),
             WebpkiError::InvalidSignatureForPublicKey
             | WebpkiError::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-                VerifyError::BadSignature { issuer: leaf.issuer_name() }
+                VerifyError::BadSignature {
+                    issuer: leaf.issuer_name(),
+                }
             }
             WebpkiError::NameConstraintViolation => VerifyError::NameConstraints,
             WebpkiError::PathLenConstraintViolated => VerifyError::PathLength,
@@ -139,7 +170,9 @@ impl<'f> Field<'f> {
             | WebpkiError::MaximumNameConstraintComparisonsExceeded => {
                 VerifyError::TooManySignatureChecks
             }
-            other => VerifyError::NoPath { reason: Excerpt::of(&other.to_string()) },
+            other => VerifyError::NoPath {
+                reason: Excerpt::of(&other.to_string()),
+            },
         }
     }
 
@@ -150,10 +183,12 @@ impl<'f> Field<'f> {
             VerifyError::IssuerExpired { .. } | VerifyError::IssuerNotYetValid { .. } => 1,
             _ => 2,
         });
-        telling.cloned().unwrap_or_else(|| VerifyError::UnknownIssuer {
-            trust_domain: bundle.trust_domain().clone(),
-            issuer: leaf.issuer_name(),
-        })
+        telling
+            .cloned()
+            .unwrap_or_else(|| VerifyError::UnknownIssuer {
+                trust_domain: bundle.trust_domain().clone(),
+                issuer: leaf.issuer_name(),
+            })
     }
 }
 
@@ -182,8 +217,16 @@ fn check_time(
     let issuer = issuer.clone();
     match period {
         Period::Current => Ok(()),
-        Period::Ended => Err(VerifyError::IssuerExpired { issuer, not_after, now }),
-        Period::NotBegun => Err(VerifyError::IssuerNotYetValid { issuer, not_before, now }),
+        Period::Ended => Err(VerifyError::IssuerExpired {
+            issuer,
+            not_after,
+            now,
+        }),
+        Period::NotBegun => Err(VerifyError::IssuerNotYetValid {
+            issuer,
+            not_before,
+            now,
+        }),
     }
 }
 
@@ -198,7 +241,11 @@ fn borrowed(root: &Root) -> TrustAnchor<'_> {
     TrustAnchor {
         subject: root.anchor.subject.as_ref().into(),
         subject_public_key_info: root.anchor.subject_public_key_info.as_ref().into(),
-        name_constraints: root.anchor.name_constraints.as_ref().map(|der| der.as_ref().into()),
+        name_constraints: root
+            .anchor
+            .name_constraints
+            .as_ref()
+            .map(|der| der.as_ref().into()),
     }
 }
 

@@ -54,8 +54,14 @@ impl TrustBundle {
     /// # Errors
     /// If a text is not PEM, has no certificate, or has one that cannot be a root:
     /// no CA, a weak or unsupported key (P-224 is one), name constraints for URIs.
-    pub fn from_pem<S: AsRef<str>>(trust_domain: TrustDomain, roots: &[S]) -> Result<Self, BundleError> {
-        let mut bundle = Self { trust_domain, roots: Vec::new() };
+    pub fn from_pem<S: AsRef<str>>(
+        trust_domain: TrustDomain,
+        roots: &[S],
+    ) -> Result<Self, BundleError> {
+        let mut bundle = Self {
+            trust_domain,
+            roots: Vec::new(),
+        };
         for (index, pem) in roots.iter().enumerate() {
             let mut is_empty = true;
             for der in CertificateDer::pem_slice_iter(pem.as_ref().as_bytes()) {
@@ -110,7 +116,11 @@ impl Root {
         };
         let name = certificate.subject_name();
         if let Err(problem) = issuer::check(&certificate) {
-            return Err(BundleError::Unusable { index, subject: name, problem });
+            return Err(BundleError::Unusable {
+                index,
+                subject: name,
+                problem,
+            });
         }
         let Ok(anchor) = webpki::anchor_from_trusted_cert(&der) else {
             return Err(malformed);
@@ -134,12 +144,18 @@ impl Bundles {
     /// A set with the mesh's own roots only.
     #[must_use]
     pub const fn new(local: TrustBundle) -> Self {
-        Self { local, peers: BTreeMap::new() }
+        Self {
+            local,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// The one bundle that may vouch for this identity. The local trust domain is
     /// never a peer's, whatever the peers' bundles say.
-    pub(super) fn choose(&self, id: &SpiffeId) -> Result<(Option<&PeerName>, &TrustBundle), VerifyError> {
+    pub(super) fn choose(
+        &self,
+        id: &SpiffeId,
+    ) -> Result<(Option<&PeerName>, &TrustBundle), VerifyError> {
         let trust_domain = id.trust_domain();
         if self.local.trust_domain() == trust_domain {
             return if self.local.is_empty() {
@@ -166,9 +182,14 @@ impl Bundles {
         }
         Err(if is_known {
             let partition = partition.clone();
-            VerifyError::ForeignPartition { trust_domain: trust_domain.clone(), partition }
+            VerifyError::ForeignPartition {
+                trust_domain: trust_domain.clone(),
+                partition,
+            }
         } else {
-            VerifyError::ForeignTrustDomain { trust_domain: trust_domain.clone() }
+            VerifyError::ForeignTrustDomain {
+                trust_domain: trust_domain.clone(),
+            }
         })
     }
 }

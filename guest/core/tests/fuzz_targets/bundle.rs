@@ -11,7 +11,10 @@ pub fn run(input: &[u8]) {
         Ok(bundle) => assert!(!bundle.is_empty()),
         Err(error) => {
             let text = error.to_string();
-            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+            assert!(
+                text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{text:?}"
+            );
         }
     }
 }

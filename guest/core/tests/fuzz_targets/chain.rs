@@ -25,24 +25,42 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         .collect();
     let trust_domain = TrustDomain::parse(TRUST_DOMAIN).expect("a trust domain");
     let bundle = TrustBundle::from_pem(trust_domain, &roots).expect("roots");
-    let leaves = CHAINS.iter().filter_map(|set| certificates(set).into_iter().next()).collect();
-    World { bundles: Bundles::new(bundle), leaves }
+    let leaves = CHAINS
+        .iter()
+        .filter_map(|set| certificates(set).into_iter().next())
+        .collect();
+    World {
+        bundles: Bundles::new(bundle),
+        leaves,
+    }
 });
 
 /// Verifies what the bytes hold: certificates, each after its length in two bytes.
 pub fn run(input: &[u8]) {
     let chain = split(input);
-    let verified =
-        verify_peer(&chain, Usage::Client, None, &WORLD.bundles, NOW, rustcrypto());
+    let verified = verify_peer(
+        &chain,
+        Usage::Client,
+        None,
+        &WORLD.bundles,
+        NOW,
+        rustcrypto(),
+    );
     match verified {
         Ok(peer) => {
             let leaf = chain.first().expect("a leaf");
-            assert!(WORLD.leaves.iter().any(|known| known == leaf), "a forged leaf: {peer:?}");
+            assert!(
+                WORLD.leaves.iter().any(|known| known == leaf),
+                "a forged leaf: {peer:?}"
+            );
             assert!(peer.not_after >= NOW);
         }
         Err(error) => {
             let text = format!("{error} {}", error.code());
-            assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+            assert!(
+                text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{text:?}"
+            );
         }
     }
 }
@@ -54,12 +72,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 fn certificates(set: &str) -> Vec<Vec<u8>> {
     let pem = super::data(&format!("consul/{set}-leaf.pem"));
-    CertificateDer::pem_slice_iter(&pem).map(|der| der.expect("PEM").to_vec()).collect()
+    CertificateDer::pem_slice_iter(&pem)
+        .map(|der| der.expect("PEM").to_vec())
+        .collect()
 }
 
 fn join(chain: &[Vec<u8>]) -> Vec<u8> {
-    let length = |der: &[u8]| u16::try_from(der.len()).expect("below 64 KiB").to_be_bytes();
-    chain.iter().flat_map(|der| [&length(der)[..], der].concat()).collect()
+    let length = |der: &[u8]| {
+        u16::try_from(der.len())
+            .expect("below 64 KiB")
+            .to_be_bytes()
+    };
+    chain
+        .iter()
+        .flat_map(|der| [&length(der)[..], der].concat())
+        .collect()
 }
 
 fn split(mut input: &[u8]) -> Vec<&[u8]> {

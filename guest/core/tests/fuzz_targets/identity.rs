@@ -8,10 +8,21 @@ pub fn run(input: &[u8]) {
         return;
     };
     let text = id.to_string();
-    assert!(text.len() <= input.len(), "`{text}` is longer than what was read");
+    assert!(
+        text.len() <= input.len(),
+        "`{text}` is longer than what was read"
+    );
     assert_eq!(SpiffeId::parse(&text).as_ref(), Ok(&id));
-    assert_eq!(TrustDomain::parse(id.trust_domain().as_str()).as_ref(), Ok(id.trust_domain()));
-    assert!(input.is_ascii() && !input.iter().any(|byte| b"%?#@: \0".contains(byte) && *byte != b':'));
+    assert_eq!(
+        TrustDomain::parse(id.trust_domain().as_str()).as_ref(),
+        Ok(id.trust_domain())
+    );
+    assert!(
+        input.is_ascii()
+            && !input
+                .iter()
+                .any(|byte| b"%?#@: \0".contains(byte) && *byte != b':')
+    );
 }
 
 /// One ID of every form, and some that are refused.

@@ -21,10 +21,26 @@ pub struct Target {
 
 /// All targets.
 pub const ALL: &[Target] = &[
-    Target { name: "identity", run: identity::run, seeds: identity::seeds },
-    Target { name: "chain", run: chain::run, seeds: chain::seeds },
-    Target { name: "bundle", run: bundle::run, seeds: bundle::seeds },
-    Target { name: "agent", run: agent::run, seeds: agent::seeds },
+    Target {
+        name: "identity",
+        run: identity::run,
+        seeds: identity::seeds,
+    },
+    Target {
+        name: "chain",
+        run: chain::run,
+        seeds: chain::seeds,
+    },
+    Target {
+        name: "bundle",
+        run: bundle::run,
+        seeds: bundle::seeds,
+    },
+    Target {
+        name: "agent",
+        run: agent::run,
+        seeds: agent::seeds,
+    },
 ];
 
 /// A file of `tests/data`.

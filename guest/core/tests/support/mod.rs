@@ -9,7 +9,14 @@ use portcullis_testkit::{TestCa, TestLeaf};
 
 /// Verifies a client's leaf against one CA of its own trust domain.
 pub(crate) fn check(ca: &TestCa, leaf: &TestLeaf) -> Result<VerifiedPeer, VerifyError> {
-    verify_peer(leaf.chain(), Usage::Client, None, &bundles(&[ca]), now_of(ca), rustcrypto())
+    verify_peer(
+        leaf.chain(),
+        Usage::Client,
+        None,
+        &bundles(&[ca]),
+        now_of(ca),
+        rustcrypto(),
+    )
 }
 
 /// As [`check`], but only the code: `ok` when the leaf is good.
