@@ -17,9 +17,10 @@ use crate::fetch::{Agent, Fetch, Reply};
 use crate::settings;
 use crate::thing::{Moment, Thing};
 
-/// How many destinations are followed at once; each holds a query open. The one that was
-/// asked about longest ago gives way.
-const MAX_SERVICES: usize = 64;
+/// How many destinations are followed at once; each holds a query open, and hosts limit those
+/// (ours to 64). The one that was asked about longest ago gives way, and is fetched again when
+/// somebody asks.
+const MAX_SERVICES: usize = 48;
 /// The default policy is asked for again this often.
 const DEFAULT_POLICY_EVERY_MS: u64 = 60_000;
 

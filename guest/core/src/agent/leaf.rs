@@ -58,13 +58,14 @@ pub struct Leaf {
 }
 
 /// Asks for the leaf of `service`, which need not be registered. Needs `service:write` on it.
+/// The agent answers from its cache: the query's consistency is left out.
 ///
 /// # Errors
 /// [`RequestError`] for a name that cannot be one.
 pub fn request(service: &str, query: &Query) -> Result<HttpRequest, RequestError> {
     Ok(Target::new("/v1/agent/connect/ca/leaf")
         .segment("service", service)?
-        .query(query)
+        .query(&query.from_cache())
         .request(Method::Get))
 }
 

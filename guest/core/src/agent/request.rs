@@ -109,6 +109,11 @@ impl Query {
         }
     }
 
+    /// For endpoints that the agent answers from its cache, whatever the consistency.
+    pub(super) fn from_cache(&self) -> Self {
+        Self { consistency: Consistency::default(), ..self.clone() }
+    }
+
     fn wait(&self) -> u64 {
         match self.wait_ms {
             0 => DEFAULT_WAIT_MS,

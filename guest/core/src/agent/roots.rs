@@ -87,6 +87,7 @@ pub fn decode(reply: &HttpReply<'_>) -> Result<Roots, ReplyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::Consistency;
     use crate::agent::testing::ok;
 
     const BODY: &str = r#"{"ActiveRootID":"39:a0","TrustDomain":"9d67.consul","Roots":[
