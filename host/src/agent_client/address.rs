@@ -86,7 +86,7 @@ impl AgentAddress {
     }
 
     /// What goes into the request's URI and `Host` header.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         match self {
             Self::Tcp { host, port } | Self::Tls { host, port } if host.contains(':') => {
                 format!("[{host}]:{port}")

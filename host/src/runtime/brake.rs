@@ -1,15 +1,14 @@
-//! Keeps a policy that fails again and again from being rebuilt for every call.
+//! Keeps what goes wrong again and again from being tried for every call.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// So many instances may be rebuilt at once after a quiet time.
-const BURST: u32 = 8;
-/// One more after this time.
-const EVERY: Duration = Duration::from_millis(100);
-
-/// Counts rebuilds: a bucket of [`BURST`] tokens that fills up by one [`EVERY`].
-pub(super) struct Brake(Mutex<Bucket>);
+/// A bucket of `burst` tokens that fills up by one in every `interval`.
+pub(super) struct Brake {
+    burst: u32,
+    interval: Duration,
+    bucket: Mutex<Bucket>,
+}
 
 struct Bucket {
     tokens: u32,
@@ -17,21 +16,21 @@ struct Bucket {
 }
 
 impl Brake {
-    pub(super) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Bucket { tokens: BURST, since: now }))
+    pub(super) fn new(now: Instant, burst: u32, interval: Duration) -> Self {
+        Self { burst, interval, bucket: Mutex::new(Bucket { tokens: burst, since: now }) }
     }
 
-    /// May an instance be rebuilt now?
+    /// May it be done now?
     pub(super) fn allows(&self, now: Instant) -> bool {
-        let Ok(mut bucket) = self.0.lock() else { return false };
-        let gained = now.saturating_duration_since(bucket.since).as_millis() / EVERY.as_millis();
+        let Ok(mut bucket) = self.bucket.lock() else { return false };
+        let gained = now.saturating_duration_since(bucket.since).as_millis() / self.interval.as_millis().max(1);
         if let Ok(gained) = u32::try_from(gained)
-            && gained < BURST
+            && gained < self.burst
         {
-            bucket.tokens = bucket.tokens.saturating_add(gained).min(BURST);
-            bucket.since += EVERY * gained;
+            bucket.tokens = bucket.tokens.saturating_add(gained).min(self.burst);
+            bucket.since += self.interval * gained;
         } else {
-            *bucket = Bucket { tokens: BURST, since: now };
+            *bucket = Bucket { tokens: self.burst, since: now };
         }
         match bucket.tokens.checked_sub(1) {
             Some(left) => {
@@ -47,10 +46,12 @@ impl Brake {
 mod tests {
     use super::*;
 
+    const EVERY: Duration = Duration::from_millis(100);
+
     #[test]
     fn a_storm_is_cut_to_ten_a_second() {
         let start = Instant::now();
-        let brake = Brake::new(start);
+        let brake = Brake::new(start, 8, EVERY);
         let mut rebuilt = 0;
         for millis in 0..10_000 {
             if brake.allows(start + Duration::from_millis(millis)) {
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn quiet_times_fill_it_up_again_but_not_over() {
         let start = Instant::now();
-        let brake = Brake::new(start);
+        let brake = Brake::new(start, 8, EVERY);
         while brake.allows(start) {}
         assert!(!brake.allows(start + EVERY / 2));
         let later = start + Duration::from_secs(3600);
@@ -73,7 +74,7 @@ mod tests {
     #[test]
     fn a_clock_that_stands_still_or_goes_back_gains_nothing() {
         let start = Instant::now() + Duration::from_secs(10);
-        let brake = Brake::new(start);
+        let brake = Brake::new(start, 8, EVERY);
         assert_eq!((0..100).filter(|_| brake.allows(start)).count(), 8);
         assert!(!brake.allows(start - Duration::from_secs(5)));
     }

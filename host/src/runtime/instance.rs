@@ -196,7 +196,7 @@ impl Instance {
 }
 
 /// What a failed call means.
-fn failure(error: &wasmtime::Error) -> Failure {
+pub(super) fn failure(error: &wasmtime::Error) -> Failure {
     let text = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "it took longer than its deadline".to_owned(),
         Some(Trap::UnreachableCodeReached) => "it panicked or ran out of memory".to_owned(),

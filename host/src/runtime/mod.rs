@@ -4,6 +4,7 @@
 //! that all hold the same documents. Questions and answers have the types of
 //! `portcullis_core`.
 
+mod allowed;
 mod answer;
 mod bindings;
 mod brake;
@@ -15,7 +16,10 @@ mod documents;
 mod engine;
 mod imports;
 mod instance;
+mod lent_http;
 mod limits;
+pub mod mesh;
+mod mesh_bindings;
 mod native;
 mod policy;
 mod pool;

@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_core::policy::{Document, LoadReport};
 use portcullis_core::time::Timestamp;
@@ -20,6 +20,10 @@ use super::component::Component;
 use super::documents::{Documents, MeshVersion};
 use super::instance::Instance;
 use super::limits::Limits;
+
+/// So many instances may be rebuilt at once after a quiet time, and one more in this time.
+pub(super) const REBUILDS: u32 = 8;
+pub(super) const REBUILD_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Pool {
     component: Component,
@@ -68,7 +72,7 @@ impl Pool {
         Ok(Self {
             component: component.clone(),
             limits,
-            brake: Brake::new(Instant::now()),
+            brake: Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY),
             seats: chairs.take(size).map(|chair| Seat(Mutex::new(chair))).collect(),
             force: Mutex::new(force),
             spares: Mutex::new(Spares { generation: 0, instances: std::iter::repeat_with(|| None).take(size).collect() }),
