@@ -65,7 +65,7 @@ pub struct Leaf {
 pub fn request(service: &str, query: &Query) -> Result<HttpRequest, RequestError> {
     Ok(Target::new("/v1/agent/connect/ca/leaf")
         .segment("service", service)?
-        .query(&query.from_cache())
+        .query(&query.cached())
         .request(Method::Get))
 }
 

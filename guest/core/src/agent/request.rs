@@ -110,7 +110,7 @@ impl Query {
     }
 
     /// For endpoints that the agent answers from its cache, whatever the consistency.
-    pub(super) fn from_cache(&self) -> Self {
+    pub(super) fn cached(&self) -> Self {
         Self { consistency: Consistency::default(), ..self.clone() }
     }
 

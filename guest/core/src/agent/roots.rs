@@ -34,11 +34,12 @@ impl Roots {
     }
 }
 
-/// Asks for the roots. Needs no permission.
+/// Asks for the roots. Needs no permission. The agent answers from its cache: the query's
+/// consistency is left out.
 #[must_use]
 pub fn request(query: &Query) -> HttpRequest {
     Target::new("/v1/agent/connect/ca/roots")
-        .query(query)
+        .query(&query.cached())
         .request(Method::Get)
 }
 
@@ -155,8 +156,12 @@ mod tests {
 
     #[test]
     fn the_request_is_the_agents_endpoint() {
+        let query = Query {
+            consistency: Consistency::Consistent,
+            ..Query::default()
+        };
         assert_eq!(
-            request(&Query::default()).path_and_query,
+            request(&query).path_and_query,
             "/v1/agent/connect/ca/roots"
         );
     }
