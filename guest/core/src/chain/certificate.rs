@@ -103,9 +103,11 @@ impl<'a> Certificate<'a> {
         seconds(self.x509.validity().not_after.timestamp())
     }
 
-    pub(super) fn ends_before_it_begins(&self) -> bool {
+    /// Whether the validity contains no moment after 1970 at all.
+    pub(super) fn is_never_valid(&self) -> bool {
         let validity = self.x509.validity();
-        validity.not_after.timestamp() < validity.not_before.timestamp()
+        let end = validity.not_after.timestamp();
+        end < 0 || end < validity.not_before.timestamp()
     }
 
     /// Where `now` lies, by whole seconds, both ends included (RFC 5280, 4.1.2.5).

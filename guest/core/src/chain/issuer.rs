@@ -58,7 +58,7 @@ pub(super) fn check(certificate: &Certificate<'_>) -> Result<(), IssuerProblem> 
     if certificate.has_negative_serial() {
         return Err(IssuerProblem::NegativeSerial);
     }
-    if certificate.ends_before_it_begins() {
+    if certificate.is_never_valid() {
         return Err(IssuerProblem::BadValidity);
     }
     key::check_key(certificate.public_key()).map_err(IssuerProblem::Key)

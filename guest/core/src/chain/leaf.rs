@@ -77,7 +77,7 @@ fn check_extended_key_usage(leaf: &Certificate<'_>, usage: Usage) -> Result<(), 
 }
 
 pub(super) fn check_time(leaf: &Certificate<'_>, now: Timestamp) -> Result<(), VerifyError> {
-    if leaf.ends_before_it_begins() {
+    if leaf.is_never_valid() {
         return Err(VerifyError::BadValidity);
     }
     match leaf.period(now) {

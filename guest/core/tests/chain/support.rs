@@ -5,7 +5,9 @@ use portcullis_core::chain::{
 };
 use portcullis_core::identity::TrustDomain;
 use portcullis_core::time::Timestamp;
-use portcullis_testkit::{TestCa, TestLeaf};
+use portcullis_testkit::{Draft, TestCa, TestLeaf};
+
+use crate::TD;
 
 /// Verifies a client's leaf against one CA of its own trust domain.
 pub(crate) fn check(ca: &TestCa, leaf: &TestLeaf) -> Result<VerifiedPeer, VerifyError> {
@@ -22,6 +24,12 @@ pub(crate) fn check(ca: &TestCa, leaf: &TestLeaf) -> Result<VerifiedPeer, Verify
 /// As [`check`], but only the code: `ok` when the leaf is good.
 pub(crate) fn code(ca: &TestCa, leaf: &TestLeaf) -> &'static str {
     check(ca, leaf).map_or_else(|error| error.code(), |_| "ok")
+}
+
+/// The code for a client's leaf of a fresh CA, spoilt by `change`.
+pub(crate) fn spoilt(change: impl FnOnce(Draft) -> Draft) -> &'static str {
+    let ca = TestCa::new(TD);
+    code(&ca, &ca.service("web").with(change).issue())
 }
 
 /// The local trust domain with these roots.
