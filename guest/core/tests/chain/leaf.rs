@@ -6,7 +6,7 @@ use portcullis_core::chain::{
 use portcullis_core::identity::SpiffeId;
 use portcullis_testkit::{BadPublicKey, Draft, SignatureAlgorithm, TestCa, TestLeaf};
 
-use crate::support::{bundles, check, code, now_of, spoilt};
+use crate::support::{bundles, check, now_of, spoilt};
 use crate::{Change, TD};
 
 #[test]
