@@ -11,9 +11,7 @@ use portcullis::watcher::WatcherConfig;
 use portcullis_core::agent::{self, Query};
 use portcullis_core::identity::SpiffeId;
 use portcullis_dev_agent::{DevAgent, DevAgentConfig};
-use portcullis_tests::stage::{
-    ANY, Echo, Stage, access, ask, door, eventually, logged, within,
-};
+use portcullis_tests::stage::{ANY, Echo, Stage, access, ask, door, eventually, logged, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -37,12 +35,23 @@ async fn an_allowed_call_passes_and_both_sides_say_who_it_was() {
     assert_eq!(echo.seen(), 1);
 
     let there = logged("inbound", "db-a", "intention").await;
-    let id = |service: &str| format!("spiffe://{}/ns/default/dc/dc1/svc/{service}", stage.agent.trust_domain());
+    let id = |service: &str| {
+        format!(
+            "spiffe://{}/ns/default/dc/dc1/svc/{service}",
+            stage.agent.trust_domain()
+        )
+    };
     assert_eq!(there["src.identity"], id("web-a"));
     assert_eq!(there["dst.identity"], id("db-a"));
     assert_eq!(there["tls.version"], "1.3");
-    assert_eq!((there["bytes_recv"].as_str(), there["bytes_sent"].as_str()), ("5", "5"));
-    assert!(there.contains_key("generation") && there.contains_key("intention"), "{there:?}");
+    assert_eq!(
+        (there["bytes_recv"].as_str(), there["bytes_sent"].as_str()),
+        ("5", "5")
+    );
+    assert!(
+        there.contains_key("generation") && there.contains_key("intention"),
+        "{there:?}"
+    );
     let here = logged("outbound", "db-a", "connected").await;
     assert_eq!(here["src.identity"], id("web-a"));
     assert_eq!(here["dst.identity"], id("db-a"));
@@ -56,13 +65,19 @@ async fn a_refused_call_never_reaches_the_application_and_both_sides_say_why() {
     let (echo, _inbound, outbound) = pair(&stage, "web-b", "db-b").await;
     for _ in 0..3 {
         let answer = ask(door(&outbound), b"hello").await;
-        assert!(!matches!(&answer, Ok(bytes) if !bytes.is_empty()), "{answer:?}");
+        assert!(
+            !matches!(&answer, Ok(bytes) if !bytes.is_empty()),
+            "{answer:?}"
+        );
     }
     let there = logged("inbound", "db-b", "intention").await;
     assert!(there["src.identity"].ends_with("/svc/web-b"), "{there:?}");
     assert_eq!(there["bytes_sent"], "0");
     let here = logged("outbound", "db-b", "refused-by-peer").await;
-    assert!(here["reason"].contains("portcullis check web-b db-b"), "{here:?}");
+    assert!(
+        here["reason"].contains("portcullis check web-b db-b"),
+        "{here:?}"
+    );
     assert!(here["reason"].contains("access_denied"), "{here:?}");
     assert_eq!(echo.seen(), 0);
 }
@@ -77,7 +92,9 @@ async fn without_an_intention_the_default_decides() {
     // What is allowed later is allowed at once.
     stage.agent.allow("web-c", "db-c").unwrap();
     eventually("the change arrives", async || {
-        ask(door(&outbound), b"hello").await.is_ok_and(|answer| answer == b"hello")
+        ask(door(&outbound), b"hello")
+            .await
+            .is_ok_and(|answer| answer == b"hello")
     })
     .await;
 }
@@ -172,7 +189,13 @@ async fn a_dead_agent_leaves_the_last_good_state_and_a_restart_with_it_denies() 
     stage.agent.shutdown().await;
     eventually("the loss is visible", async || {
         inbound.member().watcher().readiness().roots.error.is_some()
-            && inbound.member().watcher().readiness().intentions.error.is_some()
+            && inbound
+                .member()
+                .watcher()
+                .readiness()
+                .intentions
+                .error
+                .is_some()
     })
     .await;
     assert_eq!(ask(door(&outbound), b"2").await.unwrap(), b"2");
@@ -188,12 +211,28 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
     let stage = Stage::new().await;
     stage.agent.allow("web-h", "db-h").unwrap();
     let echo = Echo::start().await;
-    let config = WatcherConfig { max_stale: Some(Duration::from_millis(1500)), ..stage.config("db-h") };
-    let config = WatcherConfig { wait: Duration::from_millis(200), ..config };
+    let config = WatcherConfig {
+        max_stale: Some(Duration::from_millis(1500)),
+        ..stage.config("db-h")
+    };
+    let config = WatcherConfig {
+        wait: Duration::from_millis(200),
+        ..config
+    };
     let member = portcullis::member::Member::start(config);
     member.ready(DRAIN).await.unwrap();
-    let inbound = InboundConfig { listen: ANY, application: echo.application() };
-    let inbound = Proxy::start(member, ProxyConfig { inbound: Some(inbound), ..ProxyConfig::default() }).unwrap();
+    let inbound = InboundConfig {
+        listen: ANY,
+        application: echo.application(),
+    };
+    let inbound = Proxy::start(
+        member,
+        ProxyConfig {
+            inbound: Some(inbound),
+            ..ProxyConfig::default()
+        },
+    )
+    .unwrap();
     let upstream = fixed(&stage, "db-h", inbound.addresses().inbound.unwrap());
     let outbound = stage.outbound("web-h", upstream).await;
     assert_eq!(ask(door(&outbound), b"1").await.unwrap(), b"1");
@@ -208,13 +247,22 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
     assert_eq!(echo.seen(), before);
     let clock = portcullis::clock::Clock::system();
     let missing = inbound.member().watcher().readiness().missing(clock.now());
-    assert!(missing.iter().any(|text| text.contains("stale")), "{missing:?}");
+    assert!(
+        missing.iter().any(|text| text.contains("stale")),
+        "{missing:?}"
+    );
 }
 
 /// `service` at a fixed address.
 fn fixed(stage: &Stage, service: &str, address: SocketAddr) -> Upstream {
-    let uri = format!("spiffe://{}/ns/default/dc/dc1/svc/{service}", stage.agent.trust_domain());
-    Upstream::Static { address: address.to_string(), id: SpiffeId::parse(&uri).unwrap() }
+    let uri = format!(
+        "spiffe://{}/ns/default/dc/dc1/svc/{service}",
+        stage.agent.trust_domain()
+    );
+    Upstream::Static {
+        address: address.to_string(),
+        id: SpiffeId::parse(&uri).unwrap(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,12 +277,26 @@ async fn an_agent_that_starts_anew_is_followed_although_its_indexes_are_lower() 
     let listen = stage.agent.address();
     stage.agent.shutdown().await;
 
-    let stage = Stage::with(DevAgentConfig { listen, ..DevAgentConfig::for_tests() }).await;
+    let stage = Stage::with(DevAgentConfig {
+        listen,
+        ..DevAgentConfig::for_tests()
+    })
+    .await;
     stage.agent.allow("web-i", "db-i").unwrap();
     // Another CA, another trust domain, all indexes lower, the registration forgotten.
-    eventually("traffic goes on", async || ask(door(&outbound), b"2").await.is_ok_and(|answer| answer == b"2")).await;
+    eventually("traffic goes on", async || {
+        ask(door(&outbound), b"2")
+            .await
+            .is_ok_and(|answer| answer == b"2")
+    })
+    .await;
     stage.agent.deny("web-i", "db-i").unwrap();
-    eventually("a denial arrives", async || !ask(door(&outbound), b"3").await.is_ok_and(|answer| answer == b"3")).await;
+    eventually("a denial arrives", async || {
+        !ask(door(&outbound), b"3")
+            .await
+            .is_ok_and(|answer| answer == b"3")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,10 +316,21 @@ async fn a_dead_instance_is_passed_over() {
         role: agent::registration::Role::Native,
         check: None,
     };
-    stage.client().execute_ok(&agent::registration::register(&registration).unwrap()).await.unwrap();
+    stage
+        .client()
+        .execute_ok(&agent::registration::register(&registration).unwrap())
+        .await
+        .unwrap();
     stage.listed("db-j", 2).await;
     let known = outbound.member().watcher().endpoints("db-j", None).unwrap();
-    eventually("both are known", async || known.borrow().endpoints.as_ref().is_some_and(|all| all.len() == 2)).await;
+    eventually("both are known", async || {
+        known
+            .borrow()
+            .endpoints
+            .as_ref()
+            .is_some_and(|all| all.len() == 2)
+    })
+    .await;
     for _ in 0..10 {
         assert_eq!(ask(door(&outbound), b"x").await.unwrap(), b"x");
     }
@@ -276,14 +349,31 @@ async fn a_server_that_is_another_service_gets_not_one_byte() {
     };
     let domain = stage.agent.trust_domain();
     let elsewhere = "11111111-2222-3333-4444-555555555555.consul";
-    for (number, id) in [id(&domain, "dc1", "db-k"), id(&domain, "dc2", "other-k"), id(elsewhere, "dc1", "other-k")].into_iter().enumerate() {
-        let upstream = Upstream::Static { address: there.to_string(), id: id.clone() };
+    for (number, id) in [
+        id(&domain, "dc1", "db-k"),
+        id(&domain, "dc2", "other-k"),
+        id(elsewhere, "dc1", "other-k"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let upstream = Upstream::Static {
+            address: there.to_string(),
+            id: id.clone(),
+        };
         let outbound = stage.outbound("web-k", upstream).await;
         let answer = ask(door(&outbound), b"secret").await;
         assert!(!answer.is_ok_and(|answer| !answer.is_empty()), "{id}");
-        let refused = |line: &&portcullis_tests::stage::Line| line["reason"].starts_with("what answers is not");
+        let refused = |line: &&portcullis_tests::stage::Line| {
+            line["reason"].starts_with("what answers is not")
+        };
         eventually("it is logged", async || {
-            access("outbound", "db-k").iter().chain(&access("outbound", "other-k")).filter(refused).count() > number
+            access("outbound", "db-k")
+                .iter()
+                .chain(&access("outbound", "other-k"))
+                .filter(refused)
+                .count()
+                > number
         })
         .await;
     }
@@ -295,7 +385,10 @@ async fn unix_sockets_on_both_ends() {
     let stage = Stage::new().await;
     stage.agent.allow("web-l", "db-l").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let (application, local) = (folder.path().join("application"), folder.path().join("local"));
+    let (application, local) = (
+        folder.path().join("application"),
+        folder.path().join("local"),
+    );
     let listener = UnixListener::bind(&application).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -306,9 +399,19 @@ async fn unix_sockets_on_both_ends() {
     });
     let _inbound = stage.inbound("db-l", Application::Unix(application)).await;
     stage.listed("db-l", 1).await;
-    let upstreams = vec![UpstreamConfig { upstream: Upstream::service("db-l"), listen: ListenAddress::Unix(local.clone()) }];
+    let upstreams = vec![UpstreamConfig {
+        upstream: Upstream::service("db-l"),
+        listen: ListenAddress::Unix(local.clone()),
+    }];
     let member = stage.member("web-l").await;
-    let outbound = Proxy::start(member, ProxyConfig { upstreams, ..ProxyConfig::default() }).unwrap();
+    let outbound = Proxy::start(
+        member,
+        ProxyConfig {
+            upstreams,
+            ..ProxyConfig::default()
+        },
+    )
+    .unwrap();
     let mut stream = UnixStream::connect(&local).await.unwrap();
     stream.write_all(b"over files").await.unwrap();
     stream.shutdown().await.unwrap();
@@ -328,7 +431,10 @@ async fn shutdown_drains_deregisters_and_takes_no_more() {
     let address = inbound.addresses().inbound.unwrap();
     let ending = tokio::spawn(async move { inbound.shutdown(Duration::from_secs(50)).await });
     stage.listed("db-m", 0).await;
-    eventually("no more are taken", async || TcpStream::connect(address).await.is_err()).await;
+    eventually("no more are taken", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
     assert!(!ending.is_finished());
     stream.write_all(b"last words").await.unwrap();
     within(stream.read_exact(&mut [0; 10])).await.unwrap();
@@ -359,12 +465,25 @@ async fn the_drain_has_an_end_and_a_second_signal_ends_it_at_once() {
 async fn a_port_in_use_is_a_clear_error() {
     let stage = Stage::new().await;
     let taken = TcpListener::bind(ANY).await.unwrap();
-    let inbound = InboundConfig { listen: taken.local_addr().unwrap(), application: Application::Tcp("127.0.0.1:1".to_owned()) };
+    let inbound = InboundConfig {
+        listen: taken.local_addr().unwrap(),
+        application: Application::Tcp("127.0.0.1:1".to_owned()),
+    };
     let member = stage.member("db-o").await;
-    let error = Proxy::start(member.clone(), ProxyConfig { inbound: Some(inbound), ..ProxyConfig::default() }).unwrap_err();
+    let error = Proxy::start(
+        member.clone(),
+        ProxyConfig {
+            inbound: Some(inbound),
+            ..ProxyConfig::default()
+        },
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
     assert!(error.to_string().contains("db-o"), "{error}");
-    assert!(matches!(Proxy::start(member, ProxyConfig::default()), Err(ProxyError::Nothing)));
+    assert!(matches!(
+        Proxy::start(member, ProxyConfig::default()),
+        Err(ProxyError::Nothing)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,10 +491,16 @@ async fn an_application_that_is_away_is_named() {
     let stage = Stage::new().await;
     stage.agent.allow("web-p", "db-p").unwrap();
     let dead = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
-    let _inbound = stage.inbound("db-p", Application::Tcp(dead.to_string())).await;
+    let _inbound = stage
+        .inbound("db-p", Application::Tcp(dead.to_string()))
+        .await;
     stage.listed("db-p", 1).await;
     let outbound = stage.outbound("web-p", Upstream::service("db-p")).await;
-    assert!(!ask(door(&outbound), b"x").await.is_ok_and(|answer| !answer.is_empty()));
+    assert!(
+        !ask(door(&outbound), b"x")
+            .await
+            .is_ok_and(|answer| !answer.is_empty())
+    );
     let line = logged("inbound", "db-p", "application-unreachable").await;
     assert!(line["reason"].contains(&dead.to_string()), "{line:?}");
 }
@@ -384,7 +509,11 @@ async fn an_application_that_is_away_is_named() {
 async fn nothing_healthy_is_named() {
     let stage = Stage::new().await;
     let outbound = stage.outbound("web-q", Upstream::service("db-q")).await;
-    assert!(!ask(door(&outbound), b"x").await.is_ok_and(|answer| !answer.is_empty()));
+    assert!(
+        !ask(door(&outbound), b"x")
+            .await
+            .is_ok_and(|answer| !answer.is_empty())
+    );
     logged("outbound", "db-q", "no-instance").await;
 }
 
@@ -395,10 +524,18 @@ async fn a_forgotten_registration_is_made_again() {
     let inbound = stage.inbound("db-r", echo.application()).await;
     stage.listed("db-r", 1).await;
     let entry = agent::health::request("db-r", &Query::default()).unwrap();
-    let found = stage.client().ask(&entry, agent::health::decode).await.unwrap();
+    let found = stage
+        .client()
+        .ask(&entry, agent::health::decode)
+        .await
+        .unwrap();
     assert_eq!(found.all[0].id, "db-r-proxy");
     assert!(!found.all[0].native);
-    stage.client().execute_ok(&agent::registration::deregister("db-r-proxy").unwrap()).await.unwrap();
+    stage
+        .client()
+        .execute_ok(&agent::registration::deregister("db-r-proxy").unwrap())
+        .await
+        .unwrap();
     stage.listed("db-r", 0).await;
     stage.listed("db-r", 1).await;
     within(inbound.shutdown(DRAIN)).await;
@@ -431,9 +568,19 @@ async fn broken_replies_of_the_agent_disturb_nothing() {
     }
     stage.agent.deny("web-s", "db-s").unwrap();
     eventually("the denial arrives behind the faults", async || {
-        !ask(door(&outbound), b"x").await.is_ok_and(|answer| answer == b"x")
+        !ask(door(&outbound), b"x")
+            .await
+            .is_ok_and(|answer| answer == b"x")
     })
     .await;
-    assert!(inbound.member().watcher().readiness().intentions.confirmed_at.is_some());
+    assert!(
+        inbound
+            .member()
+            .watcher()
+            .readiness()
+            .intentions
+            .confirmed_at
+            .is_some()
+    );
     let _ = DevAgent::url(&stage.agent);
 }

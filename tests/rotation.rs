@@ -18,9 +18,21 @@ async fn no_handshake_fails_while_the_ca_is_rotated_twice() {
     stage.listed("db", 1).await;
     let outbound = stage.outbound("web", Upstream::service("db")).await;
     let door = door(&outbound);
-    let serial = |proxy: &portcullis::proxy::Proxy| proxy.member().tls().leaf().current().unwrap().serial.clone();
+    let serial = |proxy: &portcullis::proxy::Proxy| {
+        proxy
+            .member()
+            .tls()
+            .leaf()
+            .current()
+            .unwrap()
+            .serial
+            .clone()
+    };
 
-    let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (done, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let callers: Vec<_> = (0..4)
         .map(|_| {
             let (done, stop) = (Arc::clone(&done), Arc::clone(&stop));
@@ -36,7 +48,10 @@ async fn no_handshake_fails_while_the_ca_is_rotated_twice() {
 
     for key in [KeyType::EcP384, KeyType::EcP256] {
         let at = done.load(Ordering::SeqCst);
-        eventually("handshakes run", async || done.load(Ordering::SeqCst) > at + 20).await;
+        eventually("handshakes run", async || {
+            done.load(Ordering::SeqCst) > at + 20
+        })
+        .await;
         let (there, here) = (serial(&inbound), serial(&outbound));
         stage.agent.rotate(key).await.unwrap();
         eventually("both have leaves of the new CA", async || {
@@ -44,7 +59,10 @@ async fn no_handshake_fails_while_the_ca_is_rotated_twice() {
         })
         .await;
         let at = done.load(Ordering::SeqCst);
-        eventually("handshakes go on", async || done.load(Ordering::SeqCst) > at + 20).await;
+        eventually("handshakes go on", async || {
+            done.load(Ordering::SeqCst) > at + 20
+        })
+        .await;
     }
     stop.store(true, Ordering::SeqCst);
     for caller in callers {
@@ -56,5 +74,15 @@ async fn no_handshake_fails_while_the_ca_is_rotated_twice() {
     assert_eq!(outbound.stats().refused, 0);
     assert_eq!(echo.seen(), total);
     // A chain with the cross-signed intermediate is presented whole.
-    assert_eq!(inbound.member().tls().leaf().current().unwrap().chain().len(), 2);
+    assert_eq!(
+        inbound
+            .member()
+            .tls()
+            .leaf()
+            .current()
+            .unwrap()
+            .chain()
+            .len(),
+        2
+    );
 }

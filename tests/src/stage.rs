@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use portcullis::agent_client::{AgentClient, AgentConfig};
+use portcullis::connector::Upstream;
 use portcullis::member::Member;
 use portcullis::proxy::{
     Application, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
-use portcullis::connector::Upstream;
 use portcullis::registration::RegistrationConfig;
 use portcullis::runtime::{Component, ComponentOptions, Policy};
 use portcullis::watcher::WatcherConfig;
@@ -34,7 +34,9 @@ pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 pub fn component() -> Component {
     static COMPONENT: OnceLock<Component> = OnceLock::new();
     COMPONENT
-        .get_or_init(|| Component::embedded(&ComponentOptions::default()).expect("the embedded component"))
+        .get_or_init(|| {
+            Component::embedded(&ComponentOptions::default()).expect("the embedded component")
+        })
         .clone()
 }
 
@@ -68,8 +70,13 @@ impl Stage {
     /// When it cannot.
     pub async fn with(config: DevAgentConfig) -> Self {
         capture();
-        let config = DevAgentConfig { default_intention_policy: Some(DefaultPolicy::Deny), ..config };
-        Self { agent: DevAgent::start(config).await.expect("the agent starts") }
+        let config = DevAgentConfig {
+            default_intention_policy: Some(DefaultPolicy::Deny),
+            ..config
+        };
+        Self {
+            agent: DevAgent::start(config).await.expect("the agent starts"),
+        }
     }
 
     /// A client of the agent.
@@ -82,7 +89,10 @@ impl Stage {
 
     /// The settings of a member.
     pub fn config(&self, service: &str) -> WatcherConfig {
-        WatcherConfig { leaf_spread: Duration::ZERO, ..WatcherConfig::new(self.client(), policy(), service) }
+        WatcherConfig {
+            leaf_spread: Duration::ZERO,
+            ..WatcherConfig::new(self.client(), policy(), service)
+        }
     }
 
     /// A member, ready.
@@ -109,7 +119,10 @@ impl Stage {
             local: None,
         };
         let config = ProxyConfig {
-            inbound: Some(InboundConfig { listen: ANY, application }),
+            inbound: Some(InboundConfig {
+                listen: ANY,
+                application,
+            }),
             register: Some(register),
             ..ProxyConfig::default()
         };
@@ -123,8 +136,15 @@ impl Stage {
     /// # Panics
     /// When it cannot start.
     pub async fn outbound(&self, service: &str, upstream: Upstream) -> Proxy {
-        let upstreams = vec![UpstreamConfig { upstream, listen: ListenAddress::Tcp(ANY) }];
-        let config = ProxyConfig { upstreams, limits: Limits::default(), ..ProxyConfig::default() };
+        let upstreams = vec![UpstreamConfig {
+            upstream,
+            listen: ListenAddress::Tcp(ANY),
+        }];
+        let config = ProxyConfig {
+            upstreams,
+            limits: Limits::default(),
+            ..ProxyConfig::default()
+        };
         let proxy = Proxy::start(self.member(service).await, config).expect("the proxy starts");
         within(proxy.ready()).await;
         proxy
@@ -136,9 +156,12 @@ impl Stage {
     /// When it never does.
     pub async fn listed(&self, service: &str, count: usize) {
         let client = self.client();
-        let request = portcullis_core::agent::health::request(service, &Default::default()).expect("a name");
+        let request =
+            portcullis_core::agent::health::request(service, &Default::default()).expect("a name");
         eventually("instances are listed", async || {
-            let found = client.ask(&request, portcullis_core::agent::health::decode).await;
+            let found = client
+                .ask(&request, portcullis_core::agent::health::decode)
+                .await;
             found.is_ok_and(|found| found.usable().count() == count)
         })
         .await;
@@ -182,7 +205,10 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(HUNG, wait).await.is_ok(), "never: {what}");
+    assert!(
+        tokio::time::timeout(HUNG, wait).await.is_ok(),
+        "never: {what}"
+    );
 }
 
 /// An application that sends back what it gets, until its client ends.
@@ -203,7 +229,10 @@ impl Echo {
         let listener = TcpListener::bind(ANY).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(AtomicUsize::new(0));
-        let echo = Self { address, seen: Arc::clone(&seen) };
+        let echo = Self {
+            address,
+            seen: Arc::clone(&seen),
+        };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 seen.fetch_add(1, Ordering::SeqCst);
@@ -264,8 +293,18 @@ pub fn access(direction: &str, service: &str) -> Vec<Line> {
 /// # Panics
 /// When it never comes.
 pub async fn logged(direction: &str, service: &str, code: &str) -> Line {
-    let found = || access(direction, service).into_iter().rev().find(|line| line["code"] == code);
-    let seen = || access(direction, service).iter().map(|line| line["code"].clone()).collect::<Vec<_>>();
+    let found = || {
+        access(direction, service)
+            .into_iter()
+            .rev()
+            .find(|line| line["code"] == code)
+    };
+    let seen = || {
+        access(direction, service)
+            .iter()
+            .map(|line| line["code"].clone())
+            .collect::<Vec<_>>()
+    };
     let wait = async {
         loop {
             if let Some(line) = found() {
@@ -276,7 +315,10 @@ pub async fn logged(direction: &str, service: &str, code: &str) -> Line {
     };
     match tokio::time::timeout(Duration::from_secs(20), wait).await {
         Ok(line) => line,
-        Err(_) => panic!("no {direction} line for {service} with `{code}`, but {:?}", seen()),
+        Err(_) => panic!(
+            "no {direction} line for {service} with `{code}`, but {:?}",
+            seen()
+        ),
     }
 }
 
@@ -293,7 +335,8 @@ struct Capture;
 
 impl tracing::Subscriber for Capture {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("portcullis") || metadata.target() == "access"
+        metadata.is_event() && metadata.target().starts_with("portcullis")
+            || metadata.target() == "access"
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {

@@ -173,7 +173,8 @@ impl AgentClient {
         decode: impl FnOnce(&HttpReply<'_>) -> Result<T, ReplyError>,
     ) -> Result<T, AgentError> {
         let reply = self.execute_ok(request).await?;
-        decode(&reply.as_core()).map_err(|error| self.unreadable(request, &reply, &error))
+        decode(&reply.as_core())
+            .map_err(|error| self.unreadable(request, &reply, &error.to_string()))
     }
 
     /// The error that a status other than 200 stands for.
@@ -211,10 +212,10 @@ impl AgentClient {
         &self,
         request: &HttpRequest,
         reply: &AgentReply,
-        error: &ReplyError,
+        error: &str,
     ) -> AgentError {
         let path = path_of(request);
-        let detail = visible(&error.to_string(), MAX_DETAIL);
+        let detail = visible(error, MAX_DETAIL);
         if reply.as_core().is_consul() {
             AgentError::Reply { path, detail }
         } else {

@@ -68,7 +68,9 @@ impl Endpoint {
                 && path.datacenter.as_str() == datacenter
         });
         if !intact {
-            return Err(EndpointError::Identity(format!("`{id}` is not what they say")));
+            return Err(EndpointError::Identity(format!(
+                "`{id}` is not what they say"
+            )));
         }
         let address = if address.contains(':') {
             format!("[{address}]:{port}")

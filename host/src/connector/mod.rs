@@ -234,7 +234,9 @@ impl Connector {
             Ok(Err(_)) => return Err(none(Some("the watchers have ended".to_owned()))),
             Err(_) => {
                 let error = known.borrow().error.clone();
-                return Err(none(Some(error.unwrap_or_else(|| "the agent has not answered yet".to_owned()))));
+                return Err(none(Some(
+                    error.unwrap_or_else(|| "the agent has not answered yet".to_owned()),
+                )));
             }
         };
         Ok(known.endpoints.unwrap_or_else(|| Arc::new([])))

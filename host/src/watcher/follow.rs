@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use portcullis_core::agent::{HttpRequest, Query, RequestError};
-use portcullis_core::watch::{Digest, Event, Position, Settings, Watch};
+use portcullis_core::watch::{Backoff, Digest, Event, Position, Settings, Watch};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent_client::{AgentClient, AgentError, AgentReply};
+use crate::agent_client::{AgentClient, AgentReply};
 
 /// The start of the monotonic time that watches run by.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -43,100 +43,122 @@ pub(super) trait Subject: Send {
 
 /// Follows `subject` for ever. `refresh` asks again at once, without blocking.
 pub(super) async fn follow<S: Subject>(
-    mut subject: S,
+    subject: S,
     client: AgentClient,
     settings: Settings,
     refresh: Arc<Notify>,
 ) {
-    let mut watch = Watch::new(settings);
+    let unusable = Backoff::new(
+        settings.backoff_first_ms,
+        settings.backoff_max_ms,
+        settings.seed,
+    );
+    let mut follower = Follower {
+        subject,
+        client,
+        watch: Watch::new(settings),
+        unusable,
+        failures: 0,
+    };
     loop {
-        let Some(ask) = watch.poll_request(now()) else {
-            let at = *START + Duration::from_millis(watch.poll_timeout().unwrap_or_default());
+        let Some(ask) = follower.watch.poll_request(now()) else {
+            let due = follower.watch.poll_timeout().unwrap_or_default();
             tokio::select! {
-                () = sleep_until(at) => {}
-                () = refresh.notified() => watch.refresh(now()),
+                () = sleep_until(*START + Duration::from_millis(due)) => {}
+                () = refresh.notified() => follower.watch.refresh(now()),
             }
             continue;
         };
-        let request = match subject.request(&ask.query()) {
+        let request = match follower.subject.request(&ask.query()) {
             Ok(request) => request,
             Err(error) => {
                 // A name that cannot be asked about never can.
-                tracing::error!(watch = subject.name(), %error, "cannot be watched");
-                subject.failed(&error.to_string());
+                tracing::error!(watch = follower.subject.name(), %error, "cannot be watched");
+                follower.subject.failed(&error.to_string());
                 return;
             }
         };
-        tokio::select! {
-            answer = client.execute_ok(&request) => {
-                let failure = match answer {
-                    Ok(reply) => take(&mut subject, &mut watch, &client, &request, &reply).await.err(),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(error) = failure {
-                    fail(&mut subject, &mut watch, &error);
-                }
+        let client = follower.client.clone();
+        let answer = tokio::select! {
+            answer = client.execute_ok(&request) => answer,
+            () = refresh.notified() => {
+                follower.watch.refresh(now());
+                continue;
             }
-            () = refresh.notified() => watch.refresh(now()),
+        };
+        match answer {
+            Ok(reply) => follower.take(&request, &reply).await,
+            Err(error) => {
+                let retry_ms = follower.watch.handle_error(now(), error.to_string());
+                follower.failed(&error.to_string(), retry_ms);
+            }
         }
     }
 }
 
-async fn take<S: Subject>(
-    subject: &mut S,
-    watch: &mut Watch,
-    client: &AgentClient,
-    request: &HttpRequest,
-    reply: &AgentReply,
-) -> Result<(), String> {
-    let digest = subject.digest(reply).map_err(|detail| {
-        if reply.as_core().is_consul() {
-            detail
-        } else {
-            let address = client.address().to_owned();
-            AgentError::NotConsul {
-                address,
-                detail: format!(
-                    "{} {detail}",
-                    request.path_and_query.split('?').next().unwrap_or_default()
-                ),
+struct Follower<S> {
+    subject: S,
+    client: AgentClient,
+    watch: Watch,
+    /// Holds back answers that are good but cannot be used.
+    unusable: Backoff,
+    /// Since the last answer that was used.
+    failures: u32,
+}
+
+impl<S: Subject> Follower<S> {
+    async fn take(&mut self, request: &HttpRequest, reply: &AgentReply) {
+        let digest = match self.subject.digest(reply) {
+            Ok(digest) => digest,
+            Err(detail) => {
+                let error = self.client.unreadable(request, reply, &detail).to_string();
+                let retry_ms = self.watch.handle_error(now(), error.as_str());
+                return self.failed(&error, retry_ms);
             }
-            .to_string()
+        };
+        let changed = match self
+            .watch
+            .handle_reply(now(), &Position::of(&reply.as_core()), digest)
+        {
+            Event::Changed => true,
+            Event::Unchanged => false,
+            Event::WentBack { from, to } => {
+                tracing::warn!(
+                    watch = self.subject.name(),
+                    from,
+                    to,
+                    "the agent answers with an older state, which is read again before it is used"
+                );
+                return;
+            }
+        };
+        if let Err(error) = self.subject.used(reply, changed).await {
+            self.watch.handle_error(now(), error.as_str());
+            let wait = self.unusable.fail();
+            self.failed(&error, wait);
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            return;
         }
-    })?;
-    let failures = watch.failures();
-    let changed = match watch.handle_reply(now(), &Position::of(&reply.as_core()), digest) {
-        Event::Changed => true,
-        Event::Unchanged => false,
-        Event::WentBack { from, to } => {
-            tracing::warn!(
-                watch = subject.name(),
-                from,
-                to,
-                "the agent answers with an older state, which is read again before it is used"
+        self.unusable.succeed();
+        if self.failures > 0 {
+            tracing::info!(
+                watch = self.subject.name(),
+                failures = self.failures,
+                "good again"
             );
-            return Ok(());
+            self.failures = 0;
         }
-    };
-    if failures > 0 {
-        tracing::info!(watch = subject.name(), failures, "the agent answers again");
     }
-    subject.used(reply, changed).await
-}
 
-fn fail<S: Subject>(subject: &mut S, watch: &mut Watch, error: &str) {
-    let failures = watch.failures();
-    let retry_ms = watch.handle_error(now(), error);
-    // Said when it begins and now and then, not every time.
-    if failures == 0 || failures % 16 == 15 {
-        tracing::warn!(
-            watch = subject.name(),
-            error,
-            retry_ms,
-            "the last good state stays in use"
-        );
-    } else {
-        tracing::debug!(watch = subject.name(), error, retry_ms, "still failing");
+    fn failed(&mut self, error: &str, retry_ms: u64) {
+        let watch = self.subject.name();
+        // Said when it begins and now and then, not every time.
+        if self.failures.is_multiple_of(16) {
+            tracing::warn!(watch, error, retry_ms, "the last good state stays in use");
+        } else {
+            tracing::debug!(watch, error, retry_ms, "still failing");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.subject.failed(error);
     }
-    subject.failed(error);
 }

@@ -42,7 +42,7 @@ impl Subject for Leaf {
     }
 
     async fn used(&mut self, reply: &AgentReply, changed: bool) -> Result<(), String> {
-        if changed {
+        if changed || self.refused.is_some() {
             let taken = leaf::decode(&reply.as_core(), &self.service)
                 .map_err(|error| error.to_string())
                 .and_then(|leaf| {

@@ -34,7 +34,7 @@ impl Subject for Roots {
 
     async fn used(&mut self, reply: &AgentReply, changed: bool) -> Result<(), String> {
         let at = super::confirmed_at(reply, &self.hub.clock);
-        if changed {
+        if changed || self.refused.is_some() {
             let roots = roots::decode(&reply.as_core()).map_err(|error| error.to_string())?;
             tracing::info!(
                 trust_domain = roots.trust_domain,
@@ -48,7 +48,7 @@ impl Subject for Roots {
                 .set_roots(roots.trust_domain, roots.active_id, pems, at)
                 .await;
             self.refused = taken.err();
-        } else if self.refused.is_none() {
+        } else {
             self.hub.touch_mesh(at).await;
         }
         match &self.refused {
