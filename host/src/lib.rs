@@ -2,6 +2,7 @@
 pub mod agent_client;
 pub mod clock;
 pub mod connector;
+pub mod eval;
 pub mod member;
 pub mod proxy;
 pub mod registration;

@@ -10,6 +10,7 @@ mod decider;
 mod demo;
 mod dev;
 mod duration;
+mod eval;
 mod failure;
 mod identity;
 mod inspect;
@@ -69,6 +70,7 @@ enum Command {
     Proxy(Box<proxy::arguments::ProxyArgs>),
     Intention(intention::IntentionArgs),
     Check(Box<check::CheckArgs>),
+    Eval(eval::EvalArgs),
     Inspect(inspect::InspectArgs),
     Version(version::VersionArgs),
     /// One of the demo's services
@@ -136,6 +138,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Proxy(arguments) => wait_for(proxy::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Version(arguments) => version::run(&arguments),
         Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),

@@ -1,0 +1,220 @@
+//! Questions in, answers out: one JSON object a line, without an agent.
+//!
+//! To replay traffic against a policy, to test a policy in CI and to compare engines.
+//! Every adapter answers the questions of `tests/vectors` in this format.
+
+mod answer;
+mod question;
+
+use std::collections::HashMap;
+
+use portcullis_core::chain::VerifyErrorKind;
+use portcullis_core::intention::Destination;
+use portcullis_core::policy::{Document, LoadProblem};
+use portcullis_core::time::Timestamp;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::runtime::{Policy, PolicyError};
+use answer::Fields;
+use question::{Authorize, Head, ParseId, VerifyPeer};
+
+/// How many meshes are kept compiled.
+const MAX_MESHES: usize = 32;
+/// How many destinations of one mesh are kept compiled.
+const MAX_SERVICES: usize = 1_024;
+/// Name of the document that all destinations share.
+const MESH: &str = "mesh";
+
+/// A question that cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The line is no JSON object with the fields of its question, and no others.
+    #[error("the question cannot be read: {0}")]
+    Question(#[from] serde_json::Error),
+    /// The line is not UTF-8.
+    #[error("the line is not UTF-8")]
+    NotUtf8,
+    /// `ask` is missing or none of the three.
+    #[error("`ask` is not one of `authorize`, `verify-peer` and `parse-id`")]
+    Ask,
+    /// `id` is missing, or neither a string nor a number.
+    #[error("`id` is missing, or neither a string nor a number")]
+    Id,
+    /// A field's text does not say what it should.
+    #[error("`{field}` {problem}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The policy refuses what the question describes.
+    #[error("the policy refuses the question's {document} at `{pointer}`: {text}")]
+    Refused {
+        /// Name of the document that was made from the question.
+        document: String,
+        /// Where in it.
+        pointer: String,
+        /// Why.
+        text: String,
+    },
+    /// The policy itself failed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Answers questions, and keeps what it compiled for them.
+pub struct Evaluator<F> {
+    new_policy: F,
+    explain: bool,
+    meshes: HashMap<Vec<u8>, Mesh>,
+}
+
+/// A policy that has one mesh document and some destinations.
+struct Mesh {
+    policy: Policy,
+    services: HashMap<String, Service>,
+}
+
+/// A destination's document in force, and what was said about it.
+struct Service {
+    body: Vec<u8>,
+    warnings: Vec<LoadProblem>,
+}
+
+/// One line of output.
+pub struct Answer {
+    /// One JSON object.
+    pub json: String,
+    /// Whether the question could not be answered.
+    pub is_error: bool,
+}
+
+impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
+    /// An evaluator that takes its policies from `new_policy`. With `explain`, answers
+    /// to `authorize` carry the whole trace.
+    pub fn new(new_policy: F, explain: bool) -> Self {
+        Self { new_policy, explain, meshes: HashMap::new() }
+    }
+
+    /// Answers one line; `number` counts from 1 and is part of what is said about a
+    /// line that cannot be understood.
+    pub fn answer(&mut self, number: u64, line: &[u8]) -> Answer {
+        let read = std::str::from_utf8(line).map_err(|_| EvalError::NotUtf8);
+        let head = read.and_then(|line| Ok((line, serde_json::from_str::<Head<'_>>(line)?)));
+        let (id, answered) = match head {
+            Ok((line, head)) => {
+                let id = head.id.map(RawValue::get).filter(|id| is_scalar(id));
+                (id, self.fields(line, id.is_some(), head.ask.as_deref()))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let is_error = answered.is_err();
+        let fields = answered.unwrap_or_else(|error| {
+            let mut fields = Fields::new();
+            fields.insert("error".to_owned(), json!(error.to_string()));
+            fields.insert("line".to_owned(), json!(number));
+            fields
+        });
+        let rest = Value::Object(fields).to_string();
+        let json = match id {
+            Some(id) => format!("{{\"id\":{id},{}", rest.strip_prefix('{').unwrap_or(&rest)),
+            None => rest,
+        };
+        Answer { json, is_error }
+    }
+
+    fn fields(&mut self, line: &str, has_id: bool, ask: Option<&str>) -> Result<Fields, EvalError> {
+        if !has_id {
+            return Err(EvalError::Id);
+        }
+        match ask {
+            Some("authorize") => self.authorize(&serde_json::from_str(line)?),
+            Some("verify-peer") => self.verify_peer(&serde_json::from_str(line)?),
+            Some("parse-id") => self.parse_id(&serde_json::from_str(line)?),
+            _ => Err(EvalError::Ask),
+        }
+    }
+
+    fn authorize(&mut self, question: &Authorize<'_>) -> Result<Fields, EvalError> {
+        let (client, request) = (question.client()?, question.request()?);
+        let (target, now) = (question.target(), question.at());
+        let explain = self.explain;
+        let mesh = self.mesh(question.mesh())?;
+        // A target that cannot name a service has no document; the policy says so.
+        if let Ok(destination) = Destination::parse(&target) {
+            mesh.load(destination.document(), question.service())?;
+        }
+        let decision = mesh.policy.authorize(&target, &client, request.as_ref(), now);
+        let text = mesh.policy.describe(&target, &decision);
+        let mut fields = answer::decision(&decision, &text, request.as_ref());
+        if explain {
+            let trace = mesh.policy.explain(&target, &client, request.as_ref(), now)?;
+            let document = Destination::parse(&target).map(|destination| destination.document());
+            let service = document.ok().and_then(|name| mesh.services.get(&name));
+            let warnings = service.map(|service| service.warnings.as_slice()).unwrap_or_default();
+            fields.insert("trace".to_owned(), answer::trace(&trace, warnings));
+        }
+        Ok(fields)
+    }
+
+    fn verify_peer(&mut self, question: &VerifyPeer) -> Result<Fields, EvalError> {
+        let chain = question.chain()?;
+        let mesh = match self.mesh(question.mesh()?) {
+            Ok(mesh) => mesh,
+            // No root can be used: a host would have none.
+            Err(EvalError::Refused { pointer, text, .. }) if pointer == "/roots" => {
+                return Ok(answer::rejected(VerifyErrorKind::NotReady, "roots-not-loaded", &text));
+            }
+            Err(error) => return Err(error),
+        };
+        let expected = question.expect_uri.as_deref();
+        let result = mesh.policy.verify_peer(&chain, question.usage(), expected, question.at);
+        Ok(answer::verified(result))
+    }
+
+    fn parse_id(&mut self, question: &ParseId) -> Result<Fields, EvalError> {
+        // Any policy will do.
+        let trust_domain = br#"{"trust_domain":"parse-id","default_policy":"deny","max_stale_ms":0}"#;
+        let mesh = self.mesh(trust_domain.to_vec())?;
+        Ok(answer::parsed(mesh.policy.parse_id(&question.uri)))
+    }
+
+    /// The policy that has this mesh document.
+    fn mesh(&mut self, body: Vec<u8>) -> Result<&mut Mesh, EvalError> {
+        if self.meshes.len() >= MAX_MESHES && !self.meshes.contains_key(&body) {
+            self.meshes.clear();
+        }
+        if self.meshes.get(&body).is_none_or(|mesh| mesh.services.len() >= MAX_SERVICES) {
+            let mut mesh = Mesh { policy: (self.new_policy)()?, services: HashMap::new() };
+            mesh.load(MESH.to_owned(), body.clone())?;
+            mesh.services.clear();
+            self.meshes.insert(body.clone(), mesh);
+        }
+        self.meshes.get_mut(&body).ok_or(EvalError::Ask)
+    }
+}
+
+impl Mesh {
+    /// Loads a document unless it is in force already.
+    fn load(&mut self, name: String, body: Vec<u8>) -> Result<(), EvalError> {
+        if self.services.get(&name).is_some_and(|service| service.body == body) {
+            return Ok(());
+        }
+        let confirmed_at = Timestamp::default();
+        let document = Document { name: name.clone(), body: Some(body.clone()), confirmed_at };
+        let report = self.policy.load(vec![document])?;
+        if let Some(refused) = report.refused.into_iter().next() {
+            let LoadProblem { document, pointer, text } = refused;
+            return Err(EvalError::Refused { document, pointer, text });
+        }
+        self.services.insert(name, Service { body, warnings: report.warnings });
+        Ok(())
+    }
+}
+
+/// Whether the JSON is a string or a number.
+fn is_scalar(json: &str) -> bool {
+    json.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+}
