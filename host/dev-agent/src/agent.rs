@@ -35,7 +35,9 @@ pub struct DevAgent {
 
 impl std::fmt::Debug for DevAgent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DevAgent").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("DevAgent")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +58,10 @@ impl From<Reply> for ChangeError {
             Body::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Body::Json(value) => value.to_string(),
         };
-        Self { status: reply.status.as_u16(), text }
+        Self {
+            status: reply.status.as_u16(),
+            text,
+        }
     }
 }
 
@@ -84,17 +89,31 @@ impl DevAgent {
         if !listen.ip().to_canonical().is_loopback() && !config.allow_non_loopback {
             return Err(StartError::NotLoopback(listen));
         }
-        let listener = TcpListener::bind(listen).await.map_err(|source| match source.kind() {
-            std::io::ErrorKind::AddrInUse => StartError::AddressInUse(listen),
-            _ => StartError::Listen { address: listen, source },
-        })?;
-        let failed = |source| StartError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::AddrInUse => StartError::AddressInUse(listen),
+                _ => StartError::Listen {
+                    address: listen,
+                    source,
+                },
+            })?;
+        let failed = |source| StartError::Listen {
+            address: listen,
+            source,
+        };
         let address = listener.local_addr().map_err(failed)?;
         let core = core(config, address, Clock::System)?;
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(server::run(Arc::clone(&core), listener, address, stopped));
         let maintenance = tokio::spawn(Arc::clone(&core).maintain());
-        Ok(Self { core, address, stop, server: Some(server), maintenance })
+        Ok(Self {
+            core,
+            address,
+            stop,
+            server: Some(server),
+            maintenance,
+        })
     }
 
     /// Where it listens.
@@ -139,7 +158,10 @@ impl DevAgent {
         self.core.read(|state| {
             let mut roots: Vec<_> = state.ca.roots.iter().collect();
             roots.sort_by_key(|root| root.rotated_out.is_some());
-            roots.iter().map(|root| pem::encode("CERTIFICATE", &root.der)).collect()
+            roots
+                .iter()
+                .map(|root| pem::encode("CERTIFICATE", &root.der))
+                .collect()
         })
     }
 
@@ -160,9 +182,14 @@ impl DevAgent {
     }
 
     fn intention(&self, source: &str, destination: &str, action: &str) -> Result<(), ChangeError> {
-        let fields = json!({"Action": action}).as_object().cloned().unwrap_or_default();
+        let fields = json!({"Action": action})
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         self.core.write(Keep::OnDisk, |state, index| {
-            let put = state.entries.put_intention(source, destination, fields, index);
+            let put = state
+                .entries
+                .put_intention(source, destination, fields, index);
             put.map_err(Reply::server_error)?;
             Ok(((), state.entries.index == index))
         })?;
@@ -195,8 +222,9 @@ impl DevAgent {
     /// # Errors
     /// When no key can be made or the change cannot be stored.
     pub async fn rotate(&self, key_type: KeyType) -> Result<(), ChangeError> {
-        let (mut config, mut settings) =
-            self.core.read(|state| (state.ca.config.clone(), state.ca.settings));
+        let (mut config, mut settings) = self
+            .core
+            .read(|state| (state.ca.config.clone(), state.ca.settings));
         settings.key_type = key_type;
         if !config.is_object() {
             config = json!({});
@@ -215,8 +243,12 @@ impl DevAgent {
         let now = self.core.clock.second();
         let leaf = self.core.write(Keep::InMemory, |state, index| {
             let kept = state.ca.leafs.get(service).cloned();
-            let issued = state.ca.issue(service, &self.core.config.datacenter, now, index);
-            let leaf = issued.map_err(|error| Reply::server_error(error.to_string()))?.clone();
+            let issued = state
+                .ca
+                .issue(service, &self.core.config.datacenter, now, index);
+            let leaf = issued
+                .map_err(|error| Reply::server_error(error.to_string()))?
+                .clone();
             match kept {
                 Some(kept) => state.ca.leafs.insert(service.to_owned(), kept),
                 None => state.ca.leafs.remove(service),
@@ -292,8 +324,10 @@ pub(crate) fn core(
             restored.state
         }
         None => {
-            let cluster_id =
-                config.cluster_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+            let cluster_id = config
+                .cluster_id
+                .clone()
+                .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
             let settings = Settings {
                 leaf_ttl: config.leaf_ttl,
                 root_ttl: ROOT_TTL,
@@ -318,10 +352,15 @@ fn check(config: &DevAgentConfig) -> Result<(), StartError> {
     let is_name = |name: &str| {
         !name.is_empty()
             && name.len() <= 64
-            && name.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'))
+            && name
+                .chars()
+                .all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'))
     };
     if !is_name(&config.datacenter) || config.datacenter != config.datacenter.to_lowercase() {
-        return refuse(format!("`{}` is not a name for a datacenter", config.datacenter));
+        return refuse(format!(
+            "`{}` is not a name for a datacenter",
+            config.datacenter
+        ));
     }
     if !is_name(&config.node_name) {
         return refuse(format!("`{}` is not a name for a node", config.node_name));

@@ -46,13 +46,23 @@ impl Token {
     /// A token with these rules.
     #[must_use]
     pub fn with_rules(secret: impl Into<String>, rules: impl Into<String>) -> Self {
-        Self { secret: secret.into(), accessor: String::new(), rules: rules.into(), management: false }
+        Self {
+            secret: secret.into(),
+            accessor: String::new(),
+            rules: rules.into(),
+            management: false,
+        }
     }
 
     /// A token that may do everything (Consul's `initial_management`).
     #[must_use]
     pub fn management(secret: impl Into<String>) -> Self {
-        Self { secret: secret.into(), accessor: String::new(), rules: String::new(), management: true }
+        Self {
+            secret: secret.into(),
+            accessor: String::new(),
+            rules: String::new(),
+            management: true,
+        }
     }
 }
 
@@ -151,7 +161,9 @@ impl DevAgentConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken.
-    #[error("`{0}` is in use by another program (a Consul agent?); choose another address or stop it")]
+    #[error(
+        "`{0}` is in use by another program (a Consul agent?); choose another address or stop it"
+    )]
     AddressInUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on `{address}`: {source}")]
@@ -162,7 +174,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The address is not loopback and that was not asked for.
-    #[error("`{0}` is not a loopback address; this agent hands out private keys, so that must be allowed explicitly")]
+    #[error(
+        "`{0}` is not a loopback address; this agent hands out private keys, so that must be allowed explicitly"
+    )]
     NotLoopback(SocketAddr),
     /// A token's rules cannot be read.
     #[error("the ACL rules of token {accessor} cannot be read: {reason}")]

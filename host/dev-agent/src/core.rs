@@ -49,7 +49,6 @@ pub(crate) struct Core {
     pub(crate) faults: Faults,
     /// What has been answered before, for `X-Cache`.
     pub(crate) seen: Mutex<std::collections::BTreeSet<String>>,
-    pub(crate) started: Instant,
     data_dir: Option<DataDir>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
@@ -71,7 +70,6 @@ impl Core {
             node,
             faults: Faults::default(),
             seen: Mutex::default(),
-            started: Instant::now(),
             data_dir,
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
@@ -109,7 +107,8 @@ impl Core {
         }
         *state = next;
         drop(state);
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
         Ok(answer)
     }
 
@@ -128,7 +127,8 @@ impl Core {
         let wait = options.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
         let jitter = rand::rng().random_range(Duration::ZERO..=wait / 16);
         let deadline = Instant::now() + wait + jitter;
-        self.block_until(options.index, Some(deadline), true, read).await
+        self.block_until(options.index, Some(deadline), true, read)
+            .await
     }
 
     /// As [`Core::blocking`], with a deadline of one's own. Without
@@ -168,7 +168,11 @@ impl Core {
 
     /// Whether `key` was asked for before; it is from now on.
     pub(crate) fn seen_before(&self, key: String) -> bool {
-        !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key)
+        !self
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key)
     }
 
     /// Lets TTL checks run out and old roots go, until the agent is dropped.

@@ -21,10 +21,14 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
     }
     let mut total = 0f64;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "ns" => 1.0,
             "us" | "µs" | "μs" => 1e3,
@@ -78,7 +82,10 @@ mod tests {
         assert_eq!(parse("-1.5s"), Ok(-1_500_000_000));
         assert_eq!(parse("1500ms"), Ok(1_500_000_000));
         assert_eq!(parse("0"), Ok(0));
-        assert_eq!(parse("2"), Err("time: missing unit in duration \"2\"".to_owned()));
+        assert_eq!(
+            parse("2"),
+            Err("time: missing unit in duration \"2\"".to_owned())
+        );
         for bad in ["", "x", "s", "1x", ".", "--1s", "1e9h", "99999999999h"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

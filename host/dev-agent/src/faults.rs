@@ -34,13 +34,18 @@ impl Faults {
     }
 
     pub(crate) fn clear(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// The next fault for a path, which is taken out.
     pub(crate) fn take(&self, path: &str) -> Option<Fault> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = queue.iter().position(|(prefix, _)| path.starts_with(prefix.as_str()))?;
+        let at = queue
+            .iter()
+            .position(|(prefix, _)| path.starts_with(prefix.as_str()))?;
         queue.remove(at).map(|(_, fault)| fault)
     }
 }

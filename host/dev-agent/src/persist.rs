@@ -116,7 +116,10 @@ impl DataDir {
         }
         let about = fs::symlink_metadata(path).map_err(|error| io_error("look at", path, error))?;
         if !about.is_dir() {
-            return Err(unsafe_path(path, "is not a directory (symbolic links are not followed)"));
+            return Err(unsafe_path(
+                path,
+                "is not a directory (symbolic links are not followed)",
+            ));
         }
         owned_and_closed(path, &about)?;
         let lock_path = path.join("lock");
@@ -131,21 +134,43 @@ impl DataDir {
         if lock.try_lock().is_err() {
             return Err(unsafe_path(path, "is in use by another development agent"));
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The stored state; `None` in a new directory.
     pub(crate) fn load(&self) -> Result<Option<Restored>, DataDirError> {
         let path = self.path.join(STATE);
-        let Some(text) = self.read(&path)? else { return Ok(None) };
+        let Some(text) = self.read(&path)? else {
+            return Ok(None);
+        };
         let wrong = |reason: String| unsafe_path(&path, &format!("cannot be read: {reason}"));
-        let stored: Stored = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let stored: Stored =
+            serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if stored.version != VERSION {
-            return Err(wrong(format!("it has version {}, this program writes {VERSION}", stored.version)));
+            return Err(wrong(format!(
+                "it has version {}, this program writes {VERSION}",
+                stored.version
+            )));
         }
         let mut entries = Entries::default();
-        for StoredEntry { kind, name, fields, create_index, modify_index } in stored.entries {
-            entries.restore(Entry { kind, name, fields, create_index, modify_index });
+        for StoredEntry {
+            kind,
+            name,
+            fields,
+            create_index,
+            modify_index,
+        } in stored.entries
+        {
+            entries.restore(Entry {
+                kind,
+                name,
+                fields,
+                create_index,
+                modify_index,
+            });
         }
         entries.index = stored.entries_index;
         let roots: Result<Vec<Root>, String> = stored.roots.into_iter().map(root).collect();
@@ -176,12 +201,25 @@ impl DataDir {
             leafs: std::collections::BTreeMap::new(),
         };
         let index = stored.index.saturating_add(SKIP);
-        let state = State { index, entries, catalog: crate::catalog::Catalog::default(), ca };
-        Ok(Some(Restored { state, node_id: stored.node_id, datacenter: stored.datacenter }))
+        let state = State {
+            index,
+            entries,
+            catalog: crate::catalog::Catalog::default(),
+            ca,
+        };
+        Ok(Some(Restored {
+            state,
+            node_id: stored.node_id,
+            datacenter: stored.datacenter,
+        }))
     }
 
     /// Stores a state, replacing the one before as a whole or not at all.
-    pub(crate) fn save(&self, state: &State, node: &crate::catalog::Node) -> Result<(), DataDirError> {
+    pub(crate) fn save(
+        &self,
+        state: &State,
+        node: &crate::catalog::Node,
+    ) -> Result<(), DataDirError> {
         let ca = &state.ca;
         if let (Some(active), Some(key)) = (ca.active(), ca.authority.export_key()) {
             let path = self.key_path(&active.id);
@@ -216,17 +254,23 @@ impl DataDir {
     }
 
     fn key_path(&self, root_id: &str) -> PathBuf {
-        self.path.join(format!("ca-key-{}.pem", root_id.replace(':', "")))
+        self.path
+            .join(format!("ca-key-{}.pem", root_id.replace(':', "")))
     }
 
     /// Keys of roots that no longer sign are of no use to anybody.
     fn remove_other_keys(&self, ca: &CaState) {
         let keep = ca.active().map(|root| self.key_path(&root.id));
-        let Ok(files) = fs::read_dir(&self.path) else { return };
+        let Ok(files) = fs::read_dir(&self.path) else {
+            return;
+        };
         for file in files.flatten() {
             let name = file.file_name();
-            let is_key = name.to_str().is_some_and(|name| name.starts_with("ca-key-"));
-            if is_key && Some(file.path()) != keep
+            let is_key = name
+                .to_str()
+                .is_some_and(|name| name.starts_with("ca-key-"));
+            if is_key
+                && Some(file.path()) != keep
                 && let Err(error) = fs::remove_file(file.path())
             {
                 tracing::warn!(%error, "cannot remove the key of a replaced root");
@@ -240,17 +284,24 @@ impl DataDir {
             about => about.map_err(|error| io_error("look at", path, error))?,
         };
         if !about.is_file() {
-            return Err(unsafe_path(path, "is not a plain file (symbolic links are not followed)"));
+            return Err(unsafe_path(
+                path,
+                "is not a plain file (symbolic links are not followed)",
+            ));
         }
         owned_and_closed(path, &about)?;
-        fs::read_to_string(path).map(Some).map_err(|error| io_error("read", path, error))
+        fs::read_to_string(path)
+            .map(Some)
+            .map_err(|error| io_error("read", path, error))
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
         let new = self.path.join(format!(".new-{}", uuid::Uuid::new_v4()));
         let written = write_new(&new, bytes)
             .map_err(|error| io_error("write", path, error))
-            .and_then(|()| fs::rename(&new, path).map_err(|error| io_error("replace", path, error)));
+            .and_then(|()| {
+                fs::rename(&new, path).map_err(|error| io_error("replace", path, error))
+            });
         if written.is_err() {
             // Whether that works or not: the file is of no further use.
             let _gone = fs::remove_file(&new);
@@ -262,16 +313,21 @@ impl DataDir {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn refuse_symlink(path: &Path) -> Result<(), DataDirError> {
     match fs::symlink_metadata(path) {
-        Ok(about) if !about.is_file() => {
-            Err(unsafe_path(path, "is not a plain file (symbolic links are not followed)"))
-        }
+        Ok(about) if !about.is_file() => Err(unsafe_path(
+            path,
+            "is not a plain file (symbolic links are not followed)",
+        )),
         _ => Ok(()),
     }
 }
@@ -292,11 +348,18 @@ fn owned_and_closed(path: &Path, about: &fs::Metadata) -> Result<(), DataDirErro
 }
 
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> DataDirError {
-    DataDirError::Io { action, path: path.to_owned(), source }
+    DataDirError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn unsafe_path(path: &Path, problem: &str) -> DataDirError {
-    DataDirError::Unsafe { path: path.to_owned(), problem: problem.to_owned() }
+    DataDirError::Unsafe {
+        path: path.to_owned(),
+        problem: problem.to_owned(),
+    }
 }
 
 fn stored_entry(entry: &Entry) -> StoredEntry {
@@ -327,7 +390,9 @@ fn stored_root(root: &Root) -> StoredRoot {
 }
 
 fn root(stored: StoredRoot) -> Result<Root, String> {
-    let date = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).map_err(|error| error.to_string());
+    let date = |seconds: i64| {
+        OffsetDateTime::from_unix_timestamp(seconds).map_err(|error| error.to_string())
+    };
     Ok(Root {
         der: pem::decode("CERTIFICATE", &stored.certificate).ok_or("a root is no certificate")?,
         key_type: KeyType::parse(&stored.key_type, stored.key_bits)?,

@@ -41,7 +41,10 @@ pub(crate) fn parse(uri: &str) -> Option<Identity> {
     if path.is_empty() {
         // A trust domain: something before and after its first dot.
         let host = host.split(':').next().unwrap_or_default();
-        return host.find('.').is_some_and(|at| at > 0).then_some(Identity::Other);
+        return host
+            .find('.')
+            .is_some_and(|at| at > 0)
+            .then_some(Identity::Other);
     }
     segments.remove(0);
     if segments.iter().any(|segment| segment.is_empty()) {
@@ -60,7 +63,9 @@ pub(crate) fn parse(uri: &str) -> Option<Identity> {
                 name: unescape(service)?,
             }))
         }
-        ["agent", "client", "dc", _, "id", _] | ["gateway", "mesh", "dc", _] => Some(Identity::Other),
+        ["agent", "client", "dc", _, "id", _] | ["gateway", "mesh", "dc", _] => {
+            Some(Identity::Other)
+        }
         ["agent", "server", "dc", _] if segments.len() == 4 => Some(Identity::Other),
         _ => None,
     }
@@ -90,16 +95,24 @@ mod tests {
             assert_eq!(service(uri), web, "{uri}");
         }
         for uri in [
-            "", "http://td.consul/ns/default/dc/dc1/svc/web", "spiffe:x/ns/default/dc/dc1/svc/web",
-            "spiffe://td.consul/ns/default/dc/dc1/svc/web/", "spiffe://td.consul/ns/default/dc/dc1/svc/",
-            "spiffe://td.consul/NS/default/dc/dc1/SVC/web", "spiffe://td.consul/ns/default/dc/dc1/svc/%zz",
-            "spiffe://td", "spiffe://.consul", "spiffe://td.consul/",
+            "",
+            "http://td.consul/ns/default/dc/dc1/svc/web",
+            "spiffe:x/ns/default/dc/dc1/svc/web",
+            "spiffe://td.consul/ns/default/dc/dc1/svc/web/",
+            "spiffe://td.consul/ns/default/dc/dc1/svc/",
+            "spiffe://td.consul/NS/default/dc/dc1/SVC/web",
+            "spiffe://td.consul/ns/default/dc/dc1/svc/%zz",
+            "spiffe://td",
+            "spiffe://.consul",
+            "spiffe://td.consul/",
         ] {
             assert_eq!(parse(uri), None, "{uri}");
         }
         for uri in [
-            "spiffe://td.consul", "spiffe://td.consul/agent/client/dc/dc1/id/x",
-            "spiffe://td.consul/agent/server/dc/dc1", "spiffe://td.consul/gateway/mesh/dc/dc1",
+            "spiffe://td.consul",
+            "spiffe://td.consul/agent/client/dc/dc1/id/x",
+            "spiffe://td.consul/agent/server/dc/dc1",
+            "spiffe://td.consul/gateway/mesh/dc/dc1",
             "spiffe://td.consul/ap/x/gateway/mesh/dc/dc1",
         ] {
             assert_eq!(parse(uri), Some(Identity::Other), "{uri}");

@@ -46,9 +46,17 @@ impl Acl {
             })
         };
         let mut tokens = HashMap::new();
-        for Token { secret, accessor, rules, management } in &config.tokens {
+        for Token {
+            secret,
+            accessor,
+            rules,
+            management,
+        } in &config.tokens
+        {
             if secret.is_empty() {
-                return Err(StartError::Config("an ACL token has an empty secret".to_owned()));
+                return Err(StartError::Config(
+                    "an ACL token has an empty secret".to_owned(),
+                ));
             }
             let accessor = match accessor.as_str() {
                 "" => uuid::Uuid::new_v4().to_string(),
@@ -61,8 +69,13 @@ impl Acl {
                 rules,
                 default,
             };
-            if tokens.insert(secret.clone(), Arc::new(authorizer)).is_some() {
-                return Err(StartError::Config("two ACL tokens have the same secret".to_owned()));
+            if tokens
+                .insert(secret.clone(), Arc::new(authorizer))
+                .is_some()
+            {
+                return Err(StartError::Config(
+                    "two ACL tokens have the same secret".to_owned(),
+                ));
             }
         }
         let anonymous = Arc::new(Authorizer {
@@ -71,7 +84,12 @@ impl Acl {
             rules: read(&config.anonymous_rules, ANONYMOUS)?,
             default,
         });
-        Ok(Self { enabled, default: config.default_policy, tokens, anonymous })
+        Ok(Self {
+            enabled,
+            default: config.default_policy,
+            tokens,
+            anonymous,
+        })
     }
 
     pub(crate) fn enabled(&self) -> bool {
@@ -82,6 +100,14 @@ impl Acl {
         self.default
     }
 
+    /// As [`Acl::resolve`], with the headers that a server's refusal carries.
+    ///
+    /// # Errors
+    /// 403 `ACL not found`.
+    pub(crate) fn resolve_at_server(&self, secret: &str) -> Result<Arc<Authorizer>, Reply> {
+        self.resolve(secret).map_err(Reply::failed_query)
+    }
+
     /// The token behind a secret.
     ///
     /// # Errors
@@ -90,7 +116,10 @@ impl Acl {
         if secret.is_empty() || !self.enabled {
             return Ok(Arc::clone(&self.anonymous));
         }
-        self.tokens.get(secret).cloned().ok_or_else(|| Reply::forbidden("ACL not found"))
+        self.tokens
+            .get(secret)
+            .cloned()
+            .ok_or_else(|| Reply::forbidden("ACL not found"))
     }
 }
 
@@ -147,29 +176,48 @@ impl Authorizer {
         self.management || self.rules.mesh().unwrap_or(self.default) >= Access::Write
     }
 
+    /// Whether it may write some service: a proxy may look up what proxies need.
+    pub(crate) fn any_service_write(&self) -> bool {
+        self.management || self.rules.any_service(Access::Write) || self.default >= Access::Write
+    }
+
     pub(crate) fn mesh_read(&self) -> bool {
         self.management || self.rules.mesh().unwrap_or(self.default) >= Access::Read
     }
 
     /// 403 with Consul's sentence: `wanted` is for example `service:write`.
     pub(crate) fn denied(&self, wanted: &str, resource: Option<&str>) -> Reply {
-        let on = resource.map(|name| format!(" on {name:?}")).unwrap_or_default();
-        Reply::forbidden(match &self.accessor {
+        Reply::forbidden(self.denied_text(wanted, resource))
+    }
+
+    pub(crate) fn denied_text(&self, wanted: &str, resource: Option<&str>) -> String {
+        let on = resource
+            .map(|name| format!(" on {name:?}"))
+            .unwrap_or_default();
+        match &self.accessor {
             None => format!(
                 "Permission denied: anonymous token lacks permission '{wanted}'{on}. The anonymous token is used implicitly when a request does not specify a token."
             ),
             Some(accessor) => format!(
                 "Permission denied: token with AccessorID '{accessor}' lacks permission '{wanted}'{on}"
             ),
-        })
+        }
     }
 
     pub(crate) fn need_service_write(&self, name: &str) -> Result<(), Reply> {
-        if self.service_write(name) { Ok(()) } else { Err(self.denied("service:write", Some(name))) }
+        if self.service_write(name) {
+            Ok(())
+        } else {
+            Err(self.denied("service:write", Some(name)))
+        }
     }
 
     pub(crate) fn need_service_read(&self, name: &str) -> Result<(), Reply> {
-        if self.service_read(name) { Ok(()) } else { Err(self.denied("service:read", Some(name))) }
+        if self.service_read(name) {
+            Ok(())
+        } else {
+            Err(self.denied("service:read", Some(name)))
+        }
     }
 
     pub(crate) fn need_intention_read(&self, name: &str) -> Result<(), Reply> {
@@ -189,10 +237,18 @@ impl Authorizer {
     }
 
     pub(crate) fn need_operator_write(&self) -> Result<(), Reply> {
-        if self.operator_write() { Ok(()) } else { Err(self.denied("operator:write", None)) }
+        if self.operator_write() {
+            Ok(())
+        } else {
+            Err(self.denied("operator:write", None))
+        }
     }
 
     pub(crate) fn need_mesh_write(&self) -> Result<(), Reply> {
-        if self.mesh_write() { Ok(()) } else { Err(self.denied("mesh:write", None)) }
+        if self.mesh_write() {
+            Ok(())
+        } else {
+            Err(self.denied("mesh:write", None))
+        }
     }
 }

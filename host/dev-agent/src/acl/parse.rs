@@ -11,7 +11,11 @@ use super::rules::{Access, Rules};
 pub(super) fn rules(text: &str) -> Result<Rules, String> {
     let items = if text.trim_start().starts_with('{') {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        value.as_object().cloned().map(json_items).ok_or("not a JSON object")??
+        value
+            .as_object()
+            .cloned()
+            .map(json_items)
+            .ok_or("not a JSON object")??
     } else {
         let mut parser = Parser { rest: text };
         let items = parser.body(0)?;
@@ -38,7 +42,11 @@ pub(super) fn rules(text: &str) -> Result<Rules, String> {
                 rules.add_named(&kind, &name, policy, intentions)?;
             }
             (None, value @ Entry::Text(_)) => {
-                let access = access(&Item { kind: kind.clone(), name: None, value })?;
+                let access = access(&Item {
+                    kind: kind.clone(),
+                    name: None,
+                    value,
+                })?;
                 rules.add_plain(&kind, access)?;
             }
             (Some(name), Entry::Text(_)) => {
@@ -73,15 +81,27 @@ fn json_items(object: Map<String, Value>) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();
     for (kind, value) in object {
         match value {
-            Value::String(text) => items.push(Item { kind, name: None, value: Entry::Text(text) }),
+            Value::String(text) => items.push(Item {
+                kind,
+                name: None,
+                value: Entry::Text(text),
+            }),
             Value::Object(named) if named.values().all(Value::is_object) => {
                 for (name, fields) in named {
                     let fields = fields.as_object().cloned().unwrap_or_default();
                     let value = Entry::Block(json_items(fields)?);
-                    items.push(Item { kind: kind.clone(), name: Some(name), value });
+                    items.push(Item {
+                        kind: kind.clone(),
+                        name: Some(name),
+                        value,
+                    });
                 }
             }
-            _ => return Err(format!("`{kind}` is neither a text nor an object of objects")),
+            _ => {
+                return Err(format!(
+                    "`{kind}` is neither a text nor an object of objects"
+                ));
+            }
         }
     }
     Ok(items)
@@ -105,7 +125,11 @@ impl Parser<'_> {
             }
             let kind = self.word()?;
             self.space()?;
-            let name = if self.rest.starts_with('"') { Some(self.word()?) } else { None };
+            let name = if self.rest.starts_with('"') {
+                Some(self.word()?)
+            } else {
+                None
+            };
             self.space()?;
             let assigned = self.take('=');
             self.space()?;
@@ -172,7 +196,10 @@ impl Parser<'_> {
             return Err("a quoted text does not end".to_owned());
         }
         let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == '-';
-        let end = self.rest.find(|char| !is_word(char)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|char| !is_word(char))
+            .unwrap_or(self.rest.len());
         if end == 0 {
             let found: String = self.rest.chars().take(10).collect();
             return Err(format!("unexpected {found:?}"));
@@ -222,9 +249,21 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_an_error() {
         for bad in [
-            "service", "service \"web\"", "service \"web\" {", "service \"web\" { policy = \"all\" }",
-            "service \"web\" {}", "nope = \"read\"", "nope \"x\" { policy = \"read\" }", "}", "operator",
-            "service \"web { policy", "{\"service\": 3}", "{", "a{a{a{a{a{a{", "/*", "service \"w\" = \"read\"",
+            "service",
+            "service \"web\"",
+            "service \"web\" {",
+            "service \"web\" { policy = \"all\" }",
+            "service \"web\" {}",
+            "nope = \"read\"",
+            "nope \"x\" { policy = \"read\" }",
+            "}",
+            "operator",
+            "service \"web { policy",
+            "{\"service\": 3}",
+            "{",
+            "a{a{a{a{a{a{",
+            "/*",
+            "service \"w\" = \"read\"",
         ] {
             assert!(rules(bad).is_err(), "{bad}");
         }

@@ -22,7 +22,11 @@ impl Access {
 
     /// Of two rules for one thing: deny, else the stronger.
     fn merge(self, other: Self) -> Self {
-        if self == Self::Deny || other == Self::Deny { Self::Deny } else { self.max(other) }
+        if self == Self::Deny || other == Self::Deny {
+            Self::Deny
+        } else {
+            self.max(other)
+        }
     }
 }
 
@@ -36,13 +40,22 @@ struct Named {
 impl Named {
     fn get(&self, name: &str) -> Option<Access> {
         self.exact.get(name).copied().or_else(|| {
-            let fitting = self.prefix.iter().filter(|(prefix, _)| name.starts_with(prefix.as_str()));
-            fitting.max_by_key(|(prefix, _)| prefix.len()).map(|(_, access)| *access)
+            let fitting = self
+                .prefix
+                .iter()
+                .filter(|(prefix, _)| name.starts_with(prefix.as_str()));
+            fitting
+                .max_by_key(|(prefix, _)| prefix.len())
+                .map(|(_, access)| *access)
         })
     }
 
     fn add(&mut self, is_prefix: bool, name: &str, access: Access) {
-        let map = if is_prefix { &mut self.prefix } else { &mut self.exact };
+        let map = if is_prefix {
+            &mut self.prefix
+        } else {
+            &mut self.exact
+        };
         map.entry(name.to_owned())
             .and_modify(|known| *known = known.merge(access))
             .or_insert(access);
@@ -66,8 +79,16 @@ pub(super) struct Rules {
 
 /// Kinds of rules that Consul knows and nothing here asks for.
 const OTHER: [&str; 10] = [
-    "acl", "event", "event_prefix", "identity", "identity_prefix", "key", "key_prefix", "query",
-    "query_prefix", "session",
+    "acl",
+    "event",
+    "event_prefix",
+    "identity",
+    "identity_prefix",
+    "key",
+    "key_prefix",
+    "query",
+    "query_prefix",
+    "session",
 ];
 const OTHER_PLAIN: [&str; 3] = ["keyring", "peering", "session_prefix"];
 
@@ -87,9 +108,14 @@ impl Rules {
         match base {
             "service" => {
                 // Who may see a service may see the rules about it.
-                let implied = if policy == Access::Deny { Access::Deny } else { Access::Read };
+                let implied = if policy == Access::Deny {
+                    Access::Deny
+                } else {
+                    Access::Read
+                };
                 self.services.add(prefix, name, policy);
-                self.intentions.add(prefix, name, intentions.unwrap_or(implied));
+                self.intentions
+                    .add(prefix, name, intentions.unwrap_or(implied));
             }
             "node" => self.nodes.add(prefix, name, policy),
             "agent" => self.agents.add(prefix, name, policy),
@@ -113,6 +139,10 @@ impl Rules {
 
     pub(super) fn service(&self, name: &str) -> Option<Access> {
         self.services.get(name)
+    }
+
+    pub(super) fn any_service(&self, wanted: Access) -> bool {
+        self.services.all().any(|access| access >= wanted)
     }
 
     pub(super) fn intention(&self, name: &str) -> Option<Access> {

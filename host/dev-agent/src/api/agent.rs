@@ -21,8 +21,9 @@ impl Core {
         }
         let config = &self.config;
         let default = self.acl.default_policy().as_str();
-        let intentions = config.default_intention_policy.map_or("", DefaultPolicy::as_str);
-        let uptime = self.started.elapsed().as_secs();
+        let intentions = config
+            .default_intention_policy
+            .map_or("", DefaultPolicy::as_str);
         Ok(Reply::json(json!({
             "Config": {
                 "Datacenter": config.datacenter,
@@ -56,7 +57,7 @@ impl Core {
                 "Version": crate::CONSUL_VERSION,
                 "ServerMode": true,
             },
-            "Coord": null,
+            "Coord": {},
             "Member": {
                 "Name": self.node.name,
                 "Addr": self.node.address,
@@ -68,11 +69,8 @@ impl Core {
             },
             "Stats": {
                 "agent": {"check_ttls": self.read(|state| state.catalog.checks.len()).to_string()},
-                "runtime": {"uptime_seconds": uptime.to_string()},
-                "portcullis": {"dev_agent": env!("CARGO_PKG_VERSION")},
             },
             "Meta": {"consul-network-segment": "", "consul-version": crate::CONSUL_VERSION},
-            "xDS": null,
         })))
     }
 }

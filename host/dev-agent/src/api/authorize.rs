@@ -17,7 +17,8 @@ impl Core {
         let refuse = |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
         let body = json::parse(&request.body).map_err(refuse)?;
         let go_type = "structs.ConnectAuthorizeRequest";
-        let object = json::Object::new(&body, "ConnectAuthorizeRequest", go_type, &KNOWN).map_err(refuse)?;
+        let object =
+            json::Object::new(&body, "ConnectAuthorizeRequest", go_type, &KNOWN).map_err(refuse)?;
         let target = object.text("Target").map_err(refuse)?;
         let uri = object.text("ClientCertURI").map_err(refuse)?;
         object.text("ClientCertSerial").map_err(refuse)?;
@@ -25,9 +26,15 @@ impl Core {
             return Err(Reply::bad_request("Target service must be specified"));
         }
         let service = match spiffe::parse(&uri) {
-            None => return Err(Reply::bad_request("ClientCertURI not a valid Connect identifier")),
+            None => {
+                return Err(Reply::bad_request(
+                    "ClientCertURI not a valid Connect identifier",
+                ));
+            }
             Some(Identity::Other) => {
-                return Err(Reply::bad_request("ClientCertURI not a valid Service identifier"));
+                return Err(Reply::bad_request(
+                    "ClientCertURI not a valid Service identifier",
+                ));
             }
             Some(Identity::Service(service)) => service,
         };
@@ -36,16 +43,29 @@ impl Core {
         })?;
         token.need_service_write(&target)?;
         if service.partition != "default" {
-            let text = format!("Mismatched partitions: {:?} != \"default\"", service.partition);
+            let text = format!(
+                "Mismatched partitions: {:?} != \"default\"",
+                service.partition
+            );
             return Err(Reply::bad_request(text));
         }
-        let verdict =
-            self.read(|state| state.entries.judge(&service.namespace, &service.name, &target));
+        if !token.intention_read(&target) {
+            let text = token.denied_text("intention:read", Some(&target));
+            return Err(Reply::forbidden(format!(
+                "failed getting intention match: {text}"
+            )));
+        }
+        let verdict = self.read(|state| {
+            state
+                .entries
+                .judge(&service.namespace, &service.name, &target)
+        });
         let (authorized, reason) = match (verdict, self.config.default_intention_policy) {
             (Verdict::Intention { allowed, reason }, _) => (allowed, reason),
-            (Verdict::Default, Some(policy)) => {
-                (policy == DefaultPolicy::Allow, "Default intention policy".to_owned())
-            }
+            (Verdict::Default, Some(policy)) => (
+                policy == DefaultPolicy::Allow,
+                "Default intention policy".to_owned(),
+            ),
             (Verdict::Default, None) => {
                 let allowed = self.acl.default_policy() == DefaultPolicy::Allow;
                 (allowed, "Default behavior configured by ACLs".to_owned())

@@ -13,15 +13,20 @@ impl Core {
     /// `/v1/agent/connect/ca/roots`: as the agent's cache answers, without a
     /// deadline unless `wait` gives one.
     pub(super) async fn agent_roots(&self, options: &Options) -> Outcome {
-        let start = Instant::now();
-        let cold = !self.seen_before("roots".to_owned());
-        let deadline = options.wait.map(|wait| start + wait);
+        let deadline = options.wait.map(|wait| Instant::now() + wait);
+        let token = if self.acl.enabled() {
+            options.token.as_str()
+        } else {
+            ""
+        };
+        let cold = !token.is_empty() && !self.seen_before(format!("roots {token}"));
+        let blocked =
+            options.index != 0 && self.read(|state| state.ca.roots_index) <= options.index;
         let (index, body) = self
             .block_until(options.index, deadline, false, |state| {
                 (state.ca.roots_index, state.ca.roots_json())
             })
             .await;
-        let blocked = options.index != 0 && start.elapsed().as_millis() > 0 && index <= options.index;
         let reply = Reply::json(body).query_meta(index);
         Ok(if cold || blocked {
             reply.with(X_CACHE, "MISS")
@@ -42,7 +47,13 @@ impl Core {
             .blocking(options, |state| {
                 // The index is part of what is compared: a change of the
                 // configuration wakes though the roots are the same.
-                (state.ca.roots_index, ((state.ca.roots_json(), state.ca.roots_index), state.ca.roots_pem()))
+                (
+                    state.ca.roots_index,
+                    (
+                        (state.ca.roots_json(), state.ca.roots_index),
+                        state.ca.roots_pem(),
+                    ),
+                )
             })
             .await;
         if pem {
@@ -59,8 +70,14 @@ impl Core {
 
     /// `PUT /v1/connect/ca/configuration`: another key type rotates the root.
     pub(super) async fn set_ca_config(&self, request: &Request, options: &Options) -> Outcome {
-        const KNOWN: [&str; 6] =
-            ["Provider", "Config", "State", "ForceWithoutCrossSigning", "CreateIndex", "ModifyIndex"];
+        const KNOWN: [&str; 6] = [
+            "Provider",
+            "Config",
+            "State",
+            "ForceWithoutCrossSigning",
+            "CreateIndex",
+            "ModifyIndex",
+        ];
         const GO_TYPE: &str = "struct { ForceWithoutCrossSigningSnake bool \"json:\\\"force_without_cross_signing\\\"\"; *structs.Alias }";
         self.acl.resolve(&options.token)?.need_operator_write()?;
         let refuse = |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
@@ -73,7 +90,12 @@ impl Core {
             let text = format!("could not initialize provider: unknown CA provider {provider:?}");
             return Err(Reply::server_error(text));
         }
-        let own_root = |name: &str| config.get(name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        let own_root = |name: &str| {
+            config
+                .get(name)
+                .and_then(Value::as_str)
+                .is_some_and(|text| !text.is_empty())
+        };
         if own_root("PrivateKey") || own_root("RootCert") {
             let text = "error configuring provider: this development agent makes its own keys";
             return Err(Reply::server_error(text));
@@ -101,7 +123,9 @@ impl Core {
                 Ok(((state.ca.trust_domain(), state.ca.serial()), true))
             })?;
             // RSA keys take their time: not under the lock, not on this thread.
-            let make = move || BuiltinCa::generate(settings.key_type, &domain, serial, validity.0, validity.1);
+            let make = move || {
+                BuiltinCa::generate(settings.key_type, &domain, serial, validity.0, validity.1)
+            };
             let made = tokio::task::spawn_blocking(make).await;
             let made = made.map_err(|_| Reply::server_error("making a key was interrupted"))?;
             Some((made.map_err(fail)?, serial))
@@ -111,7 +135,14 @@ impl Core {
         self.write(Keep::OnDisk, |state, index| {
             let ca = &mut state.ca;
             if let Some((authority, serial)) = authority {
-                ca.rotate(authority, serial, validity, force_without_cross_signing, index).map_err(fail)?;
+                ca.rotate(
+                    authority,
+                    serial,
+                    validity,
+                    force_without_cross_signing,
+                    index,
+                )
+                .map_err(fail)?;
             }
             ca.config = config;
             ca.settings = settings;

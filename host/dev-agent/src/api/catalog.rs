@@ -34,27 +34,40 @@ impl Core {
         }
         let peer = request.param("peer").is_some_and(|peer| !peer.is_empty());
         let tags: Vec<&str> = request.params("tag").collect();
+        let sees_node = token.node_read(&self.node.name);
         let read = |state: &State| {
             let fits = |service: &&Service| {
                 !peer
-                    && token.service_read(&service.name)
-                    && tags.iter().all(|tag| service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
+                    && tags
+                        .iter()
+                        .all(|tag| service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
                     && !(passing && state.catalog.status_of(service) != Status::Passing)
             };
-            let found = instances(state, name, in_mesh).into_iter().filter(fits);
-            let found: Vec<Value> =
-                found.map(|service| state.catalog.health_json(service, &self.node)).collect();
-            (index_of(state, name, in_mesh), found)
+            let all: Vec<_> = instances(state, name, in_mesh)
+                .into_iter()
+                .filter(fits)
+                .collect();
+            let visible = |service: &&&Service| sees_node && token.service_read(&service.name);
+            let found = all.iter().filter(visible);
+            let found: Vec<Value> = found
+                .map(|service| state.catalog.health_json(service, &self.node))
+                .collect();
+            let filtered = found.len() != all.len();
+            (index_of(state, name, in_mesh), (found, filtered))
         };
-        let (index, found) = self.blocking(options, read).await;
+        let (index, (found, filtered)) = self.blocking(options, read).await;
         let streaming = options.cached || options.index != 0;
-        let reply = Reply::json(Value::Array(found))
-            .query_meta(index)
-            .with(CONSISTENCY, options.consistency.as_str());
+        let reply = Reply::json(Value::Array(found)).query_meta(index);
+        let reply = finish(reply, options, filtered && !token.is_anonymous());
         Ok(if streaming {
-            reply.with(BACKEND, "streaming").with(KNOWN_LEADER, "false").with(X_CACHE, "MISS")
+            let reply = reply.with(BACKEND, "streaming").with(KNOWN_LEADER, "false");
+            if options.cached {
+                reply.with(X_CACHE, "MISS")
+            } else {
+                reply
+            }
         } else {
-            reply.with(BACKEND, "blocking-query")
+            reply
         })
     }
 
@@ -70,12 +83,18 @@ impl Core {
         if name.is_empty() {
             return Err(Reply::bad_request("Missing service name"));
         }
-        let token = self.acl.resolve(&options.token)?;
+        let token = self.acl.resolve_at_server(&options.token)?;
+        if in_mesh && !token.service_read(name) {
+            let reply = Reply::json(json!([])).failed_query();
+            return Ok(finish(reply, options, false));
+        }
         let read = |state: &State| {
             let all = instances(state, name, in_mesh);
             let found: Vec<Value> = all
                 .iter()
-                .filter(|service| token.service_read(&service.name) && token.node_read(&self.node.name))
+                .filter(|service| {
+                    token.service_read(&service.name) && token.node_read(&self.node.name)
+                })
                 .map(|service| state.catalog.catalog_json(service, &self.node))
                 .collect();
             let filtered = found.len() != all.len();
@@ -88,11 +107,11 @@ impl Core {
 
     /// `/v1/catalog/services`.
     pub(super) async fn catalog_services(&self, options: &Options) -> Outcome {
-        let token = self.acl.resolve(&options.token)?;
+        let token = self.acl.resolve_at_server(&options.token)?;
         let read = |state: &State| {
             let mut names: Map<String, Value> = Map::new();
             let mut filtered = false;
-            if token.service_read("consul") {
+            if token.service_read("consul") && token.node_read(&self.node.name) {
                 names.insert("consul".to_owned(), json!([]));
             }
             for service in state.catalog.services.values() {
@@ -100,7 +119,9 @@ impl Core {
                     filtered = true;
                     continue;
                 }
-                let tags = names.entry(service.name.clone()).or_insert_with(|| json!([]));
+                let tags = names
+                    .entry(service.name.clone())
+                    .or_insert_with(|| json!([]));
                 for tag in service.tags.iter().map(|tag| json!(tag)) {
                     if let Some(tags) = tags.as_array_mut().filter(|tags| !tags.contains(&tag)) {
                         tags.push(tag);
@@ -116,15 +137,25 @@ impl Core {
 
     /// `/v1/catalog/nodes`: this one.
     pub(super) fn catalog_nodes(&self, options: &Options) -> Outcome {
-        let token = self.acl.resolve(&options.token)?;
-        let nodes = if token.node_read(&self.node.name) { json!([self.node.json()]) } else { json!([]) };
-        Ok(finish(Reply::json(nodes).query_meta(14), options, false))
+        let token = self.acl.resolve_at_server(&options.token)?;
+        let visible = token.node_read(&self.node.name);
+        let nodes = if visible {
+            json!([self.node.json()])
+        } else {
+            json!([])
+        };
+        let filtered = !visible && !token.is_anonymous();
+        Ok(finish(Reply::json(nodes).query_meta(14), options, filtered))
     }
 }
 
 fn finish(reply: Reply, options: &Options, filtered: bool) -> Reply {
     let reply = reply.with(CONSISTENCY, options.consistency.as_str());
-    if filtered { reply.with(FILTERED, "true") } else { reply }
+    if filtered {
+        reply.with(FILTERED, "true")
+    } else {
+        reply
+    }
 }
 
 fn instances<'a>(state: &'a State, name: &'a str, in_mesh: bool) -> Vec<&'a Service> {

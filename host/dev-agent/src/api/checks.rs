@@ -21,12 +21,13 @@ impl Core {
         let token = self.acl.resolve(&options.token)?;
         self.write(Keep::InMemory, |state, index| {
             let id = definition.service_id.clone();
-            let service = match id.as_str() {
-                "" => None,
-                id => Some(state.catalog.services.get(id).cloned().ok_or_else(|| {
-                    Reply::not_found(format!("ServiceID {id:?} does not exist"))
-                })?),
-            };
+            let service =
+                match id.as_str() {
+                    "" => None,
+                    id => Some(state.catalog.services.get(id).cloned().ok_or_else(|| {
+                        Reply::not_found(format!("ServiceID {id:?} does not exist"))
+                    })?),
+                };
             let check = builder.build(definition, service.as_ref());
             self.may_write_check(&token, &check)?;
             if let Some(known) = state.catalog.checks.get(&check.id) {
@@ -56,14 +57,19 @@ impl Core {
         id: &str,
     ) -> Outcome {
         let (status, mut output) = if status.is_empty() {
-            let refuse = |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
+            let refuse =
+                |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
             let body = json::parse(&request.body).map_err(refuse)?;
             let known = ["Status", "Output"];
-            let object = json::Object::new(&body, "checkUpdate", "agent.checkUpdate", &known).map_err(refuse)?;
+            let object = json::Object::new(&body, "checkUpdate", "agent.checkUpdate", &known)
+                .map_err(refuse)?;
             let status = object.text("Status").map_err(refuse)?;
             (status, object.text("Output").map_err(refuse)?)
         } else {
-            (status.to_owned(), request.param("note").unwrap_or_default().to_owned())
+            (
+                status.to_owned(),
+                request.param("note").unwrap_or_default().to_owned(),
+            )
         };
         let status = Status::parse(&status)
             .ok_or_else(|| Reply::bad_request(format!("Invalid check status: '{status}'")))?;
@@ -80,7 +86,10 @@ impl Core {
         let now = Instant::now();
         self.write(Keep::InMemory, |state, index| {
             self.may_write_check(&token, known(state, id)?)?;
-            Ok((Reply::empty(), state.catalog.report(id, status, &output, now, index)))
+            Ok((
+                Reply::empty(),
+                state.catalog.report(id, status, &output, now, index),
+            ))
         })
     }
 

@@ -8,7 +8,7 @@ use crate::acl::Authorizer;
 use crate::core::{Core, Keep};
 use crate::entry::{Entry, KINDS, OTHER_KINDS, decode};
 use crate::http::options::Options;
-use crate::http::reply::{CONSISTENCY, FILTERED, Outcome, Reply};
+use crate::http::reply::{FILTERED, Outcome, Reply};
 use crate::http::{Request, json};
 
 /// Whether a token may see an entry.
@@ -16,7 +16,9 @@ fn readable(token: &Authorizer, kind: &str, name: &str) -> Result<(), Reply> {
     match kind {
         "service-intentions" => token.need_intention_read(name),
         "service-defaults" => token.need_service_read(name),
-        "jwt-provider" if !token.mesh_read() => Err(token.denied("mesh:read", None)),
+        "jwt-provider" if !token.mesh_read() && !token.any_service_write() => {
+            Err(token.denied("mesh:read", None))
+        }
         _ => Ok(()),
     }
 }
@@ -33,21 +35,32 @@ fn known_kind(kind: &str) -> Result<(), Reply> {
     if KINDS.contains(&kind) || OTHER_KINDS.contains(&kind) {
         return Ok(());
     }
-    Err(Reply::server_error(format!("invalid config entry kind: {kind}")))
+    Err(Reply::server_error(format!(
+        "invalid config entry kind: {kind}"
+    )))
 }
 
 impl Core {
     /// `PUT /v1/config[?cas=]`.
     pub(super) fn config_put(&self, request: &Request, options: &Options) -> Outcome {
-        let refuse = |error: String| Reply::bad_request(format!("Request decoding failed: {error}"));
+        let refuse =
+            |error: String| Reply::bad_request(format!("Request decoding failed: {error}"));
         let token = self.acl.resolve(&options.token)?;
         let body = json::parse(&request.body).map_err(refuse)?;
         let (kind, fields) = decode(&body).map_err(refuse)?;
-        let name = fields.get("Name").and_then(Value::as_str).unwrap_or(kind).to_owned();
+        let name = fields
+            .get("Name")
+            .and_then(Value::as_str)
+            .unwrap_or(kind)
+            .to_owned();
         let cas = match request.param("cas") {
             None => None,
             Some(text) => {
-                let bad = || Reply::error(http::StatusCode::BAD_REQUEST, format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
+                let bad = || {
+                    Reply::server_error(format!(
+                        "strconv.ParseUint: parsing {text:?}: invalid syntax"
+                    ))
+                };
                 Some(text.parse::<u64>().map_err(|_| bad())?)
             }
         };
@@ -56,8 +69,14 @@ impl Core {
         crate::entry::check(kind, &fields).map_err(Reply::server_error)?;
         writable(&token, kind, &name)?;
         self.write(Keep::OnDisk, |state, index| {
-            let before = state.entries.get(kind, &name).map_or(0, |known| known.modify_index);
-            let changed = state.entries.put(kind, fields, index).map_err(Reply::server_error)?;
+            let before = state
+                .entries
+                .get(kind, &name)
+                .map_or(0, |known| known.modify_index);
+            let changed = state
+                .entries
+                .put(kind, fields, index)
+                .map_err(Reply::server_error)?;
             if changed && cas.is_some_and(|cas| cas != before) {
                 return Ok((Reply::json(json!(false)), false));
             }
@@ -71,12 +90,24 @@ impl Core {
         let token = self.acl.resolve(&options.token)?;
         if request.method == Method::DELETE {
             if name.is_empty() {
-                return Err(Reply::not_found("Must provide both a kind and name to delete"));
+                return Err(Reply::not_found(
+                    "Must provide both a kind and name to delete",
+                ));
             }
-            known_kind(kind)?;
+            known_kind(kind).map_err(|mut refusal| {
+                refusal.status = http::StatusCode::BAD_REQUEST;
+                refusal
+            })?;
+            if kind == "proxy-defaults" && name != "global" {
+                let text = format!("invalid name ({name:?}), only \"global\" is supported");
+                return Err(Reply::server_error(text));
+            }
             writable(&token, kind, name)?;
             return self.write(Keep::OnDisk, |state, index| {
-                let gone = state.entries.delete(kind, name, index).map_err(Reply::server_error)?;
+                let gone = state
+                    .entries
+                    .delete(kind, name, index)
+                    .map_err(Reply::server_error)?;
                 Ok((Reply::json(json!({})), gone))
             });
         }
@@ -87,7 +118,10 @@ impl Core {
         readable(&token, kind, name)?;
         let (index, found) = self
             .blocking(options, |state| {
-                (state.entries.index.max(1), state.entries.get(kind, name).map(Entry::json))
+                (
+                    state.entries.index.max(1),
+                    state.entries.get(kind, name).map(Entry::json),
+                )
             })
             .await;
         let found = found.ok_or_else(|| {
@@ -124,15 +158,22 @@ impl Core {
             })
             .await;
         let reply = Reply::json(Value::Array(list)).query_meta(index);
-        let reply = reply.with(CONSISTENCY, options.consistency.as_str());
-        Ok(if filtered && !token.is_anonymous() { reply.with(FILTERED, "true") } else { reply })
+        Ok(if filtered && !token.is_anonymous() {
+            reply.with(FILTERED, "true")
+        } else {
+            reply
+        })
     }
 
     /// Writes an entry from inside the process, checked as from outside.
     pub(crate) fn put_entry(&self, body: &Value) -> Result<(), Reply> {
-        let (kind, fields): (&str, Map<String, Value>) = decode(body).map_err(Reply::bad_request)?;
+        let (kind, fields): (&str, Map<String, Value>) =
+            decode(body).map_err(Reply::bad_request)?;
         self.write(Keep::OnDisk, |state, index| {
-            let changed = state.entries.put(kind, fields, index).map_err(Reply::server_error)?;
+            let changed = state
+                .entries
+                .put(kind, fields, index)
+                .map_err(Reply::server_error)?;
             Ok(((), changed))
         })
     }

@@ -10,7 +10,7 @@ use crate::core::{Core, Keep};
 use crate::entry::intentions::{Side, Verdict};
 use crate::entry::precedence::text;
 use crate::http::options::Options;
-use crate::http::reply::{BACKEND, CONSISTENCY, FILTERED, Outcome, Reply};
+use crate::http::reply::{CONSISTENCY, FILTERED, Outcome, Reply};
 use crate::http::{Request, json};
 
 /// A name in a query parameter: `svc`, `ns/svc`, `partition/ns/svc`, `peer:p/svc`.
@@ -24,9 +24,8 @@ struct Name {
 
 impl Name {
     fn parse(param: &str, text: &str, peer_allowed: bool) -> Result<Self, Reply> {
-        let invalid = |reason: &str| {
-            Reply::server_error(format!("{param} {text:?} is invalid: {reason}"))
-        };
+        let invalid =
+            |reason: &str| Reply::server_error(format!("{param} {text:?} is invalid: {reason}"));
         let (peer, rest) = match text.strip_prefix("peer:") {
             None => (String::new(), text),
             Some(_) if !peer_allowed => return Err(invalid("cannot specify a peer here")),
@@ -74,7 +73,9 @@ fn required<'a>(request: &'a Request, name: &str) -> Result<&'a str, Reply> {
 }
 
 fn can_read(token: &Authorizer, intention: &Map<String, Value>) -> bool {
-    ["SourceName", "DestinationName"].iter().any(|side| token.intention_read(text(intention, side)))
+    ["SourceName", "DestinationName"]
+        .iter()
+        .any(|side| token.intention_read(text(intention, side)))
 }
 
 /// Intentions with IDs were never made here.
@@ -103,17 +104,23 @@ impl Core {
             let name = Name::parse("name", text, false)?;
             names.push((text.to_owned(), name));
         }
-        let token = self.acl.resolve(&options.token)?;
+        let token = self.acl.resolve_at_server(&options.token)?;
         for (_, name) in &names {
-            name.community("match entry")?;
-            token.need_intention_read(&name.name)?;
+            name.community("match entry").map_err(Reply::failed_query)?;
+            token
+                .need_intention_read(&name.name)
+                .map_err(Reply::failed_query)?;
         }
         let (index, body) = self
             .blocking(options, |state| {
                 let mut body = Map::new();
                 for (text, name) in &names {
                     let found = state.entries.matching(side, &name.name);
-                    let value = if found.is_empty() { Value::Null } else { json!(found) };
+                    let value = if found.is_empty() {
+                        Value::Null
+                    } else {
+                        json!(found)
+                    };
                     body.insert(text.clone(), value);
                 }
                 (state.entries.index.max(1), body)
@@ -121,22 +128,31 @@ impl Core {
             .await;
         Ok(Reply::json(Value::Object(body))
             .query_meta(index)
-            .with(CONSISTENCY, options.consistency.as_str())
-            .with(BACKEND, "blocking-query"))
+            .with(CONSISTENCY, options.consistency.as_str()))
     }
 
     /// `GET /v1/connect/intentions/check`.
     pub(super) fn intention_check(&self, request: &Request, options: &Options) -> Outcome {
         let source = Name::parse("source", required(request, "source")?, false)?;
         let destination = Name::parse("destination", required(request, "destination")?, false)?;
-        if let Some(kind) = request.param("source-type").filter(|kind| *kind != "consul") {
-            return Err(Reply::server_error(format!("unsupported SourceType: {kind:?}")));
+        if let Some(kind) = request
+            .param("source-type")
+            .filter(|kind| *kind != "consul")
+        {
+            return Err(Reply::server_error(format!(
+                "unsupported SourceType: {kind:?}"
+            )));
         }
         source.community("source")?;
         destination.community("destination")?;
-        self.acl.resolve(&options.token)?.need_service_read(&destination.name)?;
-        let verdict =
-            self.read(|state| state.entries.judge("default", &source.name, &destination.name));
+        self.acl
+            .resolve(&options.token)?
+            .need_service_read(&destination.name)?;
+        let verdict = self.read(|state| {
+            state
+                .entries
+                .judge("default", &source.name, &destination.name)
+        });
         let allowed = match verdict {
             Verdict::Intention { allowed, .. } => allowed,
             Verdict::Default => self.default_for_intentions() == DefaultPolicy::Allow,
@@ -146,29 +162,34 @@ impl Core {
 
     /// What a connection gets that no intention names.
     pub(crate) fn default_for_intentions(&self) -> DefaultPolicy {
-        self.config.default_intention_policy.unwrap_or(self.acl.default_policy())
+        self.config
+            .default_intention_policy
+            .unwrap_or(self.acl.default_policy())
     }
 
     /// `GET /v1/connect/intentions`.
     pub(super) async fn intention_list(&self, request: &Request, options: &Options) -> Outcome {
         no_filter(request)?;
-        let token = self.acl.resolve(&options.token)?;
+        let token = self.acl.resolve_at_server(&options.token)?;
         let (index, (list, filtered)) = self
             .blocking(options, |state| {
                 let all = state.entries.intentions();
                 let count = all.len();
-                let readable: Vec<_> =
-                    all.into_iter().filter(|intention| can_read(&token, intention)).collect();
+                let readable: Vec<_> = all
+                    .into_iter()
+                    .filter(|intention| can_read(&token, intention))
+                    .collect();
                 let filtered = readable.len() != count;
                 (state.entries.index.max(1), (readable, filtered))
             })
             .await;
-        let reply = Reply::json(json!(list))
-            .query_meta(index)
-            .with(CONSISTENCY, options.consistency.as_str())
-            .with(BACKEND, "blocking-query");
+        let reply = Reply::json(json!(list)).query_meta(index);
         let tell = filtered && !token.is_anonymous();
-        Ok(if tell { reply.with(FILTERED, "true") } else { reply })
+        Ok(if tell {
+            reply.with(FILTERED, "true")
+        } else {
+            reply
+        })
     }
 
     /// `/v1/connect/intentions/exact`.
@@ -181,8 +202,11 @@ impl Core {
         if reading {
             source.community("source")?;
             destination.community("destination")?;
-            let found =
-                self.read(|state| state.entries.exact(&source.peer, &source.name, &destination.name));
+            let found = self.read(|state| {
+                state
+                    .entries
+                    .exact(&source.peer, &source.name, &destination.name)
+            });
             let found = found.ok_or_else(|| Reply::not_found("Intention not found"))?;
             if !can_read(&token, &found) {
                 return Err(denied());
@@ -191,7 +215,8 @@ impl Core {
         }
         let mut fields = Map::new();
         if request.method == Method::PUT {
-            let refuse = |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
+            let refuse =
+                |error: String| Reply::bad_request(format!("Request decode failed: {error}"));
             let body = json::parse(&request.body).map_err(refuse)?;
             fields = crate::entry::decode_intention(&body).map_err(refuse)?;
         }
@@ -202,7 +227,9 @@ impl Core {
         }
         if request.method == Method::DELETE {
             return self.write(Keep::OnDisk, |state, index| {
-                let gone = state.entries.delete_intention(&source.name, &destination.name, index);
+                let gone = state
+                    .entries
+                    .delete_intention(&source.name, &destination.name, index);
                 let gone = gone.map_err(Reply::server_error)?;
                 Ok((Reply::json(json!(true)), gone))
             });
@@ -211,10 +238,16 @@ impl Core {
         self.write(Keep::OnDisk, |state, index| {
             let known = state.entries.get("service-intentions", &destination.name);
             let known_meta = known.and_then(|entry| entry.fields.get("Meta"));
-            if fields.get("Meta").is_some_and(|meta| Some(meta) != known_meta) {
-                return Err(Reply::server_error(
-                    "Meta must not be specified, or should be unchanged during an update.",
-                ));
+            if fields
+                .get("Meta")
+                .is_some_and(|meta| Some(meta) != known_meta)
+            {
+                return Err(Reply::server_error(match known {
+                    Some(_) => {
+                        "Meta must not be specified, or should be unchanged during an update."
+                    }
+                    None => "Meta must not be specified",
+                }));
             }
             let before = state.entries.index;
             state

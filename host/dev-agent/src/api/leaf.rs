@@ -30,7 +30,9 @@ impl Core {
         }
         // Asked on every call: a certificate that one token has fetched is not
         // for the next one.
-        self.acl.resolve(&options.token)?.need_service_write(service)?;
+        self.acl
+            .resolve(&options.token)?
+            .need_service_write(service)?;
         let deadline = Instant::now() + options.wait.unwrap_or(LEAF_WAIT);
         let mut changed = self.watch();
         let mut renew_at = None;
@@ -115,7 +117,10 @@ impl Core {
 }
 
 fn is_current(state: &State, leaf: &Leaf) -> bool {
-    state.ca.active().is_some_and(|root| root.id == leaf.root_id)
+    state
+        .ca
+        .active()
+        .is_some_and(|root| root.id == leaf.root_id)
 }
 
 fn positive(span: time::Duration) -> Duration {

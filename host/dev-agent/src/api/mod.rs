@@ -13,7 +13,7 @@ mod services;
 use http::{Method, StatusCode};
 
 use crate::core::Core;
-use crate::http::options::Options;
+use crate::http::options::{self, Options};
 use crate::http::reply::{DEFAULT_ACL, Outcome, Reply};
 use crate::http::{Request, unescape};
 
@@ -144,6 +144,16 @@ impl Core {
     async fn dispatch(&self, request: &Request, endpoint: Endpoint) -> Outcome {
         use Endpoint as E;
         // A write without a body of its own still has these options checked.
+        match endpoint {
+            // These do not look for them.
+            E::AgentRoots | E::ConnectRoots | E::CaConfiguration | E::AgentSelf => {}
+            E::StatusLeader | E::StatusPeers => {}
+            E::CatalogNodes => options::no_partition(request)?,
+            _ => {
+                options::no_namespace(request)?;
+                options::no_partition(request)?;
+            }
+        }
         let options = Options::parse(request, &self.config.datacenter)?;
         match endpoint {
             E::Leaf(name) => self.leaf(&options, &name).await,
@@ -152,7 +162,9 @@ impl Core {
             E::CaConfiguration if request.method == Method::GET => self.ca_config(&options),
             E::CaConfiguration => self.set_ca_config(request, &options).await,
             E::Authorize => self.authorize(request, &options),
-            E::Intentions if request.method == Method::GET => self.intention_list(request, &options).await,
+            E::Intentions if request.method == Method::GET => {
+                self.intention_list(request, &options).await
+            }
             E::Intentions => Err(Reply::error(
                 StatusCode::NOT_IMPLEMENTED,
                 "creating intentions with an ID has been deprecated since Consul 1.9 and is not part of this development agent: PUT /v1/connect/intentions/exact",

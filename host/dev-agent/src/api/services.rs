@@ -22,7 +22,11 @@ impl Core {
         let body = json::parse(&request.body).map_err(refuse)?;
         let read = registration(&body).map_err(Reply::bad_request)?;
         let token = self.acl.resolve(&options.token)?;
-        let Registration { service, checks, sidecar } = read;
+        let Registration {
+            service,
+            checks,
+            sidecar,
+        } = read;
         let mut wanted = vec![&service];
         wanted.extend(sidecar.as_ref().map(|(sidecar, _)| sidecar));
         for service in wanted {
@@ -77,7 +81,11 @@ impl Core {
             (shown, filtered)
         });
         let reply = Reply::json(Value::Object(shown));
-        Ok(if filtered && !token.is_anonymous() { reply.with(FILTERED, "true") } else { reply })
+        Ok(if filtered && !token.is_anonymous() {
+            reply.with(FILTERED, "true")
+        } else {
+            reply
+        })
     }
 
     /// `GET /v1/agent/service/:id[?hash=&wait=]`.
@@ -88,7 +96,10 @@ impl Core {
         id: &str,
     ) -> Outcome {
         let hash = request.param("hash").unwrap_or_default();
-        let wait = options.wait.unwrap_or(Duration::from_secs(300)).min(MAX_WAIT);
+        let wait = options
+            .wait
+            .unwrap_or(Duration::from_secs(300))
+            .min(MAX_WAIT);
         let jitter = rand::rng().random_range(Duration::ZERO..=wait / 16);
         let timeout = tokio::time::sleep_until(Instant::now() + wait + jitter);
         tokio::pin!(timeout);
@@ -132,12 +143,20 @@ impl Core {
             (shown, filtered)
         });
         let reply = Reply::json(json!(shown));
-        Ok(if filtered && !token.is_anonymous() { reply.with(FILTERED, "true") } else { reply })
+        Ok(if filtered && !token.is_anonymous() {
+            reply.with(FILTERED, "true")
+        } else {
+            reply
+        })
     }
 }
 
 fn destination(service: &Service) -> Option<&str> {
-    service.proxy.as_ref()?.get("DestinationServiceName")?.as_str()
+    service
+        .proxy
+        .as_ref()?
+        .get("DestinationServiceName")?
+        .as_str()
 }
 
 /// The lowest free port for a sidecar; one that is registered keeps its own.
@@ -149,7 +168,10 @@ fn sidecar_port(
         return Ok(known.port);
     }
     let taken = |port: i64| services.values().any(|service| service.port == port);
-    SIDECAR_PORTS.into_iter().find(|port| !taken(*port)).ok_or_else(|| {
-        Reply::server_error("none left: sidecar ports 21000 to 21255 are all in use")
-    })
+    SIDECAR_PORTS
+        .into_iter()
+        .find(|port| !taken(*port))
+        .ok_or_else(|| {
+            Reply::server_error("none left: sidecar ports 21000 to 21255 are all in use")
+        })
 }

@@ -33,8 +33,11 @@ impl BuiltinCa {
     ) -> Result<Self, CaError> {
         let key = CaKey::generate(key_type)?;
         let name = common_name(trust_domain);
-        let mut params =
-            ca_params(&name, trust_domain, &key_id(&key.for_root().subject_public_key_info()))?;
+        let mut params = ca_params(
+            &name,
+            trust_domain,
+            &key_id(&key.for_root().subject_public_key_info()),
+        )?;
         params.serial_number = Some(serial_number(serial));
         params.not_before = not_before;
         params.not_after = not_after;
@@ -51,9 +54,15 @@ impl BuiltinCa {
         let parsed = parse(&root)?;
         let public_key = key.for_root().subject_public_key_info();
         if parsed.tbs_certificate.subject_pki.raw != public_key {
-            return Err(CaError::StoredKey("it is not the key of the active root".to_owned()));
+            return Err(CaError::StoredKey(
+                "it is not the key of the active root".to_owned(),
+            ));
         }
-        let params = ca_params(&name_of(&parsed)?, &uri_host_of(&parsed)?, &key_id(&public_key))?;
+        let params = ca_params(
+            &name_of(&parsed)?,
+            &uri_host_of(&parsed)?,
+            &key_id(&public_key),
+        )?;
         Ok(Self { key, params, root })
     }
 }
@@ -83,14 +92,16 @@ impl CertificateAuthority for BuiltinCa {
             KeyUsagePurpose::DataEncipherment,
             KeyUsagePurpose::KeyAgreement,
         ];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         params.key_identifier_method = KeyIdMethod::PreSpecified(key_id(leaf.public_key));
         params.serial_number = Some(serial_number(leaf.serial));
         params.not_before = leaf.not_before;
         params.not_after = leaf.not_after;
-        let issuer = Issuer::from_params(&self.params, self.key.for_others()?);
+        let issuer = Issuer::from_params(&self.params, self.key.for_leafs()?);
         Ok(params.signed_by(&public_key, &issuer)?.der().to_vec())
     }
 
@@ -108,7 +119,8 @@ impl CertificateAuthority for BuiltinCa {
         params.serial_number = Some(serial_number(serial));
         params.not_before = not_before;
         params.not_after = not_after;
-        let issuer = Issuer::from_params(&self.params, self.key.for_others()?);
+        // With the hash of its own signature, unlike a leaf.
+        let issuer = Issuer::from_params(&self.params, self.key.for_root());
         Ok(Some(params.signed_by(&public_key, &issuer)?.der().to_vec()))
     }
 
@@ -128,8 +140,9 @@ fn ca_params(name: &str, trust_domain: &str, key_id: &[u8]) -> Result<Certificat
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    params.subject_alt_names =
-        vec![SanType::URI(format!("spiffe://{trust_domain}").as_str().try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(
+        format!("spiffe://{trust_domain}").as_str().try_into()?,
+    )];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -149,7 +162,10 @@ fn key_id(public_key: &[u8]) -> Vec<u8> {
 
 fn serial_number(serial: u64) -> SerialNumber {
     let bytes = serial.to_be_bytes();
-    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len() - 1);
+    let start = bytes
+        .iter()
+        .position(|byte| *byte != 0)
+        .unwrap_or(bytes.len() - 1);
     SerialNumber::from_slice(&bytes[start..])
 }
 
@@ -161,13 +177,22 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CaError> {
 }
 
 fn name_of(certificate: &X509Certificate<'_>) -> Result<String, CaError> {
-    let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    name.map(str::to_owned).ok_or(CaError::Crypto(rcgen::Error::CouldNotParseCertificate))
+    let name = certificate
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok());
+    name.map(str::to_owned)
+        .ok_or(CaError::Crypto(rcgen::Error::CouldNotParseCertificate))
 }
 
 fn uri_host_of(certificate: &X509Certificate<'_>) -> Result<String, CaError> {
     let missing = || CaError::Crypto(rcgen::Error::CouldNotParseCertificate);
-    let names = certificate.subject_alternative_name().ok().flatten().ok_or_else(missing)?;
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .ok_or_else(missing)?;
     names
         .value
         .general_names

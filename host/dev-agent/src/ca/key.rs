@@ -18,8 +18,12 @@ impl CaKey {
             KeyType::EcP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             KeyType::EcP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
             KeyType::EcP521 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512),
-            KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048),
-            KeyType::Rsa4096 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096),
+            KeyType::Rsa2048 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
+            }
+            KeyType::Rsa4096 => {
+                KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096)
+            }
         }?;
         Ok(Self { pair, kind })
     }
@@ -47,13 +51,13 @@ impl CaKey {
         self.kind
     }
 
-    /// The key as it signs its own root: with the hash that fits its size.
+    /// The key as it signs roots, its own and others: with the hash that fits its size.
     pub(super) fn for_root(&self) -> &KeyPair {
         &self.pair
     }
 
-    /// The key as it signs everything else: Consul uses SHA-256 whatever the size.
-    pub(super) fn for_others(&self) -> Result<IssuingKey<'_>, CaError> {
+    /// The key as it signs leafs: Consul uses SHA-256 whatever the size.
+    pub(super) fn for_leafs(&self) -> Result<IssuingKey<'_>, CaError> {
         let signer = match self.kind {
             KeyType::EcP256 | KeyType::Rsa2048 | KeyType::Rsa4096 => Signer::Pair(&self.pair),
             KeyType::EcP384 => {
@@ -66,10 +70,15 @@ impl CaKey {
             KeyType::EcP521 => {
                 let der = self.pair.serialized_der().to_vec().into();
                 let algorithm = &rcgen::PKCS_ECDSA_P521_SHA256;
-                Signer::P521(Box::new(KeyPair::from_pkcs8_der_and_sign_algo(&der, algorithm)?))
+                Signer::P521(Box::new(KeyPair::from_pkcs8_der_and_sign_algo(
+                    &der, algorithm,
+                )?))
             }
         };
-        Ok(IssuingKey { signer, pair: &self.pair })
+        Ok(IssuingKey {
+            signer,
+            pair: &self.pair,
+        })
     }
 }
 
@@ -120,7 +129,9 @@ impl SigningKey for IssuingKey<'_> {
 fn scalar(pkcs8: &[u8], len: usize) -> Option<&[u8]> {
     let size = u8::try_from(len).ok()?;
     let head = [0x02, 0x01, 0x01, 0x04, size];
-    let at = pkcs8.windows(head.len()).position(|window| window == head)?;
+    let at = pkcs8
+        .windows(head.len())
+        .position(|window| window == head)?;
     pkcs8.get(at + head.len()..at + head.len() + len)
 }
 
@@ -133,7 +144,9 @@ pub(super) fn leaf_key() -> Result<(KeyPair, String), CaError> {
     // ECPrivateKey (RFC 5915): version, key, [0] curve, [1] public key.
     let mut der = vec![0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20];
     der.extend_from_slice(secret);
-    der.extend_from_slice(&[0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]);
+    der.extend_from_slice(&[
+        0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+    ]);
     der.extend_from_slice(&[0xa1, 0x44, 0x03, 0x42, 0x00]);
     der.extend_from_slice(point);
     Ok((pair, pem::encode("EC PRIVATE KEY", &der)))

@@ -50,14 +50,20 @@ impl Leaf {
     /// The points of its life between which a blocked caller gets a successor.
     pub(crate) fn window(&self, share: (f64, f64)) -> (OffsetDateTime, OffsetDateTime) {
         let life = self.not_after - self.not_before;
-        (self.not_before + life * share.0, self.not_before + life * share.1)
+        (
+            self.not_before + life * share.0,
+            self.not_before + life * share.1,
+        )
     }
 }
 
 /// The serial number as the leaf endpoint prints it: hex bytes, at least one.
 fn serial_text(serial: u64) -> String {
     let bytes = serial.to_be_bytes();
-    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    let start = bytes
+        .iter()
+        .position(|byte| *byte != 0)
+        .unwrap_or(bytes.len());
     pem::colon_hex(&bytes[start..])
 }
 
@@ -86,7 +92,10 @@ impl CaState {
         let mut chain_pem = pem::encode("CERTIFICATE", &der);
         let mut root_id = String::new();
         if let Some(active) = self.active() {
-            active.intermediates.iter().for_each(|certificate| chain_pem.push_str(certificate));
+            active
+                .intermediates
+                .iter()
+                .for_each(|certificate| chain_pem.push_str(certificate));
             root_id.clone_from(&active.id);
         }
         let leaf = Leaf {
@@ -102,7 +111,11 @@ impl CaState {
             replace_at: None,
             issued: now,
         };
-        Ok(self.leafs.entry(service.to_owned()).insert_entry(leaf).into_mut())
+        Ok(self
+            .leafs
+            .entry(service.to_owned())
+            .insert_entry(leaf)
+            .into_mut())
     }
 }
 
@@ -113,7 +126,7 @@ pub(crate) fn service_uri(trust_domain: &str, datacenter: &str, service: &str) -
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => escaped.push(char::from(byte)),
             b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
-            | b'@' | b'!' | b'\'' | b'(' | b')' | b'*' => escaped.push(char::from(byte)),
+            | b'@' => escaped.push(char::from(byte)),
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
     }

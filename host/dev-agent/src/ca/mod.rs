@@ -35,7 +35,9 @@ impl KeyType {
             ("ec", 256) => Ok(Self::EcP256),
             ("ec", 384) => Ok(Self::EcP384),
             ("ec", 521) => Ok(Self::EcP521),
-            ("ec", 224) => Err("EC key length 224 is not supported by this development agent".to_owned()),
+            ("ec", 224) => {
+                Err("EC key length 224 is not supported by this development agent".to_owned())
+            }
             ("ec", _) => Err("EC key length must be one of (224, 256, 384, 521) bits".to_owned()),
             ("rsa", 2048) => Ok(Self::Rsa2048),
             ("rsa", 4096) => Ok(Self::Rsa4096),

@@ -32,5 +32,9 @@ pub(crate) fn decode(label: &str, pem: &str) -> Option<Vec<u8>> {
 
 /// Bytes as lower-case hex joined by colons.
 pub(crate) fn colon_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    bytes
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .join(":")
 }

@@ -122,15 +122,23 @@ impl CaState {
             let serial = self.serial();
             let before = now - time::Duration::seconds(60);
             let after = before + CROSS_SIGNED_LIFE;
-            let cross = self.authority.cross_sign(authority.root(), serial, before, after)?;
+            let cross = self
+                .authority
+                .cross_sign(authority.root(), serial, before, after)?;
             intermediates.extend(cross.map(|der| pem::encode("CERTIFICATE", &der)));
         }
         for root in &mut self.roots {
             root.rotated_out.get_or_insert(now);
-            root.intermediates.clear();
             root.modify_index = index;
         }
-        self.roots.push(list(&authority, serial, validity.0, validity.1, intermediates, index));
+        self.roots.push(list(
+            &authority,
+            serial,
+            validity.0,
+            validity.1,
+            intermediates,
+            index,
+        ));
         // Consul lists them in the order of their ids.
         self.roots.sort_by(|a, b| a.id.cmp(&b.id));
         self.authority = Arc::new(authority);
@@ -143,7 +151,8 @@ impl CaState {
     pub(crate) fn forget_old_roots(&mut self, now: OffsetDateTime, index: u64) -> bool {
         let keep = self.settings.leaf_ttl * 2;
         let before = self.roots.len();
-        self.roots.retain(|root| root.rotated_out.is_none_or(|at| at + keep > now));
+        self.roots
+            .retain(|root| root.rotated_out.is_none_or(|at| at + keep > now));
         if self.roots.len() != before {
             self.roots_index = index;
         }
@@ -184,7 +193,9 @@ impl CaState {
         let mut text = String::new();
         for root in &self.roots {
             text.push_str(&pem::encode("CERTIFICATE", &root.der));
-            root.intermediates.iter().for_each(|certificate| text.push_str(certificate));
+            root.intermediates
+                .iter()
+                .for_each(|certificate| text.push_str(certificate));
         }
         text
     }
@@ -280,18 +291,27 @@ pub(crate) fn settings(config: &Value, default_leaf: Duration) -> Result<Setting
             duration::format(intermediate),
         ));
     }
-    let kind = field(config, "PrivateKeyType").and_then(Value::as_str).unwrap_or("ec");
+    let kind = field(config, "PrivateKeyType")
+        .and_then(Value::as_str)
+        .unwrap_or("ec");
     let bits = match field(config, "PrivateKeyBits") {
         None | Some(Value::Null) => 256,
         Some(Value::String(text)) => text.parse().unwrap_or(0),
         Some(number) => number.as_u64().unwrap_or(0),
     };
     let key_type = KeyType::parse(kind, bits)?;
-    Ok(Settings { leaf_ttl, root_ttl, key_type })
+    Ok(Settings {
+        leaf_ttl,
+        root_ttl,
+        key_type,
+    })
 }
 
 fn field<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    config
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 fn ttl(config: &Map<String, Value>, name: &str) -> Result<Option<Duration>, String> {
@@ -305,5 +325,7 @@ fn ttl(config: &Map<String, Value>, name: &str) -> Result<Option<Duration>, Stri
         Some(Value::Number(number)) => number.as_i64().unwrap_or(0),
         Some(_) => return Err(format!("error decoding config: '{name}' is not a duration")),
     };
-    Ok(Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))))
+    Ok(Some(Duration::from_nanos(
+        u64::try_from(nanos).unwrap_or(0),
+    )))
 }

@@ -51,13 +51,21 @@ pub(crate) struct Check {
     pub(crate) deadline: Option<Instant>,
     pub(crate) deregister_after: Option<Duration>,
     pub(crate) critical_since: Option<Instant>,
+    /// Registered by itself, not with its service.
+    pub(crate) by_itself: bool,
     pub(crate) create_index: u64,
     pub(crate) modify_index: u64,
 }
 
 impl Check {
     /// Takes over a report. Answers whether status or output changed.
-    pub(super) fn report(&mut self, status: Status, output: &str, now: Instant, index: u64) -> bool {
+    pub(super) fn report(
+        &mut self,
+        status: Status,
+        output: &str,
+        now: Instant,
+        index: u64,
+    ) -> bool {
         self.deadline = Some(now + self.ttl);
         self.critical_since = match status {
             Status::Critical => self.critical_since.or(Some(now)),
@@ -92,8 +100,8 @@ impl Check {
             "ServiceName": self.service_name,
             "ServiceTags": self.service_tags,
             "Type": "ttl",
-            "Interval": "",
-            "Timeout": "",
+            "Interval": if self.by_itself { "0s" } else { "" },
+            "Timeout": if self.by_itself { "0s" } else { "" },
             "ExposedPort": 0,
             "Definition": {},
             "CreateIndex": if with_indexes { self.create_index } else { 0 },

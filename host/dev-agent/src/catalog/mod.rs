@@ -84,9 +84,8 @@ impl Catalog {
         self.touch(&service, index);
         if replace_checks {
             let given: Vec<&str> = checks.iter().map(|check| check.id.as_str()).collect();
-            self.checks.retain(|id, check| {
-                check.service_id != service.id || given.contains(&id.as_str())
-            });
+            self.checks
+                .retain(|id, check| check.service_id != service.id || given.contains(&id.as_str()));
         }
         self.services.insert(service.id.clone(), service);
         for check in checks {
@@ -113,7 +112,9 @@ impl Catalog {
 
     /// Removes a service with its checks, and its sidecar if it was registered with one.
     pub(crate) fn deregister(&mut self, id: &str, index: u64) -> bool {
-        let Some(service) = self.services.remove(id) else { return false };
+        let Some(service) = self.services.remove(id) else {
+            return false;
+        };
         self.touch(&service, index);
         self.checks.retain(|_, check| check.service_id != id);
         self.deregister(&register::sidecar_id(id), index);
@@ -121,7 +122,9 @@ impl Catalog {
     }
 
     pub(crate) fn remove_check(&mut self, id: &str, index: u64) -> bool {
-        let Some(check) = self.checks.remove(id) else { return false };
+        let Some(check) = self.checks.remove(id) else {
+            return false;
+        };
         self.touch_by_id(&check.service_id, index);
         true
     }
@@ -135,7 +138,9 @@ impl Catalog {
         now: Instant,
         index: u64,
     ) -> bool {
-        let Some(check) = self.checks.get_mut(id) else { return false };
+        let Some(check) = self.checks.get_mut(id) else {
+            return false;
+        };
         let changed = check.report(status, output, now, index);
         let service = check.service_id.clone();
         if changed {
@@ -173,31 +178,43 @@ impl Catalog {
 
     /// When [`Catalog::expire`] has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.checks.values().flat_map(|check| [check.deadline, check.deregister_at()]).flatten().min()
+        self.checks
+            .values()
+            .flat_map(|check| [check.deadline, check.deregister_at()])
+            .flatten()
+            .min()
     }
 
     /// Instances called `name`.
     pub(crate) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Service> {
-        self.services.values().filter(move |service| service.name.eq_ignore_ascii_case(name))
+        self.services
+            .values()
+            .filter(move |service| service.name.eq_ignore_ascii_case(name))
     }
 
     /// Instances that stand for `name` in the mesh: native ones and proxies.
     pub(crate) fn in_mesh<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Service> {
         self.services.values().filter(move |service| {
-            service.mesh_name().is_some_and(|mesh| mesh.eq_ignore_ascii_case(name))
+            service
+                .mesh_name()
+                .is_some_and(|mesh| mesh.eq_ignore_ascii_case(name))
         })
     }
 
     /// The index of the last change to instances of `name`.
     pub(crate) fn index_of(&self, name: &str) -> u64 {
-        self.changed.get(&name.to_lowercase()).copied().unwrap_or(self.index)
+        self.changed
+            .get(&name.to_lowercase())
+            .copied()
+            .unwrap_or(self.index)
     }
 
     fn touch(&mut self, service: &Service, index: u64) {
         self.index = index;
         self.changed.insert(service.name.to_lowercase(), index);
         if let Some(mesh) = service.mesh_name() {
-            self.changed.insert(format!("mesh:{}", mesh.to_lowercase()), index);
+            self.changed
+                .insert(format!("mesh:{}", mesh.to_lowercase()), index);
         }
     }
 

@@ -12,25 +12,79 @@ use crate::http::json::Object;
 const GO_TYPE: &str = "struct { EnableTagOverrideSnake bool \"json:\\\"enable_tag_override\\\"\"; TaggedAddressesSnake map[string]structs.ServiceAddress \"json:\\\"tagged_addresses\\\"\"; *structs.Alias }";
 
 const SERVICE: [&str; 18] = [
-    "Kind", "ID", "Name", "Tags", "Address", "TaggedAddresses", "Meta", "Port", "Ports",
-    "SocketPath", "Check", "Checks", "Weights", "Token", "EnableTagOverride", "Proxy", "Connect",
+    "Kind",
+    "ID",
+    "Name",
+    "Tags",
+    "Address",
+    "TaggedAddresses",
+    "Meta",
+    "Port",
+    "Ports",
+    "SocketPath",
+    "Check",
+    "Checks",
+    "Weights",
+    "Token",
+    "EnableTagOverride",
+    "Proxy",
+    "Connect",
     "Locality",
 ];
 
 const CHECK: [&str; 36] = [
-    "ID", "CheckID", "Name", "Notes", "Token", "ServiceID", "Status", "TTL", "HTTP", "H2PING",
-    "H2PingUseTLS", "Header", "Method", "Body", "DisableRedirects", "TCP", "TCPUseTLS", "UDP",
-    "GRPC", "GRPCUseTLS", "OSService", "ScriptArgs", "Args", "Shell", "DockerContainerID",
-    "AliasNode", "AliasService", "TLSServerName", "TLSSkipVerify", "Interval", "Timeout",
-    "SuccessBeforePassing", "FailuresBeforeCritical", "FailuresBeforeWarning", "OutputMaxSize",
+    "ID",
+    "CheckID",
+    "Name",
+    "Notes",
+    "Token",
+    "ServiceID",
+    "Status",
+    "TTL",
+    "HTTP",
+    "H2PING",
+    "H2PingUseTLS",
+    "Header",
+    "Method",
+    "Body",
+    "DisableRedirects",
+    "TCP",
+    "TCPUseTLS",
+    "UDP",
+    "GRPC",
+    "GRPCUseTLS",
+    "OSService",
+    "ScriptArgs",
+    "Args",
+    "Shell",
+    "DockerContainerID",
+    "AliasNode",
+    "AliasService",
+    "TLSServerName",
+    "TLSSkipVerify",
+    "Interval",
+    "Timeout",
+    "SuccessBeforePassing",
+    "FailuresBeforeCritical",
+    "FailuresBeforeWarning",
+    "OutputMaxSize",
     "DeregisterCriticalServiceAfter",
 ];
 
 /// What makes the agent itself connect or run something: refused, so that
 /// nobody can aim it at another program.
 const ACTIVE: [&str; 11] = [
-    "HTTP", "H2PING", "TCP", "UDP", "GRPC", "OSService", "ScriptArgs", "Args", "Shell",
-    "DockerContainerID", "AliasService",
+    "HTTP",
+    "H2PING",
+    "TCP",
+    "UDP",
+    "GRPC",
+    "OSService",
+    "ScriptArgs",
+    "Args",
+    "Shell",
+    "DockerContainerID",
+    "AliasService",
 ];
 
 /// A registration that was read.
@@ -67,14 +121,19 @@ pub(crate) fn registration(body: &Value) -> Result<Registration, String> {
         None => None,
         Some(value) => Some(sidecar_of(&service, value)?),
     };
-    Ok(Registration { service, checks, sidecar })
+    Ok(Registration {
+        service,
+        checks,
+        sidecar,
+    })
 }
 
 fn service(object: Object<'_>) -> Result<Service, String> {
     let weights = match object.get("Weights") {
         None => (1, 1),
         Some(value) => {
-            let weights = Object::new(value, "Weights", "structs.Weights", &["Passing", "Warning"])?;
+            let weights =
+                Object::new(value, "Weights", "structs.Weights", &["Passing", "Warning"])?;
             (weights.number("Passing")?, weights.number("Warning")?)
         }
     };
@@ -108,7 +167,12 @@ fn service(object: Object<'_>) -> Result<Service, String> {
 }
 
 fn connect(value: &Value) -> Result<Object<'_>, String> {
-    Object::new(value, "Connect", "structs.ServiceConnect", &["Native", "SidecarService", "PeerMeta"])
+    Object::new(
+        value,
+        "Connect",
+        "structs.ServiceConnect",
+        &["Native", "SidecarService", "PeerMeta"],
+    )
 }
 
 fn tagged(object: Object<'_>) -> Result<Map<String, Value>, String> {
@@ -117,7 +181,12 @@ fn tagged(object: Object<'_>) -> Result<Map<String, Value>, String> {
         return Ok(addresses);
     };
     for (name, value) in given {
-        let one = Object::new(value, "ServiceAddress", "structs.ServiceAddress", &["Address", "Port"])?;
+        let one = Object::new(
+            value,
+            "ServiceAddress",
+            "structs.ServiceAddress",
+            &["Address", "Port"],
+        )?;
         let address = json!({"Address": one.text("Address")?, "Port": one.number("Port")?});
         addresses.insert(name.clone(), address);
     }
@@ -127,13 +196,29 @@ fn tagged(object: Object<'_>) -> Result<Map<String, Value>, String> {
 /// A proxy's settings with Consul's defaults.
 fn proxy_settings(value: &Value) -> Result<Map<String, Value>, String> {
     const KNOWN: [&str; 13] = [
-        "DestinationServiceName", "DestinationServiceID", "LocalServiceAddress", "LocalServicePort",
-        "LocalServiceSocketPath", "Mode", "Config", "Upstreams", "MeshGateway", "Expose",
-        "TransparentProxy", "EnvoyExtensions", "AccessLogs",
+        "DestinationServiceName",
+        "DestinationServiceID",
+        "LocalServiceAddress",
+        "LocalServicePort",
+        "LocalServiceSocketPath",
+        "Mode",
+        "Config",
+        "Upstreams",
+        "MeshGateway",
+        "Expose",
+        "TransparentProxy",
+        "EnvoyExtensions",
+        "AccessLogs",
     ];
     let object = Object::new(value, "Proxy", "structs.ConnectProxyConfig", &KNOWN)?;
     let mut proxy = Map::new();
-    let texts = ["DestinationServiceName", "DestinationServiceID", "LocalServiceAddress", "LocalServiceSocketPath", "Mode"];
+    let texts = [
+        "DestinationServiceName",
+        "DestinationServiceID",
+        "LocalServiceAddress",
+        "LocalServiceSocketPath",
+        "Mode",
+    ];
     for name in texts {
         let text = object.text(name)?;
         if !text.is_empty() {
@@ -160,16 +245,37 @@ fn proxy_settings(value: &Value) -> Result<Map<String, Value>, String> {
 
 fn upstream(value: &Value) -> Result<Value, String> {
     const KNOWN: [&str; 14] = [
-        "DestinationType", "DestinationNamespace", "DestinationPartition", "DestinationPeer",
-        "DestinationName", "Datacenter", "LocalBindAddress", "LocalBindPort", "LocalBindSocketPath",
-        "LocalBindSocketMode", "Config", "MeshGateway", "IngressHosts", "CentrallyConfigured",
+        "DestinationType",
+        "DestinationNamespace",
+        "DestinationPartition",
+        "DestinationPeer",
+        "DestinationName",
+        "Datacenter",
+        "LocalBindAddress",
+        "LocalBindPort",
+        "LocalBindSocketPath",
+        "LocalBindSocketMode",
+        "Config",
+        "MeshGateway",
+        "IngressHosts",
+        "CentrallyConfigured",
     ];
     let object = Object::new(value, "Upstream", "structs.Upstream", &KNOWN)?;
     let mut upstream = Map::new();
     let kind = object.text("DestinationType")?;
-    let kind = if kind.is_empty() { "service".to_owned() } else { kind };
+    let kind = if kind.is_empty() {
+        "service".to_owned()
+    } else {
+        kind
+    };
     upstream.insert("DestinationType".to_owned(), json!(kind));
-    let texts = ["DestinationName", "DestinationPeer", "Datacenter", "LocalBindAddress", "LocalBindSocketPath"];
+    let texts = [
+        "DestinationName",
+        "DestinationPeer",
+        "Datacenter",
+        "LocalBindAddress",
+        "LocalBindSocketPath",
+    ];
     for name in texts {
         let text = object.text(name)?;
         if !text.is_empty() {
@@ -183,7 +289,10 @@ fn upstream(value: &Value) -> Result<Value, String> {
     if let Some(config) = object.get("Config").filter(|config| config.is_object()) {
         upstream.insert("Config".to_owned(), config.clone());
     }
-    let gateway = object.get("MeshGateway").cloned().unwrap_or_else(|| json!({}));
+    let gateway = object
+        .get("MeshGateway")
+        .cloned()
+        .unwrap_or_else(|| json!({}));
     upstream.insert("MeshGateway".to_owned(), gateway);
     Ok(Value::Object(upstream))
 }
@@ -195,12 +304,17 @@ fn validate(service: &Service) -> Result<(), String> {
     for (key, value) in &service.meta {
         let bad = |reason: &str| {
             let value = value.as_str().unwrap_or_default();
-            Err(format!("Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}"))
+            Err(format!(
+                "Invalid Service Meta: Couldn't load metadata pair ('{key}', '{value}'): {reason}"
+            ))
         };
         if key.is_empty() {
             return bad("Key cannot be blank");
         }
-        if !key.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_')) {
+        if !key
+            .chars()
+            .all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_'))
+        {
             return bad("Key contains invalid characters");
         }
     }
@@ -211,13 +325,23 @@ fn validate(service: &Service) -> Result<(), String> {
             problems.push("Port or SocketPath must be set for a connect-proxy");
         }
         let name = |proxy: &Map<String, Value>| {
-            proxy.get("DestinationServiceName").and_then(Value::as_str).map(str::to_owned)
+            proxy
+                .get("DestinationServiceName")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         };
-        match service.proxy.as_ref().and_then(name).as_deref().map(str::trim) {
+        match service
+            .proxy
+            .as_ref()
+            .and_then(name)
+            .as_deref()
+            .map(str::trim)
+        {
             None | Some("") => problems
                 .push("Proxy.DestinationServiceName must be non-empty for Connect proxy services"),
-            Some("*") => problems
-                .push("Proxy.DestinationServiceName must not be a wildcard for Connect proxy services"),
+            Some("*") => problems.push(
+                "Proxy.DestinationServiceName must not be a wildcard for Connect proxy services",
+            ),
             Some(_) => {}
         }
         if service.native {
@@ -229,9 +353,20 @@ fn validate(service: &Service) -> Result<(), String> {
     if problems.is_empty() {
         return Ok(());
     }
-    let plural = if problems.len() == 1 { "error" } else { "errors" };
-    let lines: Vec<_> = problems.iter().map(|problem| format!("\t* {problem}\n")).collect();
-    Err(format!("Validation failed: {} {plural} occurred:\n{}\n", problems.len(), lines.concat()))
+    let plural = if problems.len() == 1 {
+        "error"
+    } else {
+        "errors"
+    };
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("\t* {problem}\n"))
+        .collect();
+    Err(format!(
+        "Validation failed: {} {plural} occurred:\n{}\n",
+        problems.len(),
+        lines.concat()
+    ))
 }
 
 /// The check definitions of a service: `Check`, then `Checks`.
@@ -244,7 +379,10 @@ fn check_objects(object: Object<'_>) -> Result<Vec<Definition>, String> {
         found.extend(many);
     }
     let definitions: Result<Vec<_>, String> = found.into_iter().map(definition).collect();
-    Ok(definitions?.into_iter().filter(|definition| !definition.empty).collect())
+    Ok(definitions?
+        .into_iter()
+        .filter(|definition| !definition.empty)
+        .collect())
 }
 
 /// A check as it was sent.
@@ -265,7 +403,11 @@ pub(crate) struct Definition {
 fn definition(value: &Value) -> Result<Definition, String> {
     let object = Object::new(value, ".Alias", "structs.CheckType", &CHECK)?;
     let id = object.text("CheckID")?;
-    let id = if id.is_empty() { object.text("ID")? } else { id };
+    let id = if id.is_empty() {
+        object.text("ID")?
+    } else {
+        id
+    };
     let time = |name: &str| -> Result<Option<Duration>, String> {
         let nanos = match object.get(name) {
             None => return Ok(None),
@@ -273,7 +415,10 @@ fn definition(value: &Value) -> Result<Definition, String> {
             Some(Value::String(text)) => duration::parse(text)?,
             Some(value) => value.as_i64().unwrap_or(0),
         };
-        Ok(u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos))
+        Ok(u64::try_from(nanos)
+            .ok()
+            .filter(|nanos| *nanos > 0)
+            .map(Duration::from_nanos))
     };
     let given = |name: &&&str| match object.get(name) {
         None => false,
@@ -325,14 +470,24 @@ impl Definition {
             status: initial.unwrap_or(Status::Critical),
             initial,
             output: String::new(),
-            service_id: service.map(|service| service.id.clone()).unwrap_or_default(),
-            service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
-            service_tags: service.map(|service| service.tags.clone()).unwrap_or_default(),
+            service_id: service
+                .map(|service| service.id.clone())
+                .unwrap_or_default(),
+            service_name: service
+                .map(|service| service.name.clone())
+                .unwrap_or_default(),
+            service_tags: service
+                .map(|service| service.tags.clone())
+                .unwrap_or_default(),
             ttl: self.ttl,
             deadline: Some(now + self.ttl),
             // Consul looks at intervals below a minute as a minute.
-            deregister_after: self.deregister_after.map(|after| after.max(Duration::from_secs(60))),
-            critical_since: (initial.unwrap_or(Status::Critical) == Status::Critical).then_some(now),
+            deregister_after: self
+                .deregister_after
+                .map(|after| after.max(Duration::from_secs(60))),
+            critical_since: (initial.unwrap_or(Status::Critical) == Status::Critical)
+                .then_some(now),
+            by_itself: false,
             create_index: 0,
             modify_index: 0,
         }
@@ -381,7 +536,10 @@ impl CheckBuilder {
             given => given.to_owned(),
         };
         let name = definition.name.clone();
-        definition.into_check(service, id, name)
+        Check {
+            by_itself: true,
+            ..definition.into_check(service, id, name)
+        }
     }
 }
 

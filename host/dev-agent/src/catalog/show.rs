@@ -129,21 +129,32 @@ impl Service {
             proxy.entry(name.to_owned()).or_insert_with(|| json!({}));
         }
         let upstreams = proxy.get_mut("Upstreams").and_then(Value::as_array_mut);
-        for upstream in upstreams.into_iter().flatten().filter_map(Value::as_object_mut) {
+        for upstream in upstreams
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
             upstream.entry("Datacenter".to_owned()).or_insert(json!(""));
         }
         Value::Object(proxy)
     }
 
     fn connect_json(&self) -> Value {
-        if self.native { json!({"Native": true}) } else { json!({}) }
+        if self.native {
+            json!({"Native": true})
+        } else {
+            json!({})
+        }
     }
 }
 
 impl Catalog {
     fn all_addresses(&self, service: &Service) -> Map<String, Value> {
         let mut addresses = service.addresses();
-        if let Some(number) = service.mesh_name().and_then(|name| self.virtual_ips.get(name)) {
+        if let Some(number) = service
+            .mesh_name()
+            .and_then(|name| self.virtual_ips.get(name))
+        {
             let [_, high, middle, low] = number.to_be_bytes();
             let address = format!("240.{high}.{middle}.{low}");
             let value = json!({"Address": address, "Port": service.port});
@@ -154,7 +165,10 @@ impl Catalog {
 
     /// The worst status of an instance's checks and its node's.
     pub(crate) fn status_of(&self, service: &Service) -> Status {
-        self.checks_of(service).map(|check| check.status).max().unwrap_or(Status::Passing)
+        self.checks_of(service)
+            .map(|check| check.status)
+            .max()
+            .unwrap_or(Status::Passing)
     }
 
     fn checks_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a super::Check> {
@@ -166,7 +180,10 @@ impl Catalog {
     /// An entry of `/v1/health/service` and `/v1/health/connect`.
     pub(crate) fn health_json(&self, service: &Service, node: &Node) -> Value {
         let mut checks = vec![node.serf_check()];
-        checks.extend(self.checks_of(service).map(|check| check.json(&node.name, true)));
+        checks.extend(
+            self.checks_of(service)
+                .map(|check| check.json(&node.name, true)),
+        );
         let addresses = self.all_addresses(service);
         let mut shown = json!({
             "ID": service.id,
@@ -222,6 +239,9 @@ impl Catalog {
             "ModifyIndex": service.modify_index,
         });
         shown.extend(fields.as_object().cloned().unwrap_or_default());
+        if self.all_addresses(service).is_empty() {
+            shown.remove("ServiceTaggedAddresses");
+        }
         Value::Object(shown)
     }
 }

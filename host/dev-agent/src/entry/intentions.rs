@@ -35,7 +35,7 @@ impl Entries {
     pub(crate) fn matching(&self, side: Side, name: &str) -> Vec<Map<String, Value>> {
         let mut found: Vec<_> = match side {
             // Entries are found by their name without regard to case.
-            Side::Destination => [name, "*"]
+            Side::Destination => [name, "*"][..if name == "*" { 1 } else { 2 }]
                 .iter()
                 .filter_map(|name| self.get(KIND, name))
                 .flat_map(of_entry)
@@ -43,18 +43,23 @@ impl Entries {
             Side::Source => self
                 .of_kind(KIND)
                 .flat_map(of_entry)
-                .filter(|intention| matches!(text(intention, "SourceName"), "*") || text(intention, "SourceName") == name)
+                .filter(|intention| {
+                    matches!(text(intention, "SourceName"), "*")
+                        || text(intention, "SourceName") == name
+                })
                 .collect(),
         };
-        if name == "*" && side == Side::Destination {
-            found.dedup();
-        }
         sort(&mut found);
         found
     }
 
     /// The intention with exactly these names.
-    pub(crate) fn exact(&self, peer: &str, source: &str, destination: &str) -> Option<Map<String, Value>> {
+    pub(crate) fn exact(
+        &self,
+        peer: &str,
+        source: &str,
+        destination: &str,
+    ) -> Option<Map<String, Value>> {
         let entry = self.get(KIND, destination)?;
         of_entry(entry).into_iter().find(|intention| {
             text(intention, "SourceName") == source && text(intention, "SourcePeer") == peer
@@ -72,8 +77,13 @@ impl Entries {
                 && namespace == "default"
                 && (name == "*" || name == source)
         });
-        let Some(intention) = first else { return Verdict::Default };
-        let rank = intention.get("Precedence").and_then(Value::as_u64).unwrap_or_default();
+        let Some(intention) = first else {
+            return Verdict::Default;
+        };
+        let rank = intention
+            .get("Precedence")
+            .and_then(Value::as_u64)
+            .unwrap_or_default();
         let pair = format!(
             "default/{} => default/{}",
             text(intention, "SourceName"),
@@ -112,7 +122,9 @@ impl Entries {
         index: u64,
     ) -> Result<(), String> {
         fields.insert("Name".to_owned(), json!(source));
-        let known = self.get(KIND, destination).map(|entry| entry.fields.clone());
+        let known = self
+            .get(KIND, destination)
+            .map(|entry| entry.fields.clone());
         let mut entry = known.unwrap_or_else(|| {
             let mut entry = Map::new();
             entry.insert("Kind".to_owned(), json!(KIND));
@@ -138,7 +150,9 @@ impl Entries {
         destination: &str,
         index: u64,
     ) -> Result<bool, String> {
-        let Some(entry) = self.get(KIND, destination) else { return Ok(false) };
+        let Some(entry) = self.get(KIND, destination) else {
+            return Ok(false);
+        };
         let mut fields = entry.fields.clone();
         let mut sources = sources(&fields);
         let before = sources.len();
@@ -155,7 +169,11 @@ impl Entries {
 }
 
 fn sources(entry: &Map<String, Value>) -> Vec<Value> {
-    entry.get("Sources").and_then(Value::as_array).cloned().unwrap_or_default()
+    entry
+        .get("Sources")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn is(source: &Value, name: &str) -> bool {

@@ -13,13 +13,28 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use schema::{decode, decode_intention};
 
 /// The kinds that this agent keeps.
-pub(crate) const KINDS: [&str; 5] =
-    ["jwt-provider", "mesh", "proxy-defaults", "service-defaults", "service-intentions"];
+pub(crate) const KINDS: [&str; 5] = [
+    "jwt-provider",
+    "mesh",
+    "proxy-defaults",
+    "service-defaults",
+    "service-intentions",
+];
 /// Kinds that Consul knows besides.
 pub(crate) const OTHER_KINDS: [&str; 14] = [
-    "api-gateway", "bound-api-gateway", "control-plane-request-limit", "exported-services",
-    "file-system-certificate", "http-route", "ingress-gateway", "inline-certificate",
-    "sameness-group", "service-resolver", "service-router", "service-splitter", "tcp-route",
+    "api-gateway",
+    "bound-api-gateway",
+    "control-plane-request-limit",
+    "exported-services",
+    "file-system-certificate",
+    "http-route",
+    "ingress-gateway",
+    "inline-certificate",
+    "sameness-group",
+    "service-resolver",
+    "service-router",
+    "service-splitter",
+    "tcp-route",
     "terminating-gateway",
 ];
 
@@ -136,10 +151,19 @@ impl Entries {
     /// The protocol of a service: its own, else the one of proxy-defaults, else tcp.
     pub(crate) fn protocol(&self, service: &str) -> String {
         let own = self.get("service-defaults", service).and_then(|entry| {
-            entry.fields.get("Protocol").and_then(Value::as_str).filter(|text| !text.is_empty())
+            entry
+                .fields
+                .get("Protocol")
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
         });
         let global = self.get("proxy-defaults", "global").and_then(|entry| {
-            entry.fields.get("Config")?.get("protocol")?.as_str().filter(|text| !text.is_empty())
+            entry
+                .fields
+                .get("Config")?
+                .get("protocol")?
+                .as_str()
+                .filter(|text| !text.is_empty())
         });
         own.or(global).unwrap_or("tcp").to_ascii_lowercase()
     }

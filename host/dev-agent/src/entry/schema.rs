@@ -11,6 +11,8 @@ enum Type {
     Text,
     Bool,
     Number,
+    /// Nanoseconds, or a text such as `30m`.
+    Duration,
     Texts,
     /// Text to text.
     Meta,
@@ -26,7 +28,10 @@ const JWT: Fields = &[(
     "Providers",
     Type::Many(&[
         ("Name", Type::Text),
-        ("VerifyClaims", Type::Many(&[("Path", Type::Texts), ("Value", Type::Text)])),
+        (
+            "VerifyClaims",
+            Type::Many(&[("Path", Type::Texts), ("Value", Type::Text)]),
+        ),
     ]),
 )];
 
@@ -119,14 +124,26 @@ const PROXY_DEFAULTS: Fields = &[
     ("Meta", Type::Meta),
 ];
 
-const DIRECTION_TLS: Fields =
-    &[("TLSMinVersion", Type::Text), ("TLSMaxVersion", Type::Text), ("CipherSuites", Type::Texts)];
+const DIRECTION_TLS: Fields = &[
+    ("TLSMinVersion", Type::Text),
+    ("TLSMaxVersion", Type::Text),
+    ("CipherSuites", Type::Texts),
+];
 
 const MESH: Fields = &[
     ("Kind", Type::Text),
-    ("TransparentProxy", Type::One(&[("MeshDestinationsOnly", Type::Bool)])),
+    (
+        "TransparentProxy",
+        Type::One(&[("MeshDestinationsOnly", Type::Bool)]),
+    ),
     ("AllowEnablingPermissiveMutualTLS", Type::Bool),
-    ("TLS", Type::One(&[("Incoming", Type::One(DIRECTION_TLS)), ("Outgoing", Type::One(DIRECTION_TLS))])),
+    (
+        "TLS",
+        Type::One(&[
+            ("Incoming", Type::One(DIRECTION_TLS)),
+            ("Outgoing", Type::One(DIRECTION_TLS)),
+        ]),
+    ),
     (
         "HTTP",
         Type::One(&[
@@ -156,13 +173,16 @@ const JWT_PROVIDER: Fields = &[
     (
         "JSONWebKeySet",
         Type::One(&[
-            ("Local", Type::One(&[("JWKS", Type::Text), ("Filename", Type::Text)])),
+            (
+                "Local",
+                Type::One(&[("JWKS", Type::Text), ("Filename", Type::Text)]),
+            ),
             (
                 "Remote",
                 Type::One(&[
                     ("URI", Type::Text),
                     ("RequestTimeoutMs", Type::Number),
-                    ("CacheDuration", Type::Any),
+                    ("CacheDuration", Type::Duration),
                     ("FetchAsynchronously", Type::Bool),
                     ("UseSNI", Type::Bool),
                     ("RetryPolicy", Type::Any),
@@ -177,7 +197,11 @@ const JWT_PROVIDER: Fields = &[
         Type::Many(&[
             (
                 "Header",
-                Type::One(&[("Name", Type::Text), ("ValuePrefix", Type::Text), ("Forward", Type::Bool)]),
+                Type::One(&[
+                    ("Name", Type::Text),
+                    ("ValuePrefix", Type::Text),
+                    ("Forward", Type::Bool),
+                ]),
             ),
             ("QueryParam", Type::One(&[("Name", Type::Text)])),
             ("Cookie", Type::One(&[("Name", Type::Text)])),
@@ -185,7 +209,10 @@ const JWT_PROVIDER: Fields = &[
     ),
     (
         "Forwarding",
-        Type::One(&[("HeaderName", Type::Text), ("PadForwardPayloadHeader", Type::Bool)]),
+        Type::One(&[
+            ("HeaderName", Type::Text),
+            ("PadForwardPayloadHeader", Type::Bool),
+        ]),
     ),
     ("ClockSkewSeconds", Type::Number),
     ("CacheConfig", Type::One(&[("Size", Type::Number)])),
@@ -226,7 +253,12 @@ const INTENTION: Fields = &[
 /// # Errors
 /// The text after `Request decoding failed: `.
 pub(crate) fn decode(body: &Value) -> Result<(&'static str, Map<String, Value>), String> {
-    let object = body.as_object().ok_or("expected a JSON object")?;
+    let object = body.as_object().ok_or_else(|| {
+        format!(
+            "'' expected type 'map[string]interface {{}}', got unconvertible type '{}'",
+            go_type(body)
+        )
+    })?;
     let kind = object
         .iter()
         .find(|(key, _)| key.eq_ignore_ascii_case("Kind"))
@@ -239,11 +271,17 @@ pub(crate) fn decode(body: &Value) -> Result<(&'static str, Map<String, Value>),
         "mesh" => MESH,
         "jwt-provider" => JWT_PROVIDER,
         other if OTHER_KINDS.contains(&other) => {
-            return Err(format!("config entries of kind {other} are not supported by this development agent"));
+            return Err(format!(
+                "config entries of kind {other} are not supported by this development agent"
+            ));
         }
         other => return Err(format!("invalid config entry kind: {other}")),
     };
-    let kind = KINDS.iter().find(|known| **known == kind).copied().unwrap_or_default();
+    let kind = KINDS
+        .iter()
+        .find(|known| **known == kind)
+        .copied()
+        .unwrap_or_default();
     let decoded = run(object, fields)?;
     Ok((kind, decoded))
 }
@@ -254,16 +292,34 @@ pub(crate) fn decode(body: &Value) -> Result<(&'static str, Map<String, Value>),
 /// The text after `Request decode failed: `.
 pub(crate) fn decode_intention(body: &Value) -> Result<Map<String, Value>, String> {
     let object = body.as_object().ok_or_else(|| {
-        format!("json: cannot unmarshal {} into Go value of type structs.Intention", type_name(body))
+        format!(
+            "json: cannot unmarshal {} into Go value of type structs.Intention",
+            type_name(body)
+        )
     })?;
-    let known = |key: &String| INTENTION.iter().any(|(name, _)| name.eq_ignore_ascii_case(key));
+    let known = |key: &String| {
+        INTENTION
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(key))
+    };
     if let Some(unknown) = object.keys().find(|key| !known(key)) {
         return Err(format!("json: unknown field {unknown:?}"));
     }
     run(object, INTENTION)
 }
 
-pub(crate) fn type_name(value: &Value) -> &'static str {
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -275,11 +331,18 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
 }
 
 fn run(object: &Map<String, Value>, fields: Fields) -> Result<Map<String, Value>, String> {
-    let mut decoder = Decoder { unknown: Vec::new(), wrong: Vec::new() };
+    let mut decoder = Decoder {
+        unknown: Vec::new(),
+        wrong: Vec::new(),
+    };
     let decoded = decoder.object(object, fields, "");
     if !decoder.wrong.is_empty() {
         decoder.wrong.sort();
-        let lines: Vec<_> = decoder.wrong.iter().map(|text| format!("\n{text}")).collect();
+        let lines: Vec<_> = decoder
+            .wrong
+            .iter()
+            .map(|text| format!("\n{text}"))
+            .collect();
         return Err(format!(
             "decoding failed due to the following error(s):\n{}",
             lines.concat()
@@ -291,7 +354,11 @@ fn run(object: &Map<String, Value>, fields: Fields) -> Result<Map<String, Value>
     decoder.unknown.sort();
     let count = decoder.unknown.len();
     let plural = if count == 1 { "error" } else { "errors" };
-    let lines: Vec<_> = decoder.unknown.iter().map(|text| format!("\t* {text}\n")).collect();
+    let lines: Vec<_> = decoder
+        .unknown
+        .iter()
+        .map(|text| format!("\t* {text}\n"))
+        .collect();
     Err(format!("{count} {plural} occurred:\n{}\n", lines.concat()))
 }
 
@@ -301,20 +368,36 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn object(&mut self, object: &Map<String, Value>, fields: Fields, at: &str) -> Map<String, Value> {
+    fn object(
+        &mut self,
+        object: &Map<String, Value>,
+        fields: Fields,
+        at: &str,
+    ) -> Map<String, Value> {
         let mut decoded = Map::new();
         for (key, value) in object {
-            let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            let path = if at.is_empty() {
+                key.clone()
+            } else {
+                format!("{at}.{key}")
+            };
             let plain = key.replace('_', "");
-            match fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(&plain)) {
-                None if matches!(plain.to_ascii_lowercase().as_str(), "createindex" | "modifyindex" | "hash") => {}
+            match fields
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(&plain))
+            {
+                None if matches!(
+                    plain.to_ascii_lowercase().as_str(),
+                    "createindex" | "modifyindex" | "hash"
+                ) => {}
                 None if plain.eq_ignore_ascii_case("Namespace") => self.unknown.push(format!(
                     "invalid config key {path:?}, namespaces are a consul enterprise feature"
                 )),
                 None => self.unknown.push(format!("invalid config key {path:?}")),
                 Some((name, kind)) => {
                     let value = self.value(value, *kind, &path);
-                    let keep = !is_empty(&value) || matches!((*kind, &value), (Type::One(_), Value::Object(_)));
+                    let keep = !is_empty(&value)
+                        || matches!((*kind, &value), (Type::One(_), Value::Object(_)));
                     if keep {
                         decoded.insert((*name).to_owned(), value);
                     }
@@ -329,13 +412,22 @@ impl Decoder {
             (_, Value::Null) => Value::Null,
             (Type::Any, value) => value.clone(),
             (Type::Text, Value::String(_)) | (Type::Bool, Value::Bool(_)) => value.clone(),
-            (Type::Number, Value::Number(_)) => value.clone(),
+            (Type::Number | Type::Duration, Value::Number(_)) => value.clone(),
             (Type::Text, Value::Number(number)) => Value::String(number.to_string()),
-            (Type::Text, Value::Bool(flag)) => Value::String(if *flag { "1" } else { "0" }.to_owned()),
+            (Type::Text, Value::Bool(flag)) => {
+                Value::String(if *flag { "1" } else { "0" }.to_owned())
+            }
             (Type::Bool, Value::String(text)) => match text.as_str() {
                 "1" | "t" | "T" | "TRUE" | "true" | "True" => Value::Bool(true),
                 "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Value::Bool(false),
                 _ => self.fail(at, "bool", value),
+            },
+            (Type::Duration, Value::String(text)) => match crate::duration::parse(text) {
+                Ok(nanos) => nanos.into(),
+                Err(error) => {
+                    self.wrong.push(format!("'{at}' {error}"));
+                    Value::Null
+                }
             },
             (Type::Number, Value::String(text)) => match text.parse::<i64>() {
                 Ok(number) => number.into(),
@@ -352,7 +444,12 @@ impl Decoder {
             (Type::Meta, Value::Object(pairs)) => Value::Object(
                 pairs
                     .iter()
-                    .map(|(key, item)| (key.clone(), self.value(item, Type::Text, &format!("{at}[{key}]"))))
+                    .map(|(key, item)| {
+                        (
+                            key.clone(),
+                            self.value(item, Type::Text, &format!("{at}[{key}]")),
+                        )
+                    })
                     .collect(),
             ),
             (Type::One(fields), Value::Object(object)) => {
@@ -367,21 +464,35 @@ impl Decoder {
                     .iter()
                     .enumerate()
                     .map(|(number, item)| match item.as_object() {
-                        Some(object) => Value::Object(self.object(object, fields, &format!("{at}[{number}]"))),
-                        None => self.fail(&format!("{at}[{number}]"), "map", item),
+                        Some(object) => {
+                            Value::Object(self.object(object, fields, &format!("{at}[{number}]")))
+                        }
+                        None => self.fail_element(at, number, item),
                     })
                     .collect(),
             ),
             (Type::Text, _) => self.fail(at, "string", value),
             (Type::Bool, _) => self.fail(at, "bool", value),
-            (Type::Number, _) => self.fail(at, "int", value),
-            (Type::Texts | Type::Many(_), _) => self.fail(at, "slice", value),
+            (Type::Number | Type::Duration, _) => self.fail(at, "int", value),
+            (Type::Many(_), _) => self.fail_element(at, 0, value),
+            (Type::Texts, _) => self.fail(at, "slice", value),
             (Type::Meta | Type::One(_), _) => self.fail(at, "map", value),
         }
     }
 
+    fn fail_element(&mut self, at: &str, number: usize, got: &Value) -> Value {
+        self.wrong.push(format!(
+            "'{at}[{number}]' expected a map or struct, got {:?}",
+            go_type(got)
+        ));
+        Value::Null
+    }
+
     fn fail(&mut self, at: &str, expected: &str, got: &Value) -> Value {
-        self.wrong.push(format!("'{at}' expected type '{expected}', got '{}'", type_name(got)));
+        self.wrong.push(format!(
+            "'{at}' expected type '{expected}', got '{}'",
+            type_name(got)
+        ));
         Value::Null
     }
 }

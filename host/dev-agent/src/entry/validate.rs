@@ -8,8 +8,9 @@ use super::precedence::{precedence, text};
 type Fields = Map<String, Value>;
 type Result<T> = std::result::Result<T, String>;
 
-const METHODS: [&str; 9] =
-    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE",
+];
 
 /// Fills in defaults and checks an entry by itself. Answers its name.
 pub(super) fn complete(kind: &str, fields: &mut Fields) -> Result<String> {
@@ -28,9 +29,14 @@ pub(super) fn complete(kind: &str, fields: &mut Fields) -> Result<String> {
         "proxy-defaults" => {
             let name = text(fields, "Name");
             if name != "global" {
-                return Err(format!("invalid name ({name:?}), only \"global\" is supported"));
+                return Err(format!(
+                    "invalid name ({name:?}), only \"global\" is supported"
+                ));
             }
-            empty_objects(fields, &["TransparentProxy", "MeshGateway", "Expose", "AccessLogs"]);
+            empty_objects(
+                fields,
+                &["TransparentProxy", "MeshGateway", "Expose", "AccessLogs"],
+            );
         }
         "mesh" => mesh(fields)?,
         "jwt-provider" => jwt_provider(fields)?,
@@ -38,29 +44,56 @@ pub(super) fn complete(kind: &str, fields: &mut Fields) -> Result<String> {
     }
     meta(fields)?;
     fields.insert("Kind".to_owned(), json!(kind));
-    Ok(if kind == "mesh" { "mesh".to_owned() } else { text(fields, "Name").to_owned() })
+    Ok(if kind == "mesh" {
+        "mesh".to_owned()
+    } else {
+        text(fields, "Name").to_owned()
+    })
 }
 
 fn empty_objects(fields: &mut Fields, names: &[&str]) {
     for name in names {
-        fields.entry((*name).to_owned()).or_insert_with(|| json!({}));
+        fields
+            .entry((*name).to_owned())
+            .or_insert_with(|| json!({}));
     }
 }
 
 fn meta(fields: &Fields) -> Result<()> {
-    let Some(pairs) = fields.get("Meta").and_then(Value::as_object) else { return Ok(()) };
+    let Some(pairs) = fields.get("Meta").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let mut problems = Vec::new();
     if pairs.len() > 64 {
-        return Err(format!("Meta exceeds maximum element count {}", 64));
+        problems.push("Meta exceeds maximum element count 64".to_owned());
     }
     for (key, value) in pairs {
-        if key.chars().count() > 128 {
-            return Err(format!("Meta key {key:?} exceeds maximum length 128"));
+        if key.len() > 128 {
+            problems.push(format!("Meta key {key:?} exceeds maximum length 128"));
         }
-        if value.as_str().is_some_and(|value| value.chars().count() > 512) {
-            return Err(format!("Meta value for key {key:?} exceeds maximum length 512"));
+        if value.as_str().is_some_and(|value| value.len() > 512) {
+            problems.push(format!(
+                "Meta value for key {key:?} exceeds maximum length 512"
+            ));
         }
     }
-    Ok(())
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let plural = if problems.len() == 1 {
+        "error"
+    } else {
+        "errors"
+    };
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("\t* {problem}\n"))
+        .collect();
+    Err(format!(
+        "{} {plural} occurred:\n{}\n",
+        problems.len(),
+        lines.concat()
+    ))
 }
 
 fn partial_wildcard(name: &str) -> bool {
@@ -86,7 +119,10 @@ fn intentions(fields: &mut Fields) -> Result<()> {
             return Err(format!("{at} is not an object"));
         };
         source_fields(source, &at, &destination)?;
-        let key = (text(source, "Peer").to_owned(), text(source, "Name").to_owned());
+        let key = (
+            text(source, "Peer").to_owned(),
+            text(source, "Name").to_owned(),
+        );
         if seen.contains(&key) {
             return Err(match key.0.as_str() {
                 "" => format!("{at} defines {:?} more than once", key.1),
@@ -96,7 +132,12 @@ fn intentions(fields: &mut Fields) -> Result<()> {
         seen.push(key);
     }
     sources.sort_by_key(|source| {
-        std::cmp::Reverse(source.get("Precedence").and_then(Value::as_u64).unwrap_or_default())
+        std::cmp::Reverse(
+            source
+                .get("Precedence")
+                .and_then(Value::as_u64)
+                .unwrap_or_default(),
+        )
     });
     fields.insert("Sources".to_owned(), Value::Array(sources));
     if let Some(jwt) = fields.get("JWT") {
@@ -114,7 +155,9 @@ fn source_fields(source: &mut Fields, at: &str, destination: &str) -> Result<()>
         return Err(format!("{at}.Name is required"));
     }
     if partial_wildcard(&name) {
-        return Err(format!("{at}.Name: wildcard character '*' cannot be used with partial values"));
+        return Err(format!(
+            "{at}.Name: wildcard character '*' cannot be used with partial values"
+        ));
     }
     if text(source, "Peer") == "*" {
         return Err(format!("{at}.Peer: cannot use wildcard '*' in peer"));
@@ -146,7 +189,9 @@ fn source_fields(source: &mut Fields, at: &str, destination: &str) -> Result<()>
         }
         Some(permissions) => {
             if !action.is_empty() {
-                return Err(format!("{at}.Action must be omitted if Permissions are specified"));
+                return Err(format!(
+                    "{at}.Action must be omitted if Permissions are specified"
+                ));
             }
             if destination == "*" {
                 return Err(format!(
@@ -158,7 +203,10 @@ fn source_fields(source: &mut Fields, at: &str, destination: &str) -> Result<()>
             }
         }
     }
-    source.insert("Precedence".to_owned(), json!(precedence(&name, destination)));
+    source.insert(
+        "Precedence".to_owned(),
+        json!(precedence(&name, destination)),
+    );
     Ok(())
 }
 
@@ -171,7 +219,10 @@ fn permission(permission: &mut Value, at: &str) -> Result<()> {
     if let Some(jwt) = permission.get("JWT") {
         providers_named(jwt)?;
     }
-    let http = permission.get_mut("HTTP").and_then(Value::as_object_mut).ok_or_else(empty)?;
+    let http = permission
+        .get_mut("HTTP")
+        .and_then(Value::as_object_mut)
+        .ok_or_else(empty)?;
     let mut paths = 0;
     for key in ["PathExact", "PathPrefix", "PathRegex"] {
         let path = text(http, key);
@@ -188,7 +239,10 @@ fn permission(permission: &mut Value, at: &str) -> Result<()> {
             "{at}.HTTP should only contain at most one of PathExact, PathPrefix, or PathRegex"
         ));
     }
-    let headers = http.get("Header").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let headers = http
+        .get("Header")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     for (number, header) in headers.iter().enumerate() {
         header_fields(header, &format!("{at}.HTTP.Header[{number}]"))?;
     }
@@ -208,10 +262,14 @@ fn methods(http: &mut Fields, at: &str) -> Result<bool> {
     for method in methods.iter_mut() {
         let name = method.as_str().unwrap_or_default().to_uppercase();
         if !METHODS.contains(&name.as_str()) {
-            return Err(format!("{at}.HTTP.Methods contains an invalid method {name:?}"));
+            return Err(format!(
+                "{at}.HTTP.Methods contains an invalid method {name:?}"
+            ));
         }
         if seen.contains(&name) {
-            return Err(format!("{at}.HTTP.Methods contains {name:?} more than once"));
+            return Err(format!(
+                "{at}.HTTP.Methods contains {name:?} more than once"
+            ));
         }
         *method = json!(name);
         seen.push(name);
@@ -226,8 +284,14 @@ fn header_fields(header: &Value, at: &str) -> Result<()> {
         return Err(format!("{at} missing required Name field"));
     }
     let given = |name: &str| header.contains_key(name);
-    let values = ["Exact", "Prefix", "Suffix", "Contains"].iter().filter(|name| given(name)).count();
-    let others = ["Present", "Regex"].iter().filter(|name| given(name)).count();
+    let values = ["Exact", "Prefix", "Suffix", "Contains"]
+        .iter()
+        .filter(|name| given(name))
+        .count();
+    let others = ["Present", "Regex"]
+        .iter()
+        .filter(|name| given(name))
+        .count();
     if values + others != 1 {
         return Err(format!(
             "{at} should only contain one of Present, Exact, Prefix, Suffix, Contains, or Regex"
@@ -243,8 +307,12 @@ fn header_fields(header: &Value, at: &str) -> Result<()> {
 
 /// The providers that a requirement names.
 fn providers(jwt: &Value) -> impl Iterator<Item = &str> {
-    let list = jwt.get("Providers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    list.iter().map(|one| one.get("Name").and_then(Value::as_str).unwrap_or_default())
+    let list = jwt
+        .get("Providers")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    list.iter()
+        .map(|one| one.get("Name").and_then(Value::as_str).unwrap_or_default())
 }
 
 fn providers_named(jwt: &Value) -> Result<()> {
@@ -257,44 +325,74 @@ fn providers_named(jwt: &Value) -> Result<()> {
 /// Every provider that an intentions entry refers to.
 fn referenced(entry: &Fields) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    let mut add = |jwt: Option<&Value>| names.extend(jwt.into_iter().flat_map(providers).map(str::to_owned));
+    let mut add =
+        |jwt: Option<&Value>| names.extend(jwt.into_iter().flat_map(providers).map(str::to_owned));
     add(entry.get("JWT"));
-    let lists = entry.get("Sources").and_then(Value::as_array).into_iter().flatten();
+    let lists = entry
+        .get("Sources")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     for source in lists {
         let permissions = source.get("Permissions").and_then(Value::as_array);
-        permissions.into_iter().flatten().for_each(|permission| add(permission.get("JWT")));
+        permissions
+            .into_iter()
+            .flatten()
+            .for_each(|permission| add(permission.get("JWT")));
     }
     names
 }
 
 fn mesh(fields: &mut Fields) -> Result<()> {
-    fields.entry("TransparentProxy".to_owned()).or_insert_with(|| json!({}));
-    if let Some(proxy) = fields.get_mut("TransparentProxy").and_then(Value::as_object_mut) {
-        proxy.entry("MeshDestinationsOnly".to_owned()).or_insert(json!(false));
+    fields
+        .entry("TransparentProxy".to_owned())
+        .or_insert_with(|| json!({}));
+    if let Some(proxy) = fields
+        .get_mut("TransparentProxy")
+        .and_then(Value::as_object_mut)
+    {
+        proxy
+            .entry("MeshDestinationsOnly".to_owned())
+            .or_insert(json!(false));
     }
-    let Some(http) = fields.get_mut("HTTP").and_then(Value::as_object_mut) else { return Ok(()) };
-    http.entry("SanitizeXForwardedClientCert".to_owned()).or_insert(json!(false));
+    let Some(http) = fields.get_mut("HTTP").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    http.entry("SanitizeXForwardedClientCert".to_owned())
+        .or_insert(json!(false));
     let normalization = http
         .get_mut("Incoming")
         .and_then(|incoming| incoming.get_mut("RequestNormalization"))
         .and_then(Value::as_object_mut);
-    let Some(normalization) = normalization else { return Ok(()) };
+    let Some(normalization) = normalization else {
+        return Ok(());
+    };
     for flag in ["InsecureDisablePathNormalization", "MergeSlashes"] {
         normalization.entry(flag.to_owned()).or_insert(json!(false));
     }
     one_of(
         normalization,
         "PathWithEscapedSlashesAction",
-        &["IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"],
+        &[
+            "IMPLEMENTATION_SPECIFIC_DEFAULT",
+            "KEEP_UNCHANGED",
+            "REJECT_REQUEST",
+            "UNESCAPE_AND_REDIRECT",
+            "UNESCAPE_AND_FORWARD",
+        ],
     )?;
-    one_of(normalization, "HeadersWithUnderscoresAction", &["ALLOW", "REJECT_REQUEST", "DROP_HEADER"])
+    one_of(
+        normalization,
+        "HeadersWithUnderscoresAction",
+        &["ALLOW", "REJECT_REQUEST", "DROP_HEADER"],
+    )
 }
 
 fn one_of(fields: &mut Fields, name: &str, allowed: &[&str]) -> Result<()> {
     let value = text(fields, name).to_owned();
     if !value.is_empty() && !allowed.contains(&value.as_str()) {
         return Err(format!(
-            "error validating HTTP.Incoming.RequestNormalization: unsupported {name} {value:?}: must be one of {}",
+            "error in HTTP incoming request normalization configuration: no matching {name} value found for {value}, please specify one of [{}]",
             allowed.join(", ")
         ));
     }
@@ -306,13 +404,24 @@ fn jwt_provider(fields: &mut Fields) -> Result<()> {
     if text(fields, "Name").is_empty() {
         return Err("Name is required".to_owned());
     }
-    let set = fields.get_mut("JSONWebKeySet").and_then(Value::as_object_mut);
+    let set = fields
+        .get_mut("JSONWebKeySet")
+        .and_then(Value::as_object_mut);
     let set = set.ok_or("JSONWebKeySet is required")?;
     match (set.contains_key("Local"), set.contains_key("Remote")) {
-        (true, true) => Err("must specify exactly one of Local or Remote JSON Web key set".to_owned()),
-        (false, false) => Err("must specify exactly one of Local or Remote JSON Web key set".to_owned()),
+        (true, true) => {
+            Err("must specify exactly one of Local or Remote JSON Web key set".to_owned())
+        }
+        (false, false) => {
+            Err("must specify exactly one of Local or Remote JSON Web key set".to_owned())
+        }
         _ => Ok(()),
     }?;
+    if let Some(forwarding) = fields.get_mut("Forwarding").and_then(Value::as_object_mut) {
+        forwarding
+            .entry("PadForwardPayloadHeader".to_owned())
+            .or_insert(json!(false));
+    }
     if !fields.contains_key("ClockSkewSeconds") {
         fields.insert("ClockSkewSeconds".to_owned(), json!(30));
     }
@@ -322,7 +431,10 @@ fn jwt_provider(fields: &mut Fields) -> Result<()> {
 /// Whether an intentions entry has a source with permissions.
 fn is_l7(entry: &Fields) -> bool {
     let sources = entry.get("Sources").and_then(Value::as_array);
-    sources.into_iter().flatten().any(|source| source.get("Permissions").is_some())
+    sources
+        .into_iter()
+        .flatten()
+        .any(|source| source.get("Permissions").is_some())
 }
 
 /// What must hold between entries.
@@ -349,7 +461,10 @@ pub(super) fn whole(entries: &Entries) -> Result<()> {
 /// Refuses the removal of a provider that an intention names.
 pub(super) fn provider_is_unused(entries: &Entries, name: &str) -> Result<()> {
     for entry in entries.of_kind("service-intentions") {
-        if referenced(&entry.fields).iter().any(|provider| provider.eq_ignore_ascii_case(name)) {
+        if referenced(&entry.fields)
+            .iter()
+            .any(|provider| provider.eq_ignore_ascii_case(name))
+        {
             return Err(format!(
                 "cannot delete jwt provider config entry referenced by an intention. Provider name: {name}, intention name: {}",
                 entry.name

@@ -53,7 +53,12 @@ pub(crate) fn check(
         return Ok(());
     }
     for kind in headers.get_all(http::header::CONTENT_TYPE) {
-        let kind = kind.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
+        let kind = kind
+            .to_str()
+            .unwrap_or("?")
+            .split(';')
+            .next()
+            .unwrap_or_default();
         let kind = kind.trim().to_ascii_lowercase();
         // `curl -d` says that its body is a form. A browser that sends one
         // names its origin, which was refused above unless it is ours.
@@ -69,7 +74,14 @@ pub(crate) fn check(
 
 /// Whether a browser sent it: curl and Consul's clients add none of these.
 fn is_browser(headers: &HeaderMap) -> bool {
-    let names = ["origin", "referer", "cookie", "sec-fetch-mode", "sec-fetch-dest", "sec-fetch-site"];
+    let names = [
+        "origin",
+        "referer",
+        "cookie",
+        "sec-fetch-mode",
+        "sec-fetch-dest",
+        "sec-fetch-site",
+    ];
     let mozilla = headers
         .get(http::header::USER_AGENT)
         .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"));
@@ -133,48 +145,133 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for ours in ["127.0.0.1:8500", "localhost:8500", "LOCALHOST:8500", "[::1]:8500", "127.0.0.1", "127.9.9.9:8500"] {
+        for ours in [
+            "127.0.0.1:8500",
+            "localhost:8500",
+            "LOCALHOST:8500",
+            "[::1]:8500",
+            "127.0.0.1",
+            "127.9.9.9:8500",
+        ] {
             assert_eq!(status(Method::GET, V4, &[("host", ours)]), 200, "{ours}");
-            assert_eq!(status(Method::GET, "[::1]:8500", &[("host", ours)]), 200, "{ours}");
+            assert_eq!(
+                status(Method::GET, "[::1]:8500", &[("host", ours)]),
+                200,
+                "{ours}"
+            );
         }
         for foreign in [
-            "evil.example", "evil.example:8500", "localhost.evil.example", "127.0.0.1.nip.io:8500",
-            "localhost:x", "127.0.0.1:", "10.0.0.1:8500", "", "[::1", "[::1]x", "localhost.:8500", "2130706433:8500", "0.0.0.0:8500",
+            "evil.example",
+            "evil.example:8500",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io:8500",
+            "localhost:x",
+            "127.0.0.1:",
+            "10.0.0.1:8500",
+            "",
+            "[::1",
+            "[::1]x",
+            "localhost.:8500",
+            "2130706433:8500",
+            "0.0.0.0:8500",
         ] {
-            assert_eq!(status(Method::GET, V4, &[("host", foreign)]), 403, "{foreign}");
+            assert_eq!(
+                status(Method::GET, V4, &[("host", foreign)]),
+                403,
+                "{foreign}"
+            );
         }
         assert_eq!(status(Method::GET, V4, &[]), 400);
-        assert_eq!(status(Method::GET, V4, &[("host", V4), ("host", "evil.example")]), 400);
+        assert_eq!(
+            status(Method::GET, V4, &[("host", V4), ("host", "evil.example")]),
+            400
+        );
     }
 
     #[test]
     fn origins() {
         let host = ("host", V4);
-        for origin in ["http://evil.example", "null", "https://127.0.0.1:8500", "http://localhost:3000", "http://127.0.0.1:8501"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://127.0.0.1:8500",
+            "http://localhost:3000",
+            "http://127.0.0.1:8501",
+        ] {
             for method in [Method::GET, Method::PUT, Method::POST, Method::OPTIONS] {
-                assert_eq!(status(method, V4, &[host, ("origin", origin)]), 403, "{origin}");
+                assert_eq!(
+                    status(method, V4, &[host, ("origin", origin)]),
+                    403,
+                    "{origin}"
+                );
             }
         }
-        assert_eq!(status(Method::GET, V4, &[host, ("origin", "http://127.0.0.1:8500")]), 200);
-        assert_eq!(status(Method::GET, V4, &[host, ("sec-fetch-site", "cross-site")]), 403);
-        assert_eq!(status(Method::GET, V4, &[host, ("sec-fetch-site", "same-site")]), 403);
-        assert_eq!(status(Method::GET, V4, &[host, ("sec-fetch-site", "none")]), 200);
+        assert_eq!(
+            status(
+                Method::GET,
+                V4,
+                &[host, ("origin", "http://127.0.0.1:8500")]
+            ),
+            200
+        );
+        assert_eq!(
+            status(Method::GET, V4, &[host, ("sec-fetch-site", "cross-site")]),
+            403
+        );
+        assert_eq!(
+            status(Method::GET, V4, &[host, ("sec-fetch-site", "same-site")]),
+            403
+        );
+        assert_eq!(
+            status(Method::GET, V4, &[host, ("sec-fetch-site", "none")]),
+            200
+        );
     }
 
     #[test]
     fn body_types() {
         let host = ("host", V4);
         for method in [Method::PUT, Method::POST, Method::DELETE] {
-            for kind in ["text/plain", "TEXT/PLAIN;charset=utf-8", "multipart/form-data; boundary=x", "text/html"] {
-                assert_eq!(status(method.clone(), V4, &[host, ("content-type", kind)]), 403, "{kind}");
+            for kind in [
+                "text/plain",
+                "TEXT/PLAIN;charset=utf-8",
+                "multipart/form-data; boundary=x",
+                "text/html",
+            ] {
+                assert_eq!(
+                    status(method.clone(), V4, &[host, ("content-type", kind)]),
+                    403,
+                    "{kind}"
+                );
             }
             assert_eq!(status(method.clone(), V4, &[host]), 200);
-            assert_eq!(status(method.clone(), V4, &[host, ("content-type", "application/json")]), 200);
+            assert_eq!(
+                status(
+                    method.clone(),
+                    V4,
+                    &[host, ("content-type", "application/json")]
+                ),
+                200
+            );
             // what `curl -X PUT -d` says
             let form = ("content-type", "application/x-www-form-urlencoded");
             assert_eq!(status(method.clone(), V4, &[host, form]), 200);
-            assert_eq!(status(method.clone(), V4, &[host, form, ("user-agent", "Mozilla/5.0")]), 403);
-            assert_eq!(status(method, V4, &[host, form, ("referer", "http://evil.example/")]), 403);
+            assert_eq!(
+                status(
+                    method.clone(),
+                    V4,
+                    &[host, form, ("user-agent", "Mozilla/5.0")]
+                ),
+                403
+            );
+            assert_eq!(
+                status(
+                    method,
+                    V4,
+                    &[host, form, ("referer", "http://evil.example/")]
+                ),
+                403
+            );
         }
     }
 }

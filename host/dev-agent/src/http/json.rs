@@ -19,8 +19,28 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value, String> {
 
 fn syntax(body: &[u8], error: &serde_json::Error) -> String {
     let lines = body.split(|byte| *byte == b'\n');
-    let line = lines.clone().nth(error.line().saturating_sub(1)).unwrap_or_default();
-    let found = line.get(error.column().saturating_sub(1)).copied().unwrap_or(b'?');
+    let line = lines
+        .clone()
+        .nth(error.line().saturating_sub(1))
+        .unwrap_or_default();
+    let found = line
+        .get(error.column().saturating_sub(1))
+        .copied()
+        .unwrap_or(b'?');
+    let at = error.column().saturating_sub(1);
+    for literal in ["null", "true", "false"] {
+        for (seen, expected) in literal.char_indices().skip(1) {
+            if line
+                .get(..at)
+                .is_some_and(|before| before.ends_with(&literal.as_bytes()[..seen]))
+            {
+                let found = char::from(found);
+                return format!(
+                    "invalid character '{found}' in literal {literal} (expecting '{expected}')"
+                );
+            }
+        }
+    }
     let text = error.to_string();
     let place = if text.starts_with("key must be a string") {
         "looking for beginning of object key string"
@@ -57,7 +77,10 @@ impl<'a> Object<'a> {
         known: &[&str],
     ) -> Result<Self, String> {
         let map = value.as_object().ok_or_else(|| {
-            format!("json: cannot unmarshal {} into Go value of type {go_type}", kind(value))
+            format!(
+                "json: cannot unmarshal {} into Go value of type {go_type}",
+                kind(value)
+            )
         })?;
         let is_known = |key: &String| known.iter().any(|name| same(name, key));
         match map.keys().find(|key| !is_known(key)) {
@@ -68,7 +91,10 @@ impl<'a> Object<'a> {
 
     /// A field's value; the last one wins when it is there in several spellings.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
-        let mut found = self.map.iter().filter(|(key, value)| same(name, key) && !value.is_null());
+        let mut found = self
+            .map
+            .iter()
+            .filter(|(key, value)| same(name, key) && !value.is_null());
         found.next_back().map(|(_, value)| value)
     }
 
@@ -99,9 +125,9 @@ impl<'a> Object<'a> {
     pub(crate) fn number(&self, name: &str) -> Result<i64, String> {
         match self.get(name) {
             None => Ok(0),
-            Some(value @ Value::Number(number)) => {
-                number.as_i64().ok_or_else(|| self.wrong(name, value, "int"))
-            }
+            Some(value @ Value::Number(number)) => number
+                .as_i64()
+                .ok_or_else(|| self.wrong(name, value, "int")),
             Some(other) => Err(self.wrong(name, other, "int")),
         }
     }
@@ -159,8 +185,18 @@ mod tests {
         let error = |body: &str| parse(body.as_bytes()).expect_err(body);
         assert_eq!(error(""), "EOF");
         assert_eq!(error("{"), "unexpected EOF");
-        assert_eq!(error("{nope}"), "invalid character 'n' looking for beginning of object key string");
-        assert_eq!(error("xx"), "invalid character 'x' looking for beginning of value");
+        assert_eq!(
+            error("{nope}"),
+            "invalid character 'n' looking for beginning of object key string"
+        );
+        assert_eq!(
+            error("nope"),
+            "invalid character 'o' in literal null (expecting 'u')"
+        );
+        assert_eq!(
+            error("xx"),
+            "invalid character 'x' looking for beginning of value"
+        );
         assert!(parse(b"{} trailing").is_ok());
         let value = parse(br#"{"tArget":"a","Foo":1}"#).expect("json");
         let refused = Object::new(&value, "x", "x", &["Target"]).err();

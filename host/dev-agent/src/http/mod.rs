@@ -26,17 +26,29 @@ impl Request {
     /// A request from its parts.
     pub(crate) fn new(method: Method, target: &str, headers: HeaderMap, body: Bytes) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Self { method, path: path.to_owned(), query: parse_query(query), headers, body }
+        Self {
+            method,
+            path: path.to_owned(),
+            query: parse_query(query),
+            headers,
+            body,
+        }
     }
 
     /// The first value of a query parameter.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a query parameter.
     pub(crate) fn params<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -51,7 +63,10 @@ fn parse_query(query: &str) -> Vec<(String, String)> {
         .filter_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             // Go drops a pair that it cannot decode.
-            Some((unescape(&key.replace('+', " "))?, unescape(&value.replace('+', " "))?))
+            Some((
+                unescape(&key.replace('+', " "))?,
+                unescape(&value.replace('+', " "))?,
+            ))
         })
         .collect()
 }

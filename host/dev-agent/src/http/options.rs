@@ -42,19 +42,23 @@ impl Options {
     /// Reads the options of a request to an agent of `datacenter`.
     ///
     /// # Errors
-    /// Consul's 400 and 500 replies, the namespace ones of its Community Edition.
+    /// Consul's 400 and 500 replies.
     pub(crate) fn parse(request: &Request, datacenter: &str) -> Result<Self, Reply> {
-        no_enterprise(request)?;
         let index = match request.param("index").filter(|text| !text.is_empty()) {
             None => 0,
-            Some(text) => text.parse().map_err(|_| Reply::bad_request("Invalid index"))?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Reply::bad_request("Invalid index"))?,
         };
         let wait = match request.param("wait").filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => {
                 let nanos =
                     duration::parse(text).map_err(|_| Reply::bad_request("Invalid wait time"))?;
-                u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+                u64::try_from(nanos)
+                    .ok()
+                    .filter(|nanos| *nanos > 0)
+                    .map(Duration::from_nanos)
             }
         };
         let flag = |name: &str| request.param(name).is_some();
@@ -80,7 +84,13 @@ impl Options {
         if asked.is_some_and(|asked| asked != datacenter) {
             return Err(Reply::server_error("No path to datacenter"));
         }
-        Ok(Self { token: token(request), index, wait, consistency, cached: flag("cached") })
+        Ok(Self {
+            token: token(request),
+            index,
+            wait,
+            consistency,
+            cached: flag("cached"),
+        })
     }
 }
 
@@ -89,41 +99,61 @@ pub(crate) fn token(request: &Request) -> String {
     if let Some(token) = request.param("token").filter(|token| !token.is_empty()) {
         return token.to_owned();
     }
-    if let Some(token) = request.header("x-consul-token").filter(|token| !token.is_empty()) {
+    if let Some(token) = request
+        .header("x-consul-token")
+        .filter(|token| !token.is_empty())
+    {
         return token.to_owned();
     }
-    let words: Vec<&str> =
-        request.header("authorization").unwrap_or_default().split_whitespace().collect();
+    let words: Vec<&str> = request
+        .header("authorization")
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     match words.as_slice() {
         [scheme, token, ..] if scheme.eq_ignore_ascii_case("bearer") => (*token).to_owned(),
         _ => String::new(),
     }
 }
 
-/// Namespaces and partitions belong to the Enterprise edition: any value is refused.
-fn no_enterprise(request: &Request) -> Result<(), Reply> {
-    let names = [
-        ("ns", "x-consul-namespace", "Namespaces are"),
-        ("partition", "x-consul-partition", "Partitions are"),
-    ];
-    for (param, header, feature) in names {
-        if request.param(param).is_some_and(|value| !value.is_empty()) {
-            return Err(Reply::bad_request(format!(
-                "Invalid query parameter: \"{param}\" - {feature} a Consul Enterprise feature"
-            )));
-        }
-        if request.header(header).is_some_and(|value| !value.is_empty()) {
-            let shown = if param == "ns" { "X-Consul-Namespace" } else { "X-Consul-Partition" };
-            return Err(Reply::bad_request(format!(
-                "Invalid header: \"{shown}\" - {feature} a Consul Enterprise feature"
-            )));
-        }
+/// Namespaces belong to the Enterprise edition: any value is refused.
+///
+/// # Errors
+/// 400 as in the Community Edition.
+pub(crate) fn no_namespace(request: &Request) -> Result<(), Reply> {
+    no_enterprise(request, "ns", "X-Consul-Namespace", "Namespaces are")
+}
+
+/// Partitions belong to the Enterprise edition: any value is refused.
+///
+/// # Errors
+/// 400 as in the Community Edition.
+pub(crate) fn no_partition(request: &Request) -> Result<(), Reply> {
+    no_enterprise(request, "partition", "X-Consul-Partition", "Partitions are")
+}
+
+fn no_enterprise(request: &Request, param: &str, header: &str, feature: &str) -> Result<(), Reply> {
+    let refuse = |place: String| {
+        Err(Reply::bad_request(format!(
+            "Invalid {place} - {feature} a Consul Enterprise feature"
+        )))
+    };
+    if request.param(param).is_some_and(|value| !value.is_empty()) {
+        return refuse(format!("query parameter: {param:?}"));
+    }
+    if request
+        .header(header)
+        .is_some_and(|value| !value.is_empty())
+    {
+        return refuse(format!("header: {header:?}"));
     }
     Ok(())
 }
 
 fn cache_control(request: &Request) -> Result<(), Reply> {
-    let Some(header) = request.header("cache-control") else { return Ok(()) };
+    let Some(header) = request.header("cache-control") else {
+        return Ok(());
+    };
     for part in header.split(',') {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         let name = name.trim().to_ascii_lowercase();

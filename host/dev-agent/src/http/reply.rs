@@ -23,7 +23,8 @@ pub(crate) const AGE: HeaderName = http::header::AGE;
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    /// Boxed: a reply is the error of most functions.
+    pub(crate) headers: Box<HeaderMap>,
     pub(crate) body: Body,
 }
 
@@ -41,7 +42,9 @@ impl Reply {
     /// 200 with JSON.
     pub(crate) fn json(value: Value) -> Self {
         let mut reply = Self::new(StatusCode::OK, Body::Json(value));
-        reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        reply
+            .headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         reply
     }
 
@@ -56,7 +59,9 @@ impl Reply {
     /// 200 with text of some type.
     pub(crate) fn text(content_type: &'static str, text: String) -> Self {
         let mut reply = Self::new(StatusCode::OK, Body::Bytes(text.into()));
-        reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        reply
+            .headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         reply
     }
 
@@ -92,7 +97,11 @@ impl Reply {
     }
 
     pub(crate) fn new(status: StatusCode, body: Body) -> Self {
-        Self { status, headers: HeaderMap::new(), body }
+        Self {
+            status,
+            headers: Box::default(),
+            body,
+        }
     }
 
     pub(crate) fn set(&mut self, name: HeaderName, value: &str) {
@@ -111,6 +120,12 @@ impl Reply {
         self.with(INDEX, &index.max(1).to_string())
             .with(KNOWN_LEADER, "true")
             .with(LAST_CONTACT, "0")
+            .with(BACKEND, "blocking-query")
+    }
+
+    /// The headers of a query that a server refused: an index that means nothing.
+    pub(crate) fn failed_query(self) -> Self {
+        self.query_meta(1).with(KNOWN_LEADER, "false")
     }
 
     /// The body's bytes, indented as Consul's dev mode does when `pretty`.
@@ -122,7 +137,9 @@ impl Reply {
         let mut text = Vec::new();
         let written = if pretty {
             let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))
+            value.serialize(&mut serde_json::Serializer::with_formatter(
+                &mut text, indent,
+            ))
         } else {
             value.serialize(&mut serde_json::Serializer::new(&mut text))
         };

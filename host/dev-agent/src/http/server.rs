@@ -58,7 +58,10 @@ pub(crate) async fn run(
             let _slot = slot;
             let service = service_fn(move |request| serve(Arc::clone(&core), request, bound));
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(READ_LIMIT).max_buf_size(MAX_HEADERS);
+            http.title_case_headers(true);
+            http.timer(TokioTimer::new())
+                .header_read_timeout(READ_LIMIT)
+                .max_buf_size(MAX_HEADERS);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
@@ -77,20 +80,29 @@ async fn serve(
     let (parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     if let Err(refusal) = guard::check(&parts.method, authority, &parts.headers, bound) {
-        tracing::warn!(path = parts.uri.path(), "refused what a browser may have sent");
+        tracing::warn!(
+            path = parts.uri.path(),
+            "refused what a browser may have sent"
+        );
         return Ok(finish(refusal, false, false));
     }
     let limited = Limited::new(body, core.config.max_body).collect();
     let body = match tokio::time::timeout(READ_LIMIT, limited).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let text = format!("Request body too large, max size: {} bytes", core.config.max_body);
+            let text = format!(
+                "Request body too large, max size: {} bytes",
+                core.config.max_body
+            );
             let refusal = Reply::error(StatusCode::PAYLOAD_TOO_LARGE, text);
             return Ok(closing(finish(refusal, false, false)));
         }
         Ok(Err(_)) | Err(_) => return Err(Disconnect),
     };
-    let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     let request = Request::new(parts.method, target, parts.headers, body);
     let wants_pretty = request.param("pretty").is_some();
     let pretty = core.config.pretty || wants_pretty;
@@ -124,7 +136,9 @@ async fn serve(
     };
     let mut response = finish(reply, pretty, wants_pretty);
     if let Some(index) = index {
-        response.headers_mut().insert(INDEX, HeaderValue::from(index));
+        response
+            .headers_mut()
+            .insert(INDEX, HeaderValue::from(index));
     }
     if truncate {
         response.body_mut().truncate();
@@ -136,12 +150,14 @@ fn finish(reply: Reply, pretty: bool, newline: bool) -> hyper::Response<Outgoing
     let body = reply.bytes(pretty, newline);
     let mut response = hyper::Response::new(Outgoing::new(body));
     *response.status_mut() = reply.status;
-    *response.headers_mut() = reply.headers;
+    *response.headers_mut() = *reply.headers;
     response
 }
 
 fn closing(mut response: hyper::Response<Outgoing>) -> hyper::Response<Outgoing> {
-    response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    response
+        .headers_mut()
+        .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -167,12 +183,19 @@ struct Outgoing {
 impl Outgoing {
     fn new(bytes: Bytes) -> Self {
         let length = bytes.len() as u64;
-        Self { bytes: Some(bytes), length, truncated: false }
+        Self {
+            bytes: Some(bytes),
+            length,
+            truncated: false,
+        }
     }
 
     fn truncate(&mut self) {
         self.truncated = true;
-        self.bytes = self.bytes.take().map(|bytes| bytes.slice(..bytes.len() / 2));
+        self.bytes = self
+            .bytes
+            .take()
+            .map(|bytes| bytes.slice(..bytes.len() / 2));
     }
 }
 

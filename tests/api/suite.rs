@@ -1,0 +1,210 @@
+//! Runs steps on both agents, collects what differs, and holds it against the list.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::agents::{Agent, Setup, consul};
+use crate::client::{Answer, Call};
+use crate::compare::{self, Depth, Difference};
+
+/// The checked-in list of intended differences.
+const LIST: &str = include_str!("../../host/dev-agent/DIFFERENCES.md");
+
+/// Both agents, and what has been found.
+pub(crate) struct Suite {
+    pub(crate) real: Agent,
+    pub(crate) ours: Agent,
+    group: &'static str,
+    steps: BTreeSet<String>,
+    differences: Vec<Difference>,
+}
+
+/// A request with a name; `{td}` in its target or body stands for the trust domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    name: String,
+    method: Method,
+    target: String,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    depth: Depth,
+}
+
+impl Step {
+    pub(crate) fn new(name: &str, method: Method, target: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            method,
+            target: target.to_owned(),
+            headers: Vec::new(),
+            body: String::new(),
+            depth: Depth::Full,
+        }
+    }
+
+    pub(crate) fn get(name: &str, target: &str) -> Self {
+        Self::new(name, Method::GET, target)
+    }
+
+    pub(crate) fn put(name: &str, target: &str, body: &Value) -> Self {
+        Self::new(name, Method::PUT, target).body(&body.to_string())
+    }
+
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn token(self, secret: &str) -> Self {
+        self.header("x-consul-token", secret)
+    }
+
+    pub(crate) fn depth(mut self, depth: Depth) -> Self {
+        self.depth = depth;
+        self
+    }
+
+    fn call(&self, agent: &Agent) -> Call {
+        Call {
+            method: self.method.clone(),
+            target: self.target.replace("{td}", &agent.trust_domain),
+            headers: self.headers.clone(),
+            body: self.body.replace("{td}", &agent.trust_domain).into(),
+        }
+    }
+}
+
+impl Suite {
+    /// Starts both agents; `None` when no peers are wanted.
+    pub(crate) async fn start(group: &'static str, setup: Setup) -> Option<Self> {
+        let program = consul()?;
+        let (real, ours) = tokio::join!(Agent::real(&program, &setup), Agent::dev(&setup));
+        Some(Self {
+            real,
+            ours,
+            group,
+            steps: BTreeSet::new(),
+            differences: Vec::new(),
+        })
+    }
+
+    /// Sends a step to both and compares the replies, which are handed back.
+    pub(crate) async fn run(&mut self, step: Step) -> (Answer, Answer) {
+        let real = step.call(&self.real);
+        let ours = step.call(&self.ours);
+        let (real, ours) = tokio::join!(self.real.call(&real), self.ours.call(&ours));
+        self.compare(&step.name, step.depth, &real, &ours);
+        (real, ours)
+    }
+
+    pub(crate) fn compare(&mut self, name: &str, depth: Depth, real: &Answer, ours: &Answer) {
+        let name = self.name(name);
+        let found = compare::replies(&name, (&self.real, real), (&self.ours, ours), depth);
+        self.differences.extend(found);
+    }
+
+    /// Compares two facts that were derived from replies.
+    pub(crate) fn same<T: std::fmt::Debug>(&mut self, name: &str, field: &str, real: T, ours: T) {
+        let step = self.name(name);
+        let (real, ours) = (format!("{real:?}"), format!("{ours:?}"));
+        if real != ours {
+            self.differences.push(Difference {
+                step,
+                field: field.to_owned(),
+                real,
+                ours,
+            });
+        }
+    }
+
+    fn name(&mut self, name: &str) -> String {
+        let name = format!("{}: {name}", self.group);
+        self.steps.insert(name.clone());
+        name
+    }
+
+    /// Asks until both replies to a GET satisfy `ready`: the real agent takes
+    /// a moment to bring its registrations to the catalog.
+    pub(crate) async fn settle(&self, target: &str, ready: impl Fn(&Value) -> bool) {
+        let step = Step::get("", target);
+        for agent in [&self.real, &self.ours] {
+            let mut tries = 0;
+            while !ready(&agent.call(&step.call(agent)).await.json()) {
+                tries += 1;
+                assert!(tries < 300, "{target} did not settle on {}", agent.address);
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    /// Holds the differences against the list.
+    pub(crate) fn finish(self) {
+        let expected: Vec<(String, String)> = listed()
+            .into_iter()
+            .filter(|(step, _)| step.starts_with(&format!("{}: ", self.group)))
+            .collect();
+        let mut problems = Vec::new();
+        for found in &self.differences {
+            if !expected.iter().any(|row| is(row, found)) {
+                problems.push(format!(
+                    "NOT LISTED | `{}` | `{}` |\n    consul: {:.400}\n    ours:   {:.400}",
+                    found.step, found.field, found.real, found.ours
+                ));
+            }
+        }
+        for (step, field) in &expected {
+            if !step.ends_with(": *") && !self.steps.contains(step) {
+                problems.push(format!(
+                    "LISTED, BUT THERE IS NO SUCH STEP | {step} | {field}"
+                ));
+            } else if !self
+                .differences
+                .iter()
+                .any(|found| is(&(step.clone(), field.clone()), found))
+            {
+                problems.push(format!("LISTED, BUT BOTH AGREE | {step} | {field}"));
+            }
+        }
+        eprintln!(
+            "{}: {} steps on both agents, {} differences, {} listed",
+            self.group,
+            self.steps.len(),
+            self.differences.len(),
+            expected.len()
+        );
+        assert!(
+            problems.is_empty(),
+            "{} problems:\n{}",
+            problems.len(),
+            problems.join("\n")
+        );
+    }
+}
+
+/// Whether a row of the list means a difference; the step `*` is any of its
+/// group, the field `*` any of the step.
+fn is((step, field): &(String, String), found: &Difference) -> bool {
+    (*field == found.field || field == "*")
+        && (*step == found.step
+            || step
+                .strip_suffix('*')
+                .is_some_and(|group| group.ends_with(": ") && found.step.starts_with(group)))
+}
+
+/// The rows of the list: `| step | field | why |` with step and field in backticks.
+fn listed() -> Vec<(String, String)> {
+    let cell = |text: &str| Some(text.trim().strip_prefix('`')?.strip_suffix('`')?.to_owned());
+    LIST.lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix('|')?.split('|');
+            Some((cell(cells.next()?)?, cell(cells.next()?)?))
+        })
+        .collect()
+}
