@@ -50,14 +50,17 @@ impl Pair {
 
     /// Waits until a connection goes through.
     fn allowed(&self) -> std::net::TcpStream {
-        let mut last = None;
         let began = std::time::Instant::now();
         loop {
             match echo::open(self.upstream) {
                 Ok(stream) => return stream,
-                Err(error) => last = Some(error),
+                Err(error) => assert!(
+                    began.elapsed() < SOON,
+                    "{error}\ndb:\n{}\nweb:\n{}",
+                    self.db.log(),
+                    self.web.log()
+                ),
             }
-            assert!(began.elapsed() < SOON, "{last:?}\ndb:\n{}\nweb:\n{}", self.db.log(), self.web.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -81,8 +84,10 @@ fn intention(api: &Api, source: &str, destination: &str, action: &str) {
 /// Whether the connection is closed by the other side.
 fn is_cut(stream: &mut std::net::TcpStream) -> bool {
     let mut byte = [0];
-    matches!(stream.read(&mut byte), Ok(0))
-        || stream.read(&mut byte).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    match stream.read(&mut byte) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
 }
 
 #[test]
