@@ -1,9 +1,14 @@
 //! Paths: rotation, order, limits, and what intermediates may do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use portcullis_core::chain::{
     IssuerProblem, KeyProblem, Usage, VerifyError, VerifyErrorKind, rustcrypto, verify_peer,
 };
 use portcullis_testkit::{BadPublicKey, Draft, KeyType, SignatureAlgorithm, TestCa};
+use rustls_pki_types::{
+    AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id,
+};
 
 use crate::support::{bundles, check, code, now_of};
 use crate::{Change, TD};
@@ -92,6 +97,68 @@ fn at_most_eight_signatures_are_checked() {
     let leaf = stranger.service("web").issue().presenting(&twins[..1]);
     assert_eq!(code(&root, &leaf), "bad-signature");
     assert_eq!(code(&ca, &leaf), "unknown-issuer");
+}
+
+/// P-256 with SHA-256, counting how often it is asked.
+#[derive(Debug)]
+struct Counting;
+
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+impl SignatureVerificationAlgorithm for Counting {
+    fn verify_signature(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(), InvalidSignature> {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        Err(InvalidSignature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_P256
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        alg_id::ECDSA_SHA256
+    }
+}
+
+#[test]
+fn the_ninth_signature_is_not_looked_at() {
+    let name = "twin";
+    let root = TestCa::with(TD, |root| root.subject(name));
+    let twins = [(); 5].map(|()| {
+        root.intermediate(|twin| twin.subject(name))
+            .certificate()
+            .clone()
+    });
+    let leaf = root.service("web").issue().presenting(&twins);
+    let all = bundles(&[&root]);
+    let error = verify_peer(
+        leaf.chain(),
+        Usage::Client,
+        None,
+        &all,
+        now_of(&root),
+        &[&Counting],
+    )
+    .unwrap_err();
+    assert_eq!(error, VerifyError::TooManySignatureChecks);
+    assert_eq!(ASKED.load(Ordering::Relaxed), 8);
+}
+
+#[test]
+fn a_root_that_nobody_asks_for_explains_nothing() {
+    let (ca, old) = (TestCa::new(TD), TestCa::with(TD, Draft::expired));
+    let leaf = TestCa::new(TD).service("web").issue();
+    let all = bundles(&[&ca, &old]);
+    let error = verify_peer(
+        leaf.chain(),
+        Usage::Client,
+        None,
+        &all,
+        now_of(&ca),
+        rustcrypto(),
+    )
+    .unwrap_err();
+    assert_eq!(error.code(), "unknown-issuer");
 }
 
 #[test]
