@@ -18,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
+use wasmtime_wasi::p2::bindings::cli;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -176,10 +178,9 @@ impl MeshPolicy {
         let engine = engine().map_err(ComponentError::Engine)?;
         let sha256: [u8; 32] = Sha256::digest(&wasm).into();
         let component = compiled(engine, &name, &wasm, sha256, options)?;
-        let mut linker = linker(engine).map_err(|error| failed(&name, &failure(&error)))?;
+        let linker = linker(engine).map_err(|error| failed(&name, &failure(&error)))?;
         let pre = linker
-            .define_unknown_imports_as_traps(&component)
-            .and_then(|()| linker.instantiate_pre(&component))
+            .instantiate_pre(&component)
             .and_then(MeshPre::new)
             .map_err(|error| ComponentError::NotAPolicy { name: name.clone(), detail: one_line(&error) })?;
         let brake = Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY);
@@ -379,6 +380,15 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Rust's standard library asks for these too. Traps for unknown imports would not do: they are
+    // made for the very version that is asked for, and would come before what is defined here.
+    cli::environment::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::exit::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
     linker.instance("wasi:random/insecure-seed@0.2.3")?.func_wrap(
         "insecure-seed",
         |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
