@@ -158,3 +158,30 @@ impl SignatureVerificationAlgorithm for Ed25519 {
         alg_id::ED25519
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use p256::ecdsa::signature::Signer as _;
+
+    use super::*;
+
+    #[test]
+    fn points_are_uncompressed() {
+        let key = p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap();
+        let signature: p256::ecdsa::DerSignature = key.sign(b"message");
+        let verify = |compress: bool, message: &[u8]| {
+            let point = key.verifying_key().to_sec1_point(compress);
+            EcdsaP256Sha256.verify_signature(point.as_bytes(), message, signature.as_bytes())
+        };
+        assert!(verify(false, b"message").is_ok());
+        assert!(verify(false, b"massage").is_err());
+        assert!(verify(true, b"message").is_err());
+    }
+
+    #[test]
+    fn hashes_become_numbers_of_the_curves_width() {
+        assert_eq!(as_wide_number::<4>(&[1, 2, 3, 4]), [1, 2, 3, 4]);
+        assert_eq!(as_wide_number::<4>(&[1, 2, 3, 4, 5, 6]), [1, 2, 3, 4]);
+        assert_eq!(as_wide_number::<4>(&[1, 2]), [0, 0, 1, 2]);
+    }
+}

@@ -46,15 +46,13 @@ pub(super) struct BadExtension(pub(super) &'static str);
 impl<'a> Certificate<'a> {
     /// Splits DER; `None` unless it is exactly one X.509 version 3 certificate.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
+        // Nothing may follow the outermost sequence, so nothing is left over below.
         der::only(der::SEQUENCE, der)?;
-        let (rest, x509) = X509CertificateParser::new()
+        let (_, x509) = X509CertificateParser::new()
             .with_deep_parse_extensions(false)
             .parse(der)
             .ok()?;
-        if !rest.is_empty() || x509.version() != X509Version::V3 {
-            return None;
-        }
-        Some(Self { der, x509 })
+        (x509.version() == X509Version::V3).then_some(Self { der, x509 })
     }
 
     pub(super) const fn der(&self) -> &'a [u8] {

@@ -289,7 +289,11 @@ fn intermediates_must_be_allowed_to_issue() {
     let bad = ca.intermediate(Draft::bad_signature);
     assert_eq!(code(&ca, &bad.service("web").issue()), "bad-signature");
     let bad = ca.intermediate(Draft::unknown_critical_extension);
-    assert_ne!(code(&ca, &bad.service("web").issue()), "ok");
+    assert_eq!(code(&ca, &bad.service("web").issue()), "no-path");
+    let client_only = ca.intermediate(Draft::client_only);
+    check(&ca, &client_only.service("web").issue()).expect("an issuer for clients");
+    let server_only = ca.intermediate(Draft::server_only);
+    assert_eq!(code(&ca, &server_only.service("web").issue()), "no-path");
     // A workload's leaf cannot issue another.
     let web = ca.service("web").issue();
     let forged = ca
