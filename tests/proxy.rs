@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use portcullis::clock::Clock;
 use portcullis::connector::Upstream;
+use portcullis::member::Member;
 use portcullis::proxy::{
     Application, InboundConfig, ListenAddress, Proxy, ProxyConfig, ProxyError, UpstreamConfig,
 };
@@ -200,7 +202,7 @@ async fn a_dead_agent_leaves_the_last_good_state_and_a_restart_with_it_denies() 
     .await;
     assert_eq!(ask(door(&outbound), b"2").await.unwrap(), b"2");
     // Whoever starts now has nothing to go on.
-    let late = portcullis::member::Member::start(config);
+    let late = Member::start(config);
     let missing = late.ready(Duration::from_millis(200)).await.unwrap_err();
     assert_eq!(missing.missing.len(), 4, "{missing}");
     assert!(late.connector().dial("db-g").await.is_err());
@@ -219,7 +221,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
         wait: Duration::from_millis(200),
         ..config
     };
-    let member = portcullis::member::Member::start(config);
+    let member = Member::start(config);
     member.ready(DRAIN).await.unwrap();
     let inbound = InboundConfig {
         listen: ANY,
@@ -245,7 +247,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
     let before = echo.seen();
     let _ = ask(door(&outbound), b"3").await;
     assert_eq!(echo.seen(), before);
-    let clock = portcullis::clock::Clock::system();
+    let clock = Clock::system();
     let missing = inbound.member().watcher().readiness().missing(clock.now());
     assert!(
         missing.iter().any(|text| text.contains("stale")),
@@ -583,4 +585,38 @@ async fn broken_replies_of_the_agent_disturb_nothing() {
             .is_some()
     );
     let _ = DevAgent::url(&stage.agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_connection_ends_with_the_certificate_of_its_client() {
+    let stage = Stage::new().await;
+    stage.agent.allow("web-t", "db-t").unwrap();
+    let echo = Echo::start().await;
+    let clock = Clock::manual(Clock::system().now());
+    let config = WatcherConfig {
+        clock: clock.clone(),
+        max_stale: None,
+        ..stage.config("db-t")
+    };
+    let member = Member::start(config);
+    member.ready(DRAIN).await.unwrap();
+    let inbound = InboundConfig {
+        listen: ANY,
+        application: echo.application(),
+    };
+    let config = ProxyConfig {
+        inbound: Some(inbound),
+        ..ProxyConfig::default()
+    };
+    let inbound = Proxy::start(member, config).unwrap();
+    let upstream = fixed(&stage, "db-t", inbound.addresses().inbound.unwrap());
+    let outbound = stage.outbound("web-t", upstream).await;
+    let mut stream = open(door(&outbound)).await;
+    let hours = |hours: u64| clock.now().saturating_add_millis(hours * 3_600_000);
+    clock.set(hours(71));
+    stream.write_all(b"x").await.unwrap();
+    within(stream.read_exact(&mut [0; 1])).await.unwrap();
+    clock.set(hours(2));
+    assert!(within(stream.read(&mut [0; 1])).await.is_err());
+    logged("inbound", "db-t", "certificate-expired").await;
 }

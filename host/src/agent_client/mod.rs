@@ -8,10 +8,10 @@ mod address;
 mod config;
 mod connect;
 mod error;
+mod scope;
 mod tls;
 mod token;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use portcullis_core::agent::{HttpReply, HttpRequest, Method, ReplyError, ReplyHeaders};
+use portcullis_core::agent::{HttpReply, HttpRequest, ReplyError, ReplyHeaders};
 
 pub use address::AgentAddress;
 pub use config::{AgentConfig, AgentFlags, ConfigError};
@@ -31,6 +31,7 @@ pub(crate) use error::visible;
 pub use token::{Secret, TokenSource};
 
 use connect::{ConnectError, Connector};
+use scope::with_scope;
 use token::TokenHeader;
 
 /// The largest body that is read.
@@ -419,60 +420,4 @@ fn path_of(request: &HttpRequest) -> String {
         request.path_and_query.split('?').next().unwrap_or_default(),
         MAX_DETAIL,
     )
-}
-
-/// Adds what the settings say about datacenter, tenancy and consistency.
-fn with_scope(asked: &HttpRequest, config: &AgentConfig) -> String {
-    let target = asked.path_and_query.as_str();
-    let mut out = target.to_owned();
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let named = |name: &str| {
-        query
-            .split('&')
-            .any(|pair| pair.split('=').next() == Some(name))
-    };
-    let mut add = |name: &str, value: &str| {
-        if named(name) {
-            return;
-        }
-        out.push(if out.contains('?') { '&' } else { '?' });
-        out.push_str(name);
-        out.push_str(value);
-    };
-    for (name, value) in [
-        ("dc", &config.datacenter),
-        ("ns", &config.namespace),
-        ("partition", &config.partition),
-    ] {
-        if let Some(value) = value {
-            add(name, &format!("={}", percent_encoded(value)));
-        }
-    }
-    let from_servers = [
-        "/v1/health/",
-        "/v1/catalog/",
-        "/v1/connect/intentions/match",
-    ];
-    if config.stale
-        && asked.method == Method::Get
-        && from_servers.iter().any(|start| target.starts_with(start))
-    {
-        add("stale", "");
-    }
-    out
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte))
-            }
-            other => {
-                let _ = write!(out, "%{other:02X}");
-            }
-        }
-    }
-    out
 }

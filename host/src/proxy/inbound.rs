@@ -10,10 +10,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Direction, Ending, tls_version};
+use super::config::Limits;
 use super::copy::{CopyError, Side, copy_both};
 use super::listen::{delegate_io, prepare, reset_on_close};
 use super::live::{Fallen, Standing};
-use super::{Limits, Stats};
+use super::stats::Stats;
 use crate::tls::{HandshakeError, MeshStream, MeshTls, Refusal, alert_name, alert_of};
 
 /// Where the application listens.

@@ -8,7 +8,6 @@ use portcullis_core::chain::{Usage, VerifiedPeer};
 use portcullis_core::intention::Decision;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use crate::tls::{MeshTls, Refusal};
 
@@ -103,9 +102,10 @@ impl Standing {
 
     /// Waits until the connection no longer stands.
     pub(crate) async fn fallen(mut self) -> Fallen {
+        let clock = self.tls.verifier().clock().clone();
         let mut published = true;
         loop {
-            let now = self.tls.verifier().clock().now();
+            let now = clock.now();
             if now >= self.peer.not_after {
                 return Fallen::Expired;
             }
@@ -120,7 +120,7 @@ impl Standing {
                     // Nobody publishes any more.
                     Err(_) => published = false,
                 },
-                () = sleep(left.min(LOOK)) => {}
+                () = clock.sleep(left.min(LOOK)) => {}
             }
         }
     }

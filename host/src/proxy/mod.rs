@@ -9,117 +9,34 @@
 //! reset on the other: what is incomplete never looks complete.
 
 mod access;
+mod config;
 mod copy;
 mod inbound;
 mod listen;
 mod live;
 mod outbound;
+mod stats;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use config::{InboundConfig, Limits, ProxyConfig, ProxyError, UpstreamConfig};
 pub use inbound::Application;
 pub use listen::ListenAddress;
 pub(crate) use listen::prepare;
+pub use stats::Snapshot;
 
-use crate::connector::Upstream;
 use crate::member::Member;
-use crate::registration::{Registration, RegistrationConfig};
-use access::Ending;
+use crate::registration::Registration;
 use inbound::Inbound;
 use listen::{Listener, LocalStream};
 use outbound::Outbound;
-
-/// Limits of a proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// For a client's whole handshake.
-    pub handshake: Duration,
-    /// For the connection to the application.
-    pub connect: Duration,
-    /// Connections at once on each listener, those in a handshake included. More wait.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            connect: Duration::from_secs(5),
-            connections: 16_384,
-        }
-    }
-}
-
-/// What comes in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InboundConfig {
-    /// Where the mesh reaches us.
-    pub listen: SocketAddr,
-    /// Where the application listens.
-    pub application: Application,
-}
-
-/// What goes out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamConfig {
-    /// The wanted service.
-    pub upstream: Upstream,
-    /// Where local programs reach it; anything but loopback opens it to the network.
-    pub listen: ListenAddress,
-}
-
-/// A proxy's settings, beside those of its [`Member`].
-#[derive(Clone, Debug, Default)]
-pub struct ProxyConfig {
-    /// What comes in, if anything.
-    pub inbound: Option<InboundConfig>,
-    /// What goes out.
-    pub upstreams: Vec<UpstreamConfig>,
-    /// Announce the service; a port of 0 stands for the inbound listener's.
-    pub register: Option<RegistrationConfig>,
-    /// Limits.
-    pub limits: Limits,
-}
-
-/// Why a proxy cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    /// A listener cannot be bound.
-    #[error("cannot listen on `{address}` for {what}: {}", why(.source))]
-    Bind {
-        /// Where.
-        address: String,
-        /// For what.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Nothing to do.
-    #[error("neither a service to guard nor an upstream is given")]
-    Nothing,
-    /// The registration cannot be made.
-    #[error("cannot be registered: {0}")]
-    Registration(String),
-}
-
-fn why(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "the address is in use by another program".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "permission denied (ports below 1024 need privileges)".to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        _ => error.to_string(),
-    }
-}
+use stats::{Active, Stats};
 
 /// Where a proxy listens.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -128,54 +45,6 @@ pub struct Addresses {
     pub inbound: Option<SocketAddr>,
     /// The listeners of the upstreams, in the order of the settings.
     pub upstreams: Vec<ListenAddress>,
-}
-
-/// Numbers since the start.
-#[derive(Debug, Default)]
-pub struct Stats {
-    active: AtomicU64,
-    allowed: AtomicU64,
-    refused: AtomicU64,
-    cut: AtomicU64,
-}
-
-/// [`Stats`] at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Connections right now, those in a handshake included.
-    pub active: u64,
-    /// Connections that were let through.
-    pub allowed: u64,
-    /// Connections that were refused, could not be made, or were cut off.
-    pub refused: u64,
-    /// Of these, live ones that were cut off.
-    pub cut: u64,
-}
-
-impl Stats {
-    fn allowed(&self) {
-        self.allowed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn cut(&self) {
-        self.cut.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn ended(&self, ending: &Ending) {
-        if ending.refused {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        Snapshot {
-            active: get(&self.active),
-            allowed: get(&self.allowed),
-            refused: get(&self.refused),
-            cut: get(&self.cut),
-        }
-    }
 }
 
 /// A running proxy.
@@ -423,21 +292,5 @@ async fn accept(listener: Listener, role: Role, with: Acceptor) {
                 });
             }
         }
-    }
-}
-
-/// Counts a connection while it is there.
-struct Active(Arc<Stats>);
-
-impl Active {
-    fn new(stats: &Arc<Stats>) -> Self {
-        stats.active.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(stats))
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

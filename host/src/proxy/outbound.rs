@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Stats;
 use super::access::{Access, Direction, Ending, tls_version};
 use super::copy::{CopyError, Side, copy_both};
 use super::listen::{LocalStream, reset_on_close};
 use super::live::{Fallen, Standing};
+use super::stats::Stats;
 use crate::connector::{Connection, Connector, DialError, Upstream};
 use crate::tls::{HandshakeError, MeshStream, Refusal, alert_name, alert_of};
 

@@ -1,0 +1,94 @@
+//! Settings of a proxy, and why it cannot start with them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::inbound::Application;
+use super::listen::ListenAddress;
+use crate::connector::Upstream;
+use crate::registration::RegistrationConfig;
+
+/// Limits of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For a client's whole handshake.
+    pub handshake: Duration,
+    /// For the connection to the application.
+    pub connect: Duration,
+    /// Connections at once on each listener, those in a handshake included. More wait.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
+            connections: 16_384,
+        }
+    }
+}
+
+/// What comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboundConfig {
+    /// Where the mesh reaches us.
+    pub listen: SocketAddr,
+    /// Where the application listens.
+    pub application: Application,
+}
+
+/// What goes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// The wanted service.
+    pub upstream: Upstream,
+    /// Where local programs reach it; anything but loopback opens it to the network.
+    pub listen: ListenAddress,
+}
+
+/// A proxy's settings, beside those of its [`Member`].
+#[derive(Clone, Debug, Default)]
+pub struct ProxyConfig {
+    /// What comes in, if anything.
+    pub inbound: Option<InboundConfig>,
+    /// What goes out.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Announce the service; a port of 0 stands for the inbound listener's.
+    pub register: Option<RegistrationConfig>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A listener cannot be bound.
+    #[error("cannot listen on `{address}` for {what}: {}", why(.source))]
+    Bind {
+        /// Where.
+        address: String,
+        /// For what.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing to do.
+    #[error("neither a service to guard nor an upstream is given")]
+    Nothing,
+    /// The registration cannot be made.
+    #[error("cannot be registered: {0}")]
+    Registration(String),
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the address is in use by another program".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied (ports below 1024 need privileges)".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    }
+}
