@@ -5,6 +5,8 @@
 mod component;
 mod host;
 mod node;
+mod ours;
+mod relay;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -361,4 +363,22 @@ fn node_asks_the_agent_in_simple_mode() {
     simple(test, |consul, token| {
         node::start(&module, consul.address(), token)
     });
+}
+
+#[test]
+fn our_host_fetches_keeps_and_refreshes() {
+    let test = "our_host_fetches_keeps_and_refreshes";
+    intentions(test, |consul, token| ours::start(consul.address(), token));
+}
+
+#[test]
+fn our_host_gets_by_with_the_smallest_token() {
+    let test = "our_host_gets_by_with_the_smallest_token";
+    access(test, |consul, token| ours::start(consul.address(), token));
+}
+
+#[test]
+fn our_host_asks_the_agent_in_simple_mode() {
+    let test = "our_host_asks_the_agent_in_simple_mode";
+    simple(test, |consul, token| ours::start(consul.address(), token));
 }

@@ -38,6 +38,8 @@ pub(crate) struct Thing {
     looked: u64,
     /// What is known may be out of date, and a fresh answer has not come yet.
     lagging: bool,
+    /// Whether a query is meant to be open all the time.
+    follows: bool,
 }
 
 impl Thing {
@@ -69,6 +71,7 @@ impl Thing {
             before: None,
             looked: 0,
             lagging: false,
+            follows: matches!(mode, Mode::Blocking { .. }),
         }
     }
 
@@ -99,7 +102,7 @@ impl Thing {
             Event::Changed | Event::Unchanged => {
                 self.before = self.current;
                 self.current = Some(now.back_to(as_of));
-                now.monotonic.saturating_sub(as_of) > LAG_MS
+                self.follows && now.monotonic.saturating_sub(as_of) > LAG_MS
             }
         };
         if self.lagging && !matches!(event, Event::WentBack { .. }) {
@@ -110,12 +113,14 @@ impl Thing {
 
     /// There is no good reply.
     pub(crate) fn failed(&mut self, now: Moment, error: &str) {
+        self.lagging = false;
         self.watch.handle_error(now.monotonic, error);
     }
 
     /// The content that [`Thing::good`] has just called changed cannot be used.
     pub(crate) fn refused(&mut self, now: Moment, error: &str) {
         self.current = self.before;
+        self.lagging = false;
         self.watch.handle_refused(now.monotonic, error);
     }
 
@@ -126,6 +131,17 @@ impl Thing {
         now: Moment,
         request: impl FnOnce(&WatchRequest) -> Result<HttpRequest, String>,
     ) {
+        let due_at = self.watch.poll_timeout();
+        if !due_at.is_some_and(|at| at <= now.monotonic) {
+            return;
+        }
+        // Nobody has watched for a while: ask for the present state first, and wait for it.
+        // After errors the question is such a one anyway, and nobody waits for it.
+        let unwatched = |at: Moment| now.monotonic.saturating_sub(at.monotonic) > LAG_MS;
+        if self.follows && self.watch.failures() == 0 && self.current.is_some_and(unwatched) {
+            self.lagging = true;
+            self.watch.refresh(now.monotonic);
+        }
         let Some(due) = self.watch.poll_request(now.monotonic) else {
             return;
         };
@@ -162,7 +178,9 @@ impl Thing {
     /// The request under way, if its answer is worth waiting for.
     pub(crate) fn awaited(&self, now: Moment, max_stale: u64) -> Option<&Fetch> {
         let wanted = self.current.is_none() || self.lagging || self.is_stale(now, max_stale);
-        self.fetch.as_ref().filter(|fetch| wanted || fetch.is_answering())
+        self.fetch
+            .as_ref()
+            .filter(|fetch| wanted || fetch.is_answering())
     }
 
     /// The last index that the agent gave.
