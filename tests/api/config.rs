@@ -108,7 +108,7 @@ async fn refused_documents(suite: &mut Suite) {
     put(
         suite,
         "unknown top key",
-        &json!({"Kind": "service-intentions", "Name": "v", "Foo": 1, "Bar": 2}),
+        &json!({"Kind": "service-intentions", "Name": "v", "Foo": 1}),
     )
     .await;
     put(suite, "namespace", &json!({"Kind": "service-intentions", "Name": "v", "Namespace": "x", "Sources": [{"Name": "a", "Action": "allow"}]})).await;

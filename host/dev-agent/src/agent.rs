@@ -282,6 +282,9 @@ impl DevAgent {
         {
             tracing::error!(%error, "the development agent's listener ended badly");
         }
+        // The last holder of the data directory's lock.
+        self.maintenance.abort();
+        let _aborted = (&mut self.maintenance).await;
     }
 }
 
@@ -374,8 +377,10 @@ fn check(config: &DevAgentConfig) -> Result<(), StartError> {
         return refuse("leaf certificates must live 2 s or longer".to_owned());
     }
     let (soft, hard) = config.renewal_window;
-    if !(0.0..=1.0).contains(&soft) || !(soft..=1.0).contains(&hard) {
-        return refuse("the renewal window must be two rising numbers between 0 and 1".to_owned());
+    if !(0.2..=1.0).contains(&soft) || !(soft..=1.0).contains(&hard) {
+        return refuse(
+            "the renewal window must be two rising numbers between 0.2 and 1".to_owned(),
+        );
     }
     Ok(())
 }

@@ -117,6 +117,9 @@ pub struct DevAgentConfig {
     pub max_connections: usize,
     /// Request bodies above this are refused with 413.
     pub max_body: usize,
+    /// Further names and addresses that a request's `Host` may have, without
+    /// port: for containers. Loopback names and the bound address always may.
+    pub allowed_hosts: Vec<String>,
     /// Pretty-print JSON, as Consul's dev mode does. `?pretty` asks for it anyway.
     pub pretty: bool,
 }
@@ -140,6 +143,7 @@ impl Default for DevAgentConfig {
             renewal_window: (0.6, 0.9),
             max_connections: 512,
             max_body: 1 << 20,
+            allowed_hosts: Vec::new(),
             pretty: true,
         }
     }

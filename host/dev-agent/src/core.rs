@@ -22,6 +22,9 @@ use crate::persist::DataDir;
 const DEFAULT_WAIT: Duration = Duration::from_secs(300);
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(600);
 
+/// How many answers are remembered for `X-Cache`.
+const MAX_SEEN: usize = 10_000;
+
 /// Everything that can change.
 #[derive(Clone)]
 pub(crate) struct State {
@@ -168,11 +171,11 @@ impl Core {
 
     /// Whether `key` was asked for before; it is from now on.
     pub(crate) fn seen_before(&self, key: String) -> bool {
-        !self
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key)
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MAX_SEEN {
+            seen.clear();
+        }
+        !seen.insert(key)
     }
 
     /// Lets TTL checks run out and old roots go, until the agent is dropped.
@@ -187,6 +190,13 @@ impl Core {
             }
             let now = Instant::now();
             let date = self.clock.now();
+            let due = self.read(|state| {
+                let expired = state.catalog.next_deadline().is_some_and(|at| at <= now);
+                expired || state.ca.has_old_roots(date)
+            });
+            if !due {
+                continue;
+            }
             let kept = self.write(Keep::InMemory, |state, index| {
                 let expired = state.catalog.expire(now, index);
                 let forgotten = state.ca.forget_old_roots(date, index);

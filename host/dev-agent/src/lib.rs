@@ -43,6 +43,8 @@ mod faults;
 mod http;
 mod persist;
 mod spiffe;
+#[cfg(test)]
+mod timing;
 
 pub use agent::{ChangeError, DevAgent, Leaf};
 pub use ca::{BuiltinCa, CaError, CertificateAuthority, KeyType, LeafTemplate};

@@ -35,21 +35,26 @@ impl Core {
             .need_service_write(service)?;
         let deadline = Instant::now() + options.wait.unwrap_or(LEAF_WAIT);
         let mut changed = self.watch();
-        let mut renew_at = None;
+        // The certificate that a renewal was chosen for, and when it is due.
+        let mut renewal: Option<(u64, OffsetDateTime)> = None;
         let mut waited = false;
         loop {
             let now = self.clock.now();
-            let leaf = match self.current_leaf(service, now, options.index, renew_at) {
-                Some(leaf) => leaf,
-                None => self.new_leaf(service)?,
+            let leaf = match self.current_leaf(service, now, options.index, renewal) {
+                Ok(leaf) => leaf,
+                Err(seen) => self.new_leaf(service, seen)?,
             };
             if options.index == 0 || leaf.index > options.index || Instant::now() >= deadline {
                 let hit = options.index != 0 && !waited;
                 return Ok(show(&leaf, hit, now));
             }
             waited = true;
-            let renewal = *renew_at.get_or_insert_with(|| self.pick(&leaf, now));
-            let mut wake = Instant::now() + positive(renewal - now);
+            let due = match renewal {
+                Some((of, at)) if of == leaf.index => at,
+                _ => self.pick(&leaf, now),
+            };
+            renewal = Some((leaf.index, due));
+            let mut wake = Instant::now() + positive(due - now);
             if let Some(at) = self.replacement(&leaf) {
                 wake = wake.min(at);
             }
@@ -62,30 +67,44 @@ impl Core {
         }
     }
 
-    /// The certificate that is kept, unless another one is due.
+    /// The certificate that is kept; if another one is due, the index of the
+    /// kept one, 0 for none.
     fn current_leaf(
         &self,
         service: &str,
         now: OffsetDateTime,
         index: u64,
-        renew_at: Option<OffsetDateTime>,
-    ) -> Option<Leaf> {
+        renewal: Option<(u64, OffsetDateTime)>,
+    ) -> Result<Leaf, u64> {
         self.read(|state| {
-            let leaf = state.ca.leafs.get(service)?;
+            let leaf = state.ca.leafs.get(service).ok_or(0u64)?;
             let (_, hard) = leaf.window(self.config.renewal_window);
-            let due = now >= hard || renew_at.is_some_and(|at| now >= at && leaf.index <= index);
+            let due = now >= hard || renewal.is_some_and(|(of, at)| of == leaf.index && now >= at);
             let replaced = match (is_current(state, leaf), index) {
                 (true, _) => false,
                 (false, 0) => true,
                 (false, _) => leaf.replace_at.is_some_and(|at| at <= Instant::now()),
             };
-            (!due && !replaced).then(|| leaf.clone())
+            if due || replaced {
+                Err(leaf.index)
+            } else {
+                Ok(leaf.clone())
+            }
         })
     }
 
-    fn new_leaf(&self, service: &str) -> Result<Leaf, Reply> {
+    /// Makes a certificate, unless somebody else has since `seen`.
+    fn new_leaf(&self, service: &str, seen: u64) -> Result<Leaf, Reply> {
         let now = self.clock.second();
         self.write(Keep::InMemory, |state, index| {
+            if let Some(kept) = state
+                .ca
+                .leafs
+                .get(service)
+                .filter(|kept| kept.index != seen)
+            {
+                return Ok((kept.clone(), false));
+            }
             let issued = state.ca.issue(service, &self.config.datacenter, now, index);
             let leaf = issued.map_err(|error| Reply::server_error(error.to_string()))?;
             Ok((leaf.clone(), true))

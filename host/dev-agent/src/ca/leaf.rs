@@ -111,6 +111,8 @@ impl CaState {
             replace_at: None,
             issued: now,
         };
+        // Nobody has asked for these in all their life.
+        self.leafs.retain(|_, kept| kept.not_after > now);
         Ok(self
             .leafs
             .entry(service.to_owned())

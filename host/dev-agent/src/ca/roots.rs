@@ -146,17 +146,27 @@ impl CaState {
         Ok(())
     }
 
+    /// Whether a root was replaced more than two leaf lives ago.
+    pub(crate) fn has_old_roots(&self, now: OffsetDateTime) -> bool {
+        self.roots.iter().any(|root| self.is_old(root, now))
+    }
+
+    fn is_old(&self, root: &Root, now: OffsetDateTime) -> bool {
+        root.rotated_out
+            .is_some_and(|at| at + self.settings.leaf_ttl * 2 <= now)
+    }
+
     /// Forgets roots that were replaced more than two leaf lives ago. Answers
     /// whether one was.
     pub(crate) fn forget_old_roots(&mut self, now: OffsetDateTime, index: u64) -> bool {
-        let keep = self.settings.leaf_ttl * 2;
-        let before = self.roots.len();
-        self.roots
-            .retain(|root| root.rotated_out.is_none_or(|at| at + keep > now));
-        if self.roots.len() != before {
-            self.roots_index = index;
+        if !self.has_old_roots(now) {
+            return false;
         }
-        self.roots.len() != before
+        let ttl = self.settings.leaf_ttl;
+        self.roots
+            .retain(|root| root.rotated_out.is_none_or(|at| at + ttl * 2 > now));
+        self.roots_index = index;
+        true
     }
 
     /// The body of both roots endpoints.

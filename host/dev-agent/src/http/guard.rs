@@ -22,6 +22,7 @@ pub(crate) fn check(
     authority: Option<&str>,
     headers: &HeaderMap,
     bound: SocketAddr,
+    allowed: &[String],
 ) -> Result<(), Reply> {
     let mut hosts = headers.get_all(http::header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -30,7 +31,7 @@ pub(crate) fn check(
         (Some(_), Some(_)) => return Err(Reply::bad_request("too many Host headers")),
     };
     for name in [Some(host), authority].into_iter().flatten() {
-        if !is_ours(name, bound) {
+        if !is_ours(name, bound, allowed) {
             return Err(Reply::forbidden(
                 "the Host is not a loopback name: this development agent answers local programs only",
             ));
@@ -90,12 +91,13 @@ fn is_browser(headers: &HeaderMap) -> bool {
 
 /// Whether a `Host` names loopback or the address that we listen on. The port
 /// is free: a tunnel or a port mapping changes it, and no rebinding needs it.
-fn is_ours(host: &str, bound: SocketAddr) -> bool {
+fn is_ours(host: &str, bound: SocketAddr, allowed: &[String]) -> bool {
     let (name, port) = split(host);
     if port.is_some_and(|port| port.parse::<u16>().is_err()) {
         return false;
     }
-    if name.eq_ignore_ascii_case("localhost") {
+    let is_name = |known: &str| name.eq_ignore_ascii_case(known);
+    if is_name("localhost") || allowed.iter().any(|known| is_name(known)) {
         return true;
     }
     match name.parse::<IpAddr>() {
@@ -135,7 +137,8 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().expect("a header value"));
         }
-        match check(&method, None, &headers, bound.parse().expect("an address")) {
+        let bound = bound.parse().expect("an address");
+        match check(&method, None, &headers, bound, &["agent.test".to_owned()]) {
             Ok(()) => 200,
             Err(reply) => reply.status.as_u16(),
         }
@@ -152,6 +155,7 @@ mod tests {
             "[::1]:8500",
             "127.0.0.1",
             "127.9.9.9:8500",
+            "agent.test:8500",
         ] {
             assert_eq!(status(Method::GET, V4, &[("host", ours)]), 200, "{ours}");
             assert_eq!(

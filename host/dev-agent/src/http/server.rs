@@ -1,6 +1,7 @@
 //! The listener: connections, limits, and the way from bytes to a handler.
 
 use std::convert::Infallible;
+use std::future::Future as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -79,7 +80,13 @@ async fn serve(
 ) -> Result<hyper::Response<Outgoing>, Disconnect> {
     let (parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    if let Err(refusal) = guard::check(&parts.method, authority, &parts.headers, bound) {
+    if let Err(refusal) = guard::check(
+        &parts.method,
+        authority,
+        &parts.headers,
+        bound,
+        &core.config.allowed_hosts,
+    ) {
         tracing::warn!(
             path = parts.uri.path(),
             "refused what a browser may have sent"
@@ -178,6 +185,8 @@ struct Outgoing {
     /// What was promised.
     length: u64,
     truncated: bool,
+    /// Lets the first half leave before a truncated body ends the connection.
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Outgoing {
@@ -187,6 +196,7 @@ impl Outgoing {
             bytes: Some(bytes),
             length,
             truncated: false,
+            pause: None,
         }
     }
 
@@ -205,11 +215,16 @@ impl hyper::body::Body for Outgoing {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Disconnect>>> {
         match self.bytes.take().filter(|bytes| !bytes.is_empty()) {
             Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            None if self.truncated => Poll::Ready(Some(Err(Disconnect))),
+            None if self.truncated => {
+                let pause = self
+                    .pause
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(50))));
+                pause.as_mut().poll(context).map(|()| Some(Err(Disconnect)))
+            }
             None => Poll::Ready(None),
         }
     }
