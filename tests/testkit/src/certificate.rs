@@ -32,6 +32,7 @@ pub struct Draft {
     pub(crate) now: i64,
     not_before: i64,
     not_after: i64,
+    version: u8,
     serial: Vec<u8>,
     pub(crate) subject: Option<String>,
     names: Vec<(u8, Vec<u8>)>,
@@ -53,6 +54,7 @@ impl Draft {
             now,
             not_before: now - 60,
             not_after: now - 60 + 72 * HOUR,
+            version: 2,
             serial: vec![0x09],
             subject: None,
             names: vec![uri_name(uri.as_bytes())],
@@ -102,6 +104,13 @@ impl Draft {
     #[must_use]
     pub fn not_yet_valid(self) -> Self {
         self.valid(HOUR, 2 * HOUR)
+    }
+
+    /// The number in its version field: 2 is version 3.
+    #[must_use]
+    pub const fn version(mut self, number: u8) -> Self {
+        self.version = number;
+        self
     }
 
     /// The contents of its serial number's INTEGER.
@@ -447,7 +456,7 @@ impl Draft {
             None => key.public_key_info(),
         };
         let tbs = der::sequence(&[
-            &der::element(0xa0, &der::element(der::INTEGER, &[2])),
+            &der::element(0xa0, &der::element(der::INTEGER, &[self.version])),
             &der::element(der::INTEGER, &self.serial),
             &algorithm,
             &name(issuer),

@@ -347,3 +347,25 @@ fn path_length_and_name_constraints_are_kept() {
         .issue();
     assert_eq!(code(&ca, &bad), "name-constraints");
 }
+
+#[test]
+fn every_certificate_is_of_version_3() {
+    let ca = TestCa::new(TD);
+    for number in [0, 1, 3] {
+        let leaf = ca.service("web").with(|leaf| leaf.version(number)).issue();
+        let position = |error| matches!(error, VerifyError::MalformedCertificate { position: 0 });
+        assert!(
+            check(&ca, &leaf).is_err_and(position),
+            "version field {number}"
+        );
+        let below = ca
+            .intermediate(|ca| ca.version(number))
+            .service("web")
+            .issue();
+        let position = |error| matches!(error, VerifyError::MalformedCertificate { position: 1 });
+        assert!(
+            check(&ca, &below).is_err_and(position),
+            "version field {number}"
+        );
+    }
+}
