@@ -4,15 +4,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::identity::{IdentityError, SpiffeId};
 use portcullis_core::intention::Decision;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::agent_client::{AgentClient, AgentConfig, ConfigError};
 use crate::connector::Connector;
+use crate::runtime::{
+    Component, ComponentError, ComponentOptions, Policy, PolicyError, PolicyOptions,
+};
 use crate::tls::{HandshakeError, MeshStream, MeshTls, PeerVerifier, Refusal};
 use crate::watcher::{Watcher, WatcherConfig};
 
 /// How long a handshake may take unless said otherwise.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long [`Member::join`] waits.
+const JOIN: Duration = Duration::from_secs(30);
 
 /// What is missing after waiting for readiness.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +30,26 @@ pub struct NotReady {
     pub after: Duration,
     /// What is missing.
     pub missing: Vec<String>,
+}
+
+/// Why a program is no member of the mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The settings of the agent client cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policy component cannot be used.
+    #[error(transparent)]
+    Component(#[from] ComponentError),
+    /// The policy cannot be started.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Something that is needed did not come.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// The component's compilation broke off.
+    #[error("the policy component was not compiled: {0}")]
+    Compilation(String),
 }
 
 /// One service's place in the mesh: its leaf, the policy, discovery. Clones share it.
@@ -36,6 +64,25 @@ pub struct Member {
 }
 
 impl Member {
+    /// Joins the mesh as `service`: the agent of the `CONSUL_*` variables, the embedded
+    /// policy component, and everything there that is needed. The component's first
+    /// use on a machine compiles it, which takes some seconds.
+    ///
+    /// # Errors
+    /// When the settings or the component cannot be used, or something is still missing
+    /// after 30 seconds.
+    pub async fn join(service: &str) -> Result<Self, JoinError> {
+        let agent = AgentClient::new(AgentConfig::from_env()?)?;
+        let compile = || Component::embedded(&ComponentOptions::default());
+        let component = tokio::task::spawn_blocking(compile)
+            .await
+            .map_err(|error| JoinError::Compilation(error.to_string()))??;
+        let policy = Policy::new(&component, PolicyOptions::default())?;
+        let member = Self::start(WatcherConfig::new(agent, policy, service));
+        member.ready(JOIN).await?;
+        Ok(member)
+    }
+
     /// Starts to follow the agent. Needs a tokio runtime; returns at once.
     #[must_use]
     pub fn start(config: WatcherConfig) -> Self {
@@ -80,6 +127,22 @@ impl Member {
         &self.service
     }
 
+    /// The identity of another service in our trust domain, namespace and datacenter.
+    ///
+    /// # Errors
+    /// When the name cannot be in a SPIFFE ID, or there is no leaf yet.
+    pub fn sibling(&self, service: &str) -> Result<SpiffeId, IdentityError> {
+        let uri = match self.tls.leaf().current() {
+            Some(leaf) => {
+                let ours = leaf.id.to_string();
+                let stem = ours.rsplit_once('/').map_or("", |(stem, _)| stem);
+                format!("{stem}/{service}")
+            }
+            None => String::new(),
+        };
+        SpiffeId::parse(&uri)
+    }
+
     /// The watchers.
     #[must_use]
     pub fn watcher(&self) -> &Watcher {
@@ -101,7 +164,7 @@ impl Member {
     /// Takes a client's connection: handshake, verification, decision.
     ///
     /// The decision is that of this moment; a program that keeps connections for long
-    /// asks [`PeerVerifier::authorize`] again when [`crate::runtime::Policy::subscribe`] tells.
+    /// asks [`PeerVerifier::authorize`] again when [`Policy::subscribe`] tells.
     ///
     /// # Errors
     /// When there is no handshake within 10 seconds, or the policy refuses the client.
