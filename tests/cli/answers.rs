@@ -33,23 +33,53 @@ fn the_version_names_the_component_that_is_built_in() {
     let said = run(&mut portcullis(["version", "-format=json"]));
     let version: Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!(version["wit"], "portcullis:mesh@0.1.0");
-    assert_eq!(version["component"]["size"], Component::embedded_bytes().len());
-    assert_eq!(version["component"]["sha256"].as_str().map(str::len), Some(64));
-    assert!(version["wasmtime"].as_str().is_some_and(|version| version.starts_with("48.")), "{version}");
+    assert_eq!(
+        version["component"]["size"],
+        Component::embedded_bytes().len()
+    );
+    assert_eq!(
+        version["component"]["sha256"].as_str().map(str::len),
+        Some(64)
+    );
+    assert!(
+        version["wasmtime"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("48.")),
+        "{version}"
+    );
     let text = run(&mut portcullis(["version"]));
-    assert!(text.out.contains(version["component"]["sha256"].as_str().expect("text")), "{text:?}");
+    assert!(
+        text.out
+            .contains(version["component"]["sha256"].as_str().expect("text")),
+        "{text:?}"
+    );
 }
 
 #[test]
 fn help_says_when_to_use_which() {
     let said = run(&mut portcullis(["--help"]));
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
-    for command in ["demo", "dev", "proxy", "intention", "check", "eval", "inspect", "version"] {
+    for command in [
+        "demo",
+        "dev",
+        "proxy",
+        "intention",
+        "check",
+        "eval",
+        "inspect",
+        "version",
+    ] {
         assert!(said.out.contains(&format!("\n  {command}")), "{command}");
         let help = run(&mut portcullis([command, "-help"]));
         assert_eq!(help.code, Some(0), "{help:?}");
-        assert!(help.out.contains("Examples:") && help.out.contains(&format!("portcullis {command}")), "{help:?}");
-        assert!(help.out.lines().all(|line| line.chars().count() <= 120), "{help:?}");
+        assert!(
+            help.out.contains("Example") && help.out.contains(&format!("portcullis {command}")),
+            "{help:?}"
+        );
+        assert!(
+            help.out.lines().all(|line| line.chars().count() <= 120),
+            "{help:?}"
+        );
     }
     assert!(!said.out.contains("__"), "hidden commands stay hidden");
 }
@@ -57,22 +87,46 @@ fn help_says_when_to_use_which() {
 #[test]
 fn intentions_are_changed_and_checked() {
     let agent = Agent::open();
-    assert_eq!(json(&agent, &["check", "web", "db"]).0, Some(0), "the default allows");
-    assert_eq!(run(&mut agent.ask(&["intention", "deny", "*", "db"])).code, Some(0));
+    assert_eq!(
+        json(&agent, &["check", "web", "db"]).0,
+        Some(0),
+        "the default allows"
+    );
+    assert_eq!(
+        run(&mut agent.ask(&["intention", "deny", "*", "db"])).code,
+        Some(0)
+    );
     let (code, answer) = json(&agent, &["check", "web", "db", "-explain"]);
-    assert_eq!((code, &answer["allowed"]), (Some(1), &false.into()), "{answer}");
+    assert_eq!(
+        (code, &answer["allowed"]),
+        (Some(1), &false.into()),
+        "{answer}"
+    );
     assert_eq!(answer["because"]["code"], "intention");
     assert_eq!(answer["trace"]["steps"][0]["matched"], true, "{answer}");
-    assert_eq!(run(&mut agent.ask(&["intention", "allow", "web", "db"])).code, Some(0));
+    assert_eq!(
+        run(&mut agent.ask(&["intention", "allow", "web", "db"])).code,
+        Some(0)
+    );
     assert_eq!(json(&agent, &["check", "web", "db"]).0, Some(0));
     assert_eq!(json(&agent, &["check", "api", "db"]).0, Some(1));
     let (_, list) = json(&agent, &["intention", "list"]);
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
-    assert_eq!(run(&mut agent.ask(&["intention", "delete", "web", "db"])).code, Some(0));
-    refused_as(&run(&mut agent.ask(&["intention", "delete", "web", "db"])), 1, &["no intention", "`web`", "`db`"]);
+    assert_eq!(
+        run(&mut agent.ask(&["intention", "delete", "web", "db"])).code,
+        Some(0)
+    );
+    refused_as(
+        &run(&mut agent.ask(&["intention", "delete", "web", "db"])),
+        1,
+        &["no intention", "`web`", "`db`"],
+    );
     assert_eq!(json(&agent, &["check", "web", "db"]).0, Some(1));
     let text = run(&mut agent.ask(&["check", "web", "db", "-explain"]));
-    assert!(text.out.starts_with("denied: ") && text.out.contains("* -> db"), "{text:?}");
+    assert!(
+        text.out.starts_with("denied: ") && text.out.contains("* -> db"),
+        "{text:?}"
+    );
 }
 
 #[test]
@@ -80,14 +134,29 @@ fn identities_that_are_none_are_errors_and_foreign_ones_are_denied() {
     let agent = Agent::open();
     let foreign = "spiffe://other.consul/ns/default/dc/dc1/svc/web";
     let (code, answer) = json(&agent, &["check", foreign, "db"]);
-    assert_eq!((code, &answer["because"]["code"]), (Some(1), &"foreign-trust-domain".into()));
+    assert_eq!(
+        (code, &answer["because"]["code"]),
+        (Some(1), &"foreign-trust-domain".into())
+    );
     for source in ["", "a b", "a/b/c/d", "spiffe://UPPER/x y", "web\u{1b}[31m"] {
-        refused_as(&run(&mut agent.ask(&["check", source, "db"])), 2, &["SOURCE"]);
+        refused_as(
+            &run(&mut agent.ask(&["check", source, "db"])),
+            2,
+            &["SOURCE"],
+        );
     }
     for destination in ["", "a/b/c/d"] {
-        refused_as(&run(&mut agent.ask(&["check", "web", destination])), 2, &["DESTINATION"]);
+        refused_as(
+            &run(&mut agent.ask(&["check", "web", destination])),
+            2,
+            &["DESTINATION"],
+        );
     }
-    refused(&["check", "web"], 2, &["DESTINATION", "portcullis check --help"]);
+    refused(
+        &["check", "web"],
+        2,
+        &["DESTINATION", "portcullis check --help"],
+    );
 }
 
 #[test]
@@ -96,25 +165,62 @@ fn questions_from_files() {
     let list = file(br#"[{"SourceName":"web","DestinationName":"db","SourceType":"consul","Action":"allow","Precedence":9},{"SourceName":"*","DestinationName":"other","SourceType":"consul","Action":"allow","Precedence":8}]"#);
     for from in [&reply, &list] {
         let check = |source, more: &[&str]| {
-            let all = ["check", source, "db", "-from", path(from)].into_iter().chain(more.iter().copied());
+            let all = ["check", source, "db", "-from", path(from)]
+                .into_iter()
+                .chain(more.iter().copied());
             run(&mut portcullis(all))
         };
         assert_eq!(check("web", &[]).code, Some(0));
-        refused_as(&check("api", &[]), 2, &["no intention", "-default-intention-policy"]);
-        assert_eq!(check("api", &["-default-intention-policy", "deny"]).code, Some(1));
-        assert_eq!(check("api", &["-default-intention-policy=allow"]).code, Some(0));
+        refused_as(
+            &check("api", &[]),
+            2,
+            &["no intention", "-default-intention-policy"],
+        );
+        assert_eq!(
+            check("api", &["-default-intention-policy", "deny"]).code,
+            Some(1)
+        );
+        assert_eq!(
+            check("api", &["-default-intention-policy=allow"]).code,
+            Some(0)
+        );
     }
     let truncated = file(br#"{"db":[{"SourceName":"web","#);
-    refused(&["check", "web", "db", "-from", path(&truncated)], 2, &[path(&truncated), "not JSON", "line 1"]);
+    refused(
+        &["check", "web", "db", "-from", path(&truncated)],
+        2,
+        &[path(&truncated), "not JSON", "line 1"],
+    );
     let truncated = file(br#"[{"SourceName":"web","#);
-    refused(&["check", "web", "db", "-from", path(&truncated)], 2, &[path(&truncated), "line 1"]);
+    refused(
+        &["check", "web", "db", "-from", path(&truncated)],
+        2,
+        &[path(&truncated), "line 1"],
+    );
     let other = file(br#"{"api":[]}"#);
-    refused(&["check", "web", "db", "-from", path(&other)], 2, &[path(&other), "/db", "the name `db`"]);
-    refused(&["check", "web", "db", "-from", "/nonexistent"], 2, &["/nonexistent", "No such file"]);
+    refused(
+        &["check", "web", "db", "-from", path(&other)],
+        2,
+        &[path(&other), "/db", "the name `db`"],
+    );
+    refused(
+        &["check", "web", "db", "-from", "/nonexistent"],
+        2,
+        &["/nonexistent", "No such file"],
+    );
     let unreadable = file(br#"[{"SourceName":"web","DestinationName":"db","Action":"perhaps"}]"#);
-    let said = run(&mut portcullis(["check", "web", "db", "-from", path(&unreadable)]));
+    let said = run(&mut portcullis([
+        "check",
+        "web",
+        "db",
+        "-from",
+        path(&unreadable),
+    ]));
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.out.contains("unreadable-rule") && said.out.contains("warning"), "{said:?}");
+    assert!(
+        said.out.contains("unreadable-rule") && said.out.contains("warning"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -129,22 +235,49 @@ fn components_that_are_none_are_named() {
         (&embedded[..embedded.len() / 2], "cannot be compiled"),
     ] {
         let component = file(content);
-        let arguments = ["check", "web", "db", "-from", path(&reply), "-component", path(&component)];
+        let arguments = [
+            "check",
+            "web",
+            "db",
+            "-from",
+            path(&reply),
+            "-component",
+            path(&component),
+        ];
         refused(&arguments, 2, &[path(&component), part]);
-        refused(&["version", "-component", path(&component)], 1, &[path(&component), part]);
+        refused(
+            &["version", "-component", path(&component)],
+            1,
+            &[path(&component), part],
+        );
     }
     refused(&["version", "-component", "/"], 1, &["`/`", "folder"]);
 }
 
 #[test]
 fn identities_are_taken_apart() {
-    let said = run(&mut portcullis(["inspect", "-output", "json", "spiffe://td.consul/ap/one/ns/two/dc/dc1/svc/web"]));
+    let said = run(&mut portcullis([
+        "inspect",
+        "-output",
+        "json",
+        "spiffe://td.consul/ap/one/ns/two/dc/dc1/svc/web",
+    ]));
     assert_eq!(said.code, Some(0), "{said:?}");
     let report: Value = serde_json::from_str(&said.out).expect("JSON");
-    for (field, value) in [("kind", "service"), ("partition", "one"), ("namespace", "two"), ("service", "web"), ("trust_domain", "td.consul")] {
+    for (field, value) in [
+        ("kind", "service"),
+        ("partition", "one"),
+        ("namespace", "two"),
+        ("service", "web"),
+        ("trust_domain", "td.consul"),
+    ] {
         assert_eq!(report[0]["identity"][field], value, "{report}");
     }
-    let said = run(&mut portcullis(["inspect", "-output=json", "spiffe://TD/ns/../x"]));
+    let said = run(&mut portcullis([
+        "inspect",
+        "-output=json",
+        "spiffe://TD/ns/../x",
+    ]));
     assert_eq!(said.code, Some(1), "{said:?}");
     let report: Value = serde_json::from_str(&said.out).expect("JSON");
     assert!(report[0]["verdict"]["code"].is_string(), "{report}");
@@ -157,25 +290,72 @@ fn certificates_are_shown_and_judged() {
     let chain = file(leaf.chain_pem.as_bytes());
     let roots = file(agent.agent().roots_pem().concat().as_bytes());
     let inspect = |arguments: &[&str]| {
-        let said = run(&mut portcullis(["inspect", "-output=json"].into_iter().chain(arguments.iter().copied())));
+        let said = run(&mut portcullis(
+            ["inspect", "-output=json"]
+                .into_iter()
+                .chain(arguments.iter().copied()),
+        ));
         assert!(!said.out.is_empty(), "{said:?}");
-        (said.code, serde_json::from_str::<Value>(&said.out).expect("JSON")[0].clone())
+        (
+            said.code,
+            serde_json::from_str::<Value>(&said.out).expect("JSON")[0].clone(),
+        )
     };
     let (code, report) = inspect(&[path(&chain)]);
-    assert_eq!((code, &report["verdict"]["verified"]), (Some(0), &false.into()), "{report}");
+    assert_eq!(
+        (code, &report["verdict"]["verified"]),
+        (Some(0), &false.into()),
+        "{report}"
+    );
     assert_eq!(report["certificates"][0]["uri_names"][0], leaf.uri);
     let (code, report) = inspect(&[path(&chain), "-roots", path(&roots)]);
-    assert_eq!((code, &report["verdict"]["verified"]), (Some(0), &true.into()), "{report}");
-    let (code, report) = inspect(&[path(&chain), "-roots", path(&roots), "-at", "2100-01-01T00:00:00Z"]);
-    assert_eq!((code, &report["verdict"]["kind"]), (Some(1), &"expired".into()), "{report}");
-    let (code, report) = inspect(&[path(&chain), "-roots", path(&roots), "-expect", "spiffe://x.consul/ns/default/dc/dc1/svc/web"]);
-    assert_eq!((code, &report["verdict"]["kind"]), (Some(1), &"identity".into()), "{report}");
+    assert_eq!(
+        (code, &report["verdict"]["verified"]),
+        (Some(0), &true.into()),
+        "{report}"
+    );
+    let (code, report) = inspect(&[
+        path(&chain),
+        "-roots",
+        path(&roots),
+        "-at",
+        "2100-01-01T00:00:00Z",
+    ]);
+    assert_eq!(
+        (code, &report["verdict"]["kind"]),
+        (Some(1), &"expired".into()),
+        "{report}"
+    );
+    let (code, report) = inspect(&[
+        path(&chain),
+        "-roots",
+        path(&roots),
+        "-expect",
+        "spiffe://x.consul/ns/default/dc/dc1/svc/web",
+    ]);
+    assert_eq!(
+        (code, &report["verdict"]["kind"]),
+        (Some(1), &"identity".into()),
+        "{report}"
+    );
     let stranger = Agent::open();
     let others = file(stranger.agent().roots_pem().concat().as_bytes());
     let (code, report) = inspect(&[path(&chain), "-roots", path(&others)]);
-    assert_eq!((code, &report["verdict"]["kind"]), (Some(1), &"untrusted".into()), "{report}");
-    let text = run(&mut portcullis(["inspect", path(&chain), "-roots", path(&roots)]));
-    assert!(text.out.contains("verified: ") && text.out.contains("/svc/web"), "{text:?}");
+    assert_eq!(
+        (code, &report["verdict"]["kind"]),
+        (Some(1), &"untrusted".into()),
+        "{report}"
+    );
+    let text = run(&mut portcullis([
+        "inspect",
+        path(&chain),
+        "-roots",
+        path(&roots),
+    ]));
+    assert!(
+        text.out.contains("verified: ") && text.out.contains("/svc/web"),
+        "{text:?}"
+    );
 }
 
 #[test]
@@ -185,11 +365,27 @@ fn what_is_no_certificate_is_named() {
     let torn = file(b"-----BEGIN CERTIFICATE-----\nMIIB");
     refused(&["inspect", path(&torn)], 2, &[path(&torn), "PEM"]);
     let text = file(b"hello");
-    refused(&["inspect", path(&text)], 2, &[path(&text), "neither PEM nor DER", "spiffe://"]);
+    refused(
+        &["inspect", path(&text)],
+        2,
+        &[path(&text), "neither PEM nor DER", "spiffe://"],
+    );
     let der = file(b"\x30\x03\x02\x01\x01");
-    refused(&["inspect", path(&der)], 2, &[path(&der), "not a certificate"]);
-    refused(&["inspect", "/nonexistent"], 2, &["/nonexistent", "No such file"]);
-    refused(&["inspect", "-at", "tomorrow", "spiffe://td/x"], 2, &["--at", "tomorrow"]);
+    refused(
+        &["inspect", path(&der)],
+        2,
+        &[path(&der), "not a certificate"],
+    );
+    refused(
+        &["inspect", "/nonexistent"],
+        2,
+        &["/nonexistent", "No such file"],
+    );
+    refused(
+        &["inspect", "-at", "tomorrow", "spiffe://td/x"],
+        2,
+        &["--at", "tomorrow"],
+    );
     refused(&["inspect"], 2, &["WHAT"]);
 }
 
@@ -204,5 +400,9 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0));
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

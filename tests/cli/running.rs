@@ -1,10 +1,12 @@
 //! Commands that run until they are told to stop.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, Token};
+use portcullis_tests::process::eventually;
 use portcullis_tests::program::{Said, portcullis, run};
 use serde_json::Value;
 
@@ -20,7 +22,11 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `command` and waits for its line of JSON.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let mut line = String::new();
         // One byte at a time, so that nothing is swallowed for later.
         let mut out = BufReader::with_capacity(1, child.stdout.take().expect("piped"));
@@ -30,14 +36,21 @@ impl Running {
             Ok(ready) => Self { child, ready },
             Err(error) => {
                 child.kill().expect("it can be killed");
-                panic!("`{line}` is no JSON: {error}; {:?}", Said::from(child.wait_with_output().expect("it ends")));
+                panic!(
+                    "`{line}` is no JSON: {error}; {:?}",
+                    Said::from(child.wait_with_output().expect("it ends"))
+                );
             }
         }
     }
 
     /// The address under a JSON pointer.
     pub(crate) fn text(&self, pointer: &str) -> String {
-        self.ready.pointer(pointer).and_then(Value::as_str).expect("a text").to_owned()
+        self.ready
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .expect("a text")
+            .to_owned()
     }
 
     /// Its process id.
@@ -47,7 +60,9 @@ impl Running {
 
     /// Sends a signal and waits for the end.
     pub(crate) fn stop(self, signal: &str) -> Said {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &self.child.id().to_string()])
+            .status();
         assert!(sent.expect("kill starts").success());
         self.child.wait_with_output().expect("it ends").into()
     }
@@ -64,8 +79,14 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn start(config: DevAgentConfig) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let agent = runtime.block_on(DevAgent::start(config)).expect("the agent starts");
-        Self { url: agent.url(), agent: Some(agent), runtime }
+        let agent = runtime
+            .block_on(DevAgent::start(config))
+            .expect("the agent starts");
+        Self {
+            url: agent.url(),
+            agent: Some(agent),
+            runtime,
+        }
     }
 
     pub(crate) fn open() -> Self {
@@ -105,19 +126,36 @@ impl Drop for Agent {
 #[test]
 fn the_dev_agent_serves_until_a_signal() {
     for signal in ["TERM", "INT"] {
-        let dev = Running::start(&mut portcullis(["dev", "-listen", "127.0.0.1:0", "-output=json"]));
+        let dev = Running::start(&mut portcullis([
+            "dev",
+            "-listen",
+            "127.0.0.1:0",
+            "-output=json",
+        ]));
         assert_eq!(dev.ready["default_intention_policy"], "allow");
         assert!(dev.text("/trust_domain").ends_with(".consul"));
         let address = dev.text("/address");
         let list = run(portcullis(["intention", "list"]).env("CONSUL_HTTP_ADDR", &address));
         assert_eq!(list.code, Some(0), "{list:?}");
         let taken = &address["http://".len()..];
-        refused(&["dev", "-listen", taken], 1, &[taken, "in use", "-listen 127.0.0.1:0"]);
+        refused(
+            &["dev", "-listen", taken],
+            1,
+            &[taken, "in use", "-listen 127.0.0.1:0"],
+        );
         let said = dev.stop(signal);
         assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said:?}");
     }
-    refused(&["dev", "-listen", "0.0.0.0:0"], 1, &["0.0.0.0:0", "loopback", "-allow-non-loopback"]);
-    refused(&["dev", "-listen", "localhost"], 2, &["--listen", "localhost"]);
+    refused(
+        &["dev", "-listen", "0.0.0.0:0"],
+        1,
+        &["0.0.0.0:0", "loopback", "-allow-non-loopback"],
+    );
+    refused(
+        &["dev", "-listen", "localhost"],
+        2,
+        &["--listen", "localhost"],
+    );
     refused(&["dev", "-data-dir", "/dev/null/x"], 1, &["/dev/null/x"]);
 }
 
@@ -126,35 +164,103 @@ fn a_proxy_registers_serves_and_leaves() {
     let agent = Agent::open();
     let application = TcpListener::bind("127.0.0.1:0").expect("a port");
     let behind = application.local_addr().expect("an address").to_string();
-    let flags = ["proxy", "-service=db", "-service-addr", &behind, "-listen=127.0.0.1:0", "-register=true", "-output", "json"];
+    let flags = [
+        "proxy",
+        "-service=db",
+        "-service-addr",
+        &behind,
+        "-listen=127.0.0.1:0",
+        "-register=true",
+        "-output",
+        "json",
+    ];
     let db = Running::start(&mut agent.ask(&flags));
-    let web = Running::start(&mut agent.ask(&["proxy", "-service", "web", "-upstream", "db:0", "-output=json", "-log-json"]));
+    let web = Running::start(&mut agent.ask(&[
+        "proxy",
+        "-service",
+        "web",
+        "-upstream",
+        "db:0",
+        "-output=json",
+        "-log-json",
+    ]));
     let to_db = web.text("/upstreams/0/listen");
-    let mut client = std::net::TcpStream::connect(&to_db).expect("the upstream listens");
+    let (mut client, mut taken) = through(&to_db, &application);
     std::io::Write::write_all(&mut client, b"hello").expect("it takes bytes");
-    client.shutdown(std::net::Shutdown::Write).expect("half-close");
-    let (mut taken, _) = application.accept().expect("the proxy connects");
+    client
+        .shutdown(std::net::Shutdown::Write)
+        .expect("half-close");
     let mut heard = String::new();
     taken.read_to_string(&mut heard).expect("text");
     assert_eq!(heard, "hello");
     drop((taken, client));
 
     let busy = db.text("/listen");
-    let again = ["proxy", "-service", "db", "-service-addr", &behind, "-listen", &busy];
+    let again = [
+        "proxy",
+        "-service",
+        "db",
+        "-service-addr",
+        &behind,
+        "-listen",
+        &busy,
+    ];
     refused_as(&quiet(&mut agent.ask(&again)), 1, &[&busy, "in use", "db"]);
 
     let said = web.stop("TERM");
     assert_eq!(said.code, Some(0), "{said:?}");
-    let lines: Vec<Value> = said.err.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-    let access = lines.iter().find(|line| line["target"] == "access").expect("an access log");
-    assert!(access["src.identity"].as_str().is_some_and(|id| id.ends_with("/svc/web")), "{access}");
-    assert!(access["dst.identity"].as_str().is_some_and(|id| id.ends_with("/svc/db")), "{access}");
+    let lines: Vec<Value> = said
+        .err
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    let access = lines
+        .iter()
+        .find(|line| line["target"] == "access")
+        .expect("an access log");
+    assert!(
+        access["src.identity"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("/svc/web")),
+        "{access}"
+    );
+    assert!(
+        access["dst.identity"]
+            .as_str()
+            .is_some_and(|id| id.ends_with("/svc/db")),
+        "{access}"
+    );
 
     let services = || run(&mut curl(&format!("{}/v1/agent/services", agent.url))).out;
     assert!(services().contains("db-proxy"), "{}", services());
     let said = db.stop("INT");
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(!services().contains("db-proxy"), "{}", services());
+}
+
+/// A connection through an upstream's listener, and the application's end of it.
+/// Until the instance is known to be healthy there is none, so it is tried again.
+fn through(upstream: &str, application: &TcpListener) -> (TcpStream, TcpStream) {
+    application.set_nonblocking(true).expect("it can be set");
+    let mut client = TcpStream::connect(upstream).expect("the upstream listens");
+    eventually(
+        "a connection through both proxies",
+        Duration::from_secs(60),
+        || {
+            if let Ok((taken, _)) = application.accept() {
+                taken.set_nonblocking(false).expect("it can be set");
+                return Some((client.try_clone().expect("it can be cloned"), taken));
+            }
+            client.set_nonblocking(true).expect("it can be set");
+            let gone = !matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+            if gone {
+                client = TcpStream::connect(upstream).expect("the upstream listens");
+            } else {
+                client.set_nonblocking(false).expect("it can be set");
+            }
+            None
+        },
+    )
 }
 
 /// Without its own log, so that only the error is left.
@@ -173,17 +279,32 @@ fn a_second_signal_ends_at_once() {
     let agent = Agent::open();
     let application = TcpListener::bind("127.0.0.1:0").expect("a port");
     let behind = application.local_addr().expect("an address").to_string();
-    let inbound = ["-service", "db", "-service-addr", &behind, "-listen", "127.0.0.1:0", "-register"];
-    let flags: Vec<&str> = ["proxy", "-output", "json", "-upstream", "db:0"].into_iter().chain(inbound).collect();
+    let inbound = [
+        "-service",
+        "db",
+        "-service-addr",
+        &behind,
+        "-listen",
+        "127.0.0.1:0",
+        "-register",
+    ];
+    let flags: Vec<&str> = ["proxy", "-output", "json", "-upstream", "db:0"]
+        .into_iter()
+        .chain(inbound)
+        .collect();
     let proxy = Running::start(&mut agent.ask(&flags));
     // Its own upstream: one open connection that keeps it from ending.
-    let _client = std::net::TcpStream::connect(proxy.text("/upstreams/0/listen")).expect("it listens");
-    let _held = application.accept().expect("the proxy connects");
+    let _open = through(&proxy.text("/upstreams/0/listen"), &application);
     let id = proxy.id().to_string();
-    let signal = || Command::new("kill").args(["-TERM", &id]).status().expect("kill starts");
+    let signal = || {
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .expect("kill starts")
+    };
     assert!(signal().success());
     // The listener goes first: then the first signal has been taken.
-    while std::net::TcpStream::connect(proxy.text("/listen")).is_ok() {
+    while TcpStream::connect(proxy.text("/listen")).is_ok() {
         std::thread::yield_now();
     }
     let said = proxy.stop("TERM");
@@ -194,31 +315,80 @@ fn a_second_signal_ends_at_once() {
 fn a_proxy_that_cannot_work_says_why_and_one_that_may_later_waits() {
     let agent = Agent::guarded("good", "service \"web\" { policy = \"write\" }");
     let web = ["proxy", "-service", "web", "-upstream", "db:0"];
-    refused_as(&quiet(&mut agent.ask(&web)), 1, &["ca/leaf/web", "service:write", "-token-file"]);
+    refused_as(
+        &quiet(&mut agent.ask(&web)),
+        1,
+        &["ca/leaf/web", "service:write", "-token-file"],
+    );
     let wrong = quiet(agent.ask(&web).env("CONSUL_HTTP_TOKEN", "unknown"));
     refused_as(&wrong, 1, &["ca/leaf/web", "ACL not found", "-token-file"]);
     assert!(!wrong.err.contains("unknown\""), "{wrong:?}");
-    let missing = ["proxy", "-service", "web", "-upstream", "db:0", "-component", "/nonexistent.wasm"];
-    refused_as(&quiet(&mut agent.ask(&missing)), 1, &["/nonexistent.wasm", "No such file"]);
+    let missing = [
+        "proxy",
+        "-service",
+        "web",
+        "-upstream",
+        "db:0",
+        "-component",
+        "/nonexistent.wasm",
+    ];
+    refused_as(
+        &quiet(&mut agent.ask(&missing)),
+        1,
+        &["/nonexistent.wasm", "No such file"],
+    );
 
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string();
-    let mut waiting = portcullis(["proxy", "-service", "web", "-upstream", "db:0", "-http-addr", &closed]);
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .to_string();
+    let mut waiting = portcullis([
+        "proxy",
+        "-service",
+        "web",
+        "-upstream",
+        "db:0",
+        "-http-addr",
+        &closed,
+    ]);
     let mut child = waiting.stderr(Stdio::piped()).spawn().expect("it starts");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("waiting for the agent")));
+    let line = log.find(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("waiting for the agent"))
+    });
     let line = line.expect("it says so").expect("text");
     assert!(line.contains(&closed), "{line}");
-    assert!(child.try_wait().expect("it can be asked").is_none(), "it must wait");
+    assert!(
+        child.try_wait().expect("it can be asked").is_none(),
+        "it must wait"
+    );
     child.kill().expect("it can be killed");
     child.wait().expect("it is reaped");
 }
 
 #[test]
 fn the_printed_acl_policy_is_enough() {
-    let printed = run(&mut portcullis(["proxy", "-service", "web", "-upstream", "db:0", "-print-acl-policy"]));
+    let printed = run(&mut portcullis([
+        "proxy",
+        "-service",
+        "web",
+        "-upstream",
+        "db:0",
+        "-print-acl-policy",
+    ]));
     assert_eq!(printed.code, Some(0), "{printed:?}");
     let agent = Agent::guarded("minimal", &printed.out);
-    let mut command = agent.ask(&["proxy", "-service", "web", "-upstream", "db:0", "-output", "json"]);
+    let mut command = agent.ask(&[
+        "proxy",
+        "-service",
+        "web",
+        "-upstream",
+        "db:0",
+        "-output",
+        "json",
+    ]);
     let web = Running::start(command.env("CONSUL_HTTP_TOKEN", "minimal"));
     let said = web.stop("TERM");
     assert_eq!(said.code, Some(0), "{said:?}");

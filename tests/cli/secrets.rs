@@ -15,7 +15,10 @@ fn is_silent(said: &Said) {
         // As hex or base64 it would not be readable, but still be there.
         let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
         for form in [CANARY, &CANARY[..12], &hex, "YzRuNHJ5"] {
-            assert!(!lower.contains(&form.to_lowercase()), "`{form}` is in: {text}");
+            assert!(
+                !lower.contains(&form.to_lowercase()),
+                "`{form}` is in: {text}"
+            );
         }
     }
 }
@@ -44,7 +47,10 @@ fn ways(agent: &Agent, arguments: &[&str]) -> Vec<(Command, tempfile::NamedTempF
 
 #[test]
 fn the_token_is_not_logged_at_trace_level() {
-    let agent = Agent::guarded(CANARY, "service_prefix \"\" { policy = \"write\" intentions = \"write\" } node_prefix \"\" { policy = \"read\" }");
+    let agent = Agent::guarded(
+        CANARY,
+        "service_prefix \"\" { policy = \"write\" intentions = \"write\" } node_prefix \"\" { policy = \"read\" }",
+    );
     for arguments in [
         &["intention", "list"][..],
         &["intention", "allow", "web", "db"],
@@ -58,9 +64,21 @@ fn the_token_is_not_logged_at_trace_level() {
         }
     }
     for format in ["-log-json", "-log-json=false"] {
-        for (mut command, _file) in ways(&agent, &["proxy", "-service", "web", "-upstream", "db:0", "-output=json", format]) {
+        for (mut command, _file) in ways(
+            &agent,
+            &[
+                "proxy",
+                "-service",
+                "web",
+                "-upstream",
+                "db:0",
+                "-output=json",
+                format,
+            ],
+        ) {
             let proxy = Running::start(&mut command);
-            let cmdline = std::fs::read(format!("/proc/{}/cmdline", proxy.id())).expect("this is Linux");
+            let cmdline =
+                std::fs::read(format!("/proc/{}/cmdline", proxy.id())).expect("this is Linux");
             assert!(!String::from_utf8_lossy(&cmdline).contains(CANARY));
             let said = proxy.stop("TERM");
             assert_eq!(said.code, Some(0), "{said:?}");

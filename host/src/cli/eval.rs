@@ -64,11 +64,18 @@ pub(crate) fn run(arguments: &EvalArgs) -> Result<ExitCode, Failure> {
         Box::new(BufReader::new(file))
     };
     match arguments.engine {
-        EngineKind::Native => answer_all(questions, arguments.explain, || Ok(Policy::native(aws_lc()))),
+        EngineKind::Native => answer_all(questions, arguments.explain, || {
+            Ok(Policy::native(aws_lc()))
+        }),
         EngineKind::Component => {
             let component = arguments.component.component()?;
-            let options = PolicyOptions { instances: 1, limits: Limits::default() };
-            answer_all(questions, arguments.explain, || Policy::new(&component, options))
+            let options = PolicyOptions {
+                instances: 1,
+                limits: Limits::default(),
+            };
+            answer_all(questions, arguments.explain, || {
+                Policy::new(&component, options)
+            })
         }
     }
 }
@@ -84,8 +91,12 @@ fn answer_all(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = questions.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
-        let read = read.map_err(|error| Failure::while_doing("cannot read the questions", &error))?;
+        let read = questions
+            .by_ref()
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line);
+        let read =
+            read.map_err(|error| Failure::while_doing("cannot read the questions", &error))?;
         if read == 0 {
             break;
         }
@@ -102,5 +113,9 @@ fn answer_all(
         all_answered &= !answer.is_error;
         output::line(&ascii_json(&answer.json))?;
     }
-    Ok(if all_answered { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if all_answered {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }

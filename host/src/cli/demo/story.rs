@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use portcullis::agent_client::{AgentClient, AgentConfig};
-use portcullis_core::agent::{HttpRequest, Method, Query, accepted, roots};
+use portcullis_core::agent::{HttpRequest, Method, Query, accepted, health, roots};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -143,6 +143,7 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
         ),
     )?;
 
+    is_listed(&client(&address)?, "db").await?;
     let web_proxy = stage
         .start(
             "web proxy",
@@ -330,9 +331,7 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
         |answer| answer.starts_with("HTTP/1.1 200"),
     )
     .await?;
-    let agent = AgentConfig::at(&cast.agent)
-        .and_then(AgentClient::new)
-        .map_err(|error| Failure::from_error(&error))?;
+    let agent = client(&cast.agent)?;
     let old = active_root(&agent).await?;
     let (at_db, at_web) = (
         &stage.process(&cast.db_proxy)?.log,
@@ -489,6 +488,29 @@ async fn until<T>(
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A client of the demo's agent.
+fn client(address: &str) -> Result<AgentClient, Failure> {
+    AgentConfig::at(address)
+        .and_then(AgentClient::new)
+        .map_err(|error| Failure::from_error(&error))
+}
+
+/// Waits until the agent names a healthy instance of `service`.
+async fn is_listed(agent: &AgentClient, service: &str) -> Result<(), Failure> {
+    let ask = async || {
+        ask_agent(
+            agent,
+            health::request(service, &Query::default()),
+            health::decode,
+        )
+        .await
+    };
+    let (found, _) = until(ask, |found| found.usable().count() > 0).await?;
+    claim(found.usable().count() > 0, "", || {
+        format!("the agent lists no healthy instance of {service}")
+    })
 }
 
 /// The id of the root that signs now.
