@@ -58,7 +58,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             [other, ..] => bail!("unknown option `{other}` of `test`; there is `--no-peers`"),
         },
         "check" => none(rest).and_then(|()| check()),
-        "peers" => none(rest).and_then(|()| with_report(|report| peers::install(report))),
+        "peers" => none(rest).and_then(|()| with_report(peers::install)),
         "components" => none(rest).and_then(|()| {
             with_report(|report| {
                 tools::prepare(report)?;

@@ -191,7 +191,8 @@ impl HeaderMatch {
         if fields.take_flag("Present", at)? {
             found.push(ValueMatch::Present);
         }
-        let kinds: [(&str, fn(String) -> ValueMatch); 5] = [
+        type Kind = fn(String) -> ValueMatch;
+        let kinds: [(&str, Kind); 5] = [
             ("Exact", ValueMatch::Exact),
             ("Prefix", ValueMatch::Prefix),
             ("Suffix", ValueMatch::Suffix),

@@ -139,8 +139,8 @@ impl IntentionSet {
             ]
             .into_iter()
             .filter_map(|(namespace, name)| {
-                let key = KeyParts { origin, namespace, name };
-                index.get(&key as &dyn SourceKey).copied()
+                let key: &dyn SourceKey = &KeyParts { origin, namespace, name };
+                index.get(key).copied()
             })
             .min()
         };
