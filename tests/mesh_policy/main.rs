@@ -7,6 +7,8 @@ mod host;
 mod node;
 mod ours;
 mod relay;
+mod replies;
+mod scripted;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

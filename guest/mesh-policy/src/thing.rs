@@ -131,8 +131,11 @@ impl Thing {
         now: Moment,
         request: impl FnOnce(&WatchRequest) -> Result<HttpRequest, String>,
     ) {
-        let due_at = self.watch.poll_timeout();
-        if !due_at.is_some_and(|at| at <= now.monotonic) {
+        if self
+            .watch
+            .poll_timeout()
+            .is_none_or(|due| due > now.monotonic)
+        {
             return;
         }
         // Nobody has watched for a while: ask for the present state first, and wait for it.
