@@ -13,6 +13,8 @@ struct Names {
     valued: BTreeSet<String>,
     /// Long names that are switches.
     switches: BTreeSet<String>,
+    /// Single letters.
+    letters: BTreeSet<char>,
     /// The same for each subcommand.
     subcommands: BTreeMap<String, Names>,
 }
@@ -22,6 +24,7 @@ impl Names {
         let mut names = Self {
             valued: BTreeSet::new(),
             switches: BTreeSet::from(["help".to_owned()]),
+            letters: BTreeSet::from(['h', 'V']),
             subcommands: BTreeMap::new(),
         };
         if command.get_version().is_some() {
@@ -35,6 +38,7 @@ impl Names {
                 &mut names.valued
             };
             set.extend(argument.get_long().map(str::to_owned));
+            names.letters.extend(argument.get_short());
             for alias in argument.get_all_aliases().unwrap_or_default() {
                 set.insert(alias.to_owned());
             }
@@ -43,6 +47,7 @@ impl Names {
         if let Some(outer) = inherited {
             names.valued.extend(outer.valued.iter().cloned());
             names.switches.extend(outer.switches.iter().cloned());
+            names.letters.extend(outer.letters.iter().copied());
         }
         for subcommand in command.get_subcommands() {
             let inner = Self::of(subcommand, Some(&names));
@@ -54,11 +59,47 @@ impl Names {
     }
 }
 
+/// What an argument that begins with a dash says.
+struct Flag<'a> {
+    /// Without dashes and value.
+    name: &'a str,
+    /// What follows `=`.
+    value: Option<&'a str>,
+    /// Without dashes.
+    text: &'a str,
+}
+
+impl<'a> Flag<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let text = text.strip_prefix('-').filter(|rest| !rest.is_empty())?;
+        let text = text.strip_prefix('-').unwrap_or(text);
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        Some(Self { name, value, text })
+    }
+
+    fn is_known(&self, names: &Names) -> bool {
+        names.valued.contains(self.name) || names.switches.contains(self.name)
+    }
+
+    /// A long name that does not exist, and no group of letters either.
+    fn is_misspelt(&self, names: &Names) -> bool {
+        let mut letters = self.name.chars();
+        let first = letters.next();
+        letters.next().is_some()
+            && first
+                .is_some_and(|letter| letter.is_alphabetic() && !names.letters.contains(&letter))
+    }
+}
+
 /// Rewrites `arguments` (the program's name first) for `command`.
 ///
 /// `-name`, `-name=value` become `--name`, `--name=value`; `--switch=true`
-/// becomes `--switch`, `--switch=false` disappears. Everything after `--`, the
-/// value of a flag, and what is not valid UTF-8 stay as they are.
+/// becomes `--switch`, `--switch=false` disappears. What follows a flag with a
+/// value is its value, even with a dash, unless it is itself a flag that exists.
+/// Everything after `--` and what is not valid UTF-8 stays as it is.
 pub(crate) fn normalise(
     command: &clap::Command,
     arguments: impl IntoIterator<Item = OsString>,
@@ -67,45 +108,60 @@ pub(crate) fn normalise(
     let mut names = &root;
     let mut arguments = arguments.into_iter();
     let mut out: Vec<OsString> = arguments.next().into_iter().collect();
-    let mut value_expected = false;
+    let mut waiting: Option<String> = None;
     while let Some(argument) = arguments.next() {
-        let Some(text) = argument.to_str().filter(|_| !value_expected) else {
-            value_expected = false;
+        let flag = argument.to_str().and_then(Flag::read);
+        if let Some(name) = waiting.take() {
+            match &flag {
+                Some(flag) if !flag.is_known(names) && argument != "--" => {
+                    let mut joined = OsString::from(format!("{name}="));
+                    joined.push(&argument);
+                    out.push(joined);
+                    continue;
+                }
+                Some(_) => out.push(name.into()),
+                None => {
+                    out.extend([name.into(), argument]);
+                    continue;
+                }
+            }
+        }
+        if argument == "--" {
             out.push(argument);
-            continue;
-        };
-        if text == "--" {
-            out.push(argument);
-            out.extend(arguments);
             break;
         }
-        let Some(flag) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
-            if let Some(inner) = names.subcommands.get(text) {
+        let Some(flag) = flag else {
+            if let Some(inner) = argument
+                .to_str()
+                .and_then(|text| names.subcommands.get(text))
+            {
                 names = inner;
             }
             out.push(argument);
             continue;
         };
-        let flag = flag.strip_prefix('-').unwrap_or(flag);
-        let (name, value) = match flag.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (flag, None),
-        };
-        let single_letter = name.chars().count() == 1;
-        if names.valued.contains(name) && !single_letter {
-            value_expected = value.is_none();
-            out.push(format!("--{flag}").into());
-        } else if names.switches.contains(name) && !single_letter {
+        let Flag { name, value, text } = flag;
+        if names.valued.contains(name) {
+            match value {
+                Some(_) => out.push(format!("--{text}").into()),
+                None => waiting = Some(format!("--{name}")),
+            }
+        } else if names.switches.contains(name) {
             match value.map(go_bool) {
                 None | Some(Some(true)) => out.push(format!("--{name}").into()),
                 Some(Some(false)) => {}
                 // clap says what is wrong with it.
-                Some(None) => out.push(format!("--{flag}").into()),
+                Some(None) => out.push(format!("--{text}").into()),
             }
+        } else if flag.is_misspelt(names) {
+            // clap would read its first letter only.
+            out.push(format!("--{text}").into());
         } else {
             out.push(argument);
         }
     }
+    out.extend(waiting.map(OsString::from));
+    out.extend(arguments);
     out
 }
 
@@ -191,28 +247,55 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_stays_as_typed() {
+    fn what_is_not_known_is_left_for_clap_to_name() {
         assert_eq!(
             normal(&["proxy", "-servize", "web"]),
-            ["proxy", "-servize", "web"]
+            ["proxy", "--servize", "web"]
         );
         assert_eq!(
             normal(&["check", "-service", "web"]),
-            ["check", "-service", "web"]
+            ["check", "--service", "web"]
         );
         assert_eq!(normal(&["proxy", "-o", "json"]), ["proxy", "-o", "json"]);
+        assert_eq!(normal(&["proxy", "-ojson"]), ["proxy", "-ojson"]);
         assert_eq!(normal(&["check", "-"]), ["check", "-"]);
+        assert_eq!(normal(&["check", "-5"]), ["check", "-5"]);
     }
 
     #[test]
-    fn values_and_the_rest_after_two_dashes_stay() {
+    fn what_follows_a_flag_is_its_value_unless_it_is_a_flag() {
         assert_eq!(
-            normal(&["proxy", "-service", "-register", "-register"]),
-            ["proxy", "--service", "-register", "--register"]
+            normal(&["proxy", "-service", "-5s"]),
+            ["proxy", "--service=-5s"]
         );
+        assert_eq!(
+            normal(&["proxy", "-service", "-x=y"]),
+            ["proxy", "--service=-x=y"]
+        );
+        assert_eq!(
+            normal(&["proxy", "-service", "-"]),
+            ["proxy", "--service", "-"]
+        );
+        assert_eq!(
+            normal(&["proxy", "-service", "-register"]),
+            ["proxy", "--service", "--register"]
+        );
+        assert_eq!(normal(&["proxy", "-service"]), ["proxy", "--service"]);
+        assert_eq!(
+            normal(&["proxy", "-service", "proxy"]),
+            ["proxy", "--service", "proxy"]
+        );
+    }
+
+    #[test]
+    fn what_follows_two_dashes_stays() {
         assert_eq!(
             normal(&["proxy", "--", "-service"]),
             ["proxy", "--", "-service"]
+        );
+        assert_eq!(
+            normal(&["proxy", "-service", "--", "-x"]),
+            ["proxy", "--service", "--", "-x"]
         );
     }
 
