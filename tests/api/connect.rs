@@ -7,11 +7,32 @@ use crate::compare::Depth;
 use crate::suite::{Step, Suite};
 
 pub(crate) async fn run(suite: &mut Suite) {
+    absent(suite).await;
     conventions(suite).await;
     roots(suite).await;
     leaf(suite).await;
     authorize(suite).await;
     configuration(suite).await;
+}
+
+/// What the development agent does not have at all.
+async fn absent(suite: &mut Suite) {
+    for target in [
+        "/v1/discovery-chain/web",
+        "/v1/query",
+        "/v1/kv/x?recurse",
+        "/v1/acl/tokens",
+        "/v1/peerings",
+        "/v1/agent/members",
+        "/v1/health/node/parity",
+        "/v1/health/state/any",
+        "/v1/health/checks/web",
+        "/v1/agent/health/service/name/web",
+    ] {
+        suite
+            .run(Step::get(&format!("absent {target}"), target))
+            .await;
+    }
 }
 
 async fn conventions(suite: &mut Suite) {

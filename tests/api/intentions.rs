@@ -11,6 +11,7 @@ const CHECK: &str = "/v1/connect/intentions/check";
 
 pub(crate) async fn run(suite: &mut Suite) {
     exact(suite).await;
+    old_and_filtered(suite).await;
     by_match(suite).await;
     check(suite).await;
     decisions(suite, "").await;
@@ -59,7 +60,7 @@ async fn authorize(suite: &mut Suite, name: &str, source: &str, target: &str) {
         Method::POST,
         "/v1/agent/connect/authorize",
     );
-    suite.run(step.body(&body)).await;
+    suite.run_until_same(step.body(&body)).await;
 }
 
 async fn exact(suite: &mut Suite) {
@@ -227,6 +228,36 @@ async fn exact(suite: &mut Suite) {
             "/v1/connect/intentions/11111111-2222-3333-4444-555555555555",
         ))
         .await;
+}
+
+/// What was there before 1.9, and filters.
+async fn old_and_filtered(suite: &mut Suite) {
+    let body = json!({"SourceName": "x", "DestinationName": "y", "Action": "allow"}).to_string();
+    suite
+        .run(Step::new("legacy create", Method::POST, "/v1/connect/intentions").body(&body))
+        .await;
+    let target = format!("{EXACT}?source=x&destination=y");
+    suite
+        .run(Step::new(
+            "exact delete of the legacy one",
+            Method::DELETE,
+            &target,
+        ))
+        .await;
+    for (name, target) in [
+        (
+            "filtered intentions",
+            "/v1/connect/intentions?filter=SourceName==web",
+        ),
+        ("junk filter", "/v1/connect/intentions?filter=Foo==x"),
+        (
+            "filtered health",
+            "/v1/health/connect/web?filter=Service.Port==1",
+        ),
+        ("filtered services", "/v1/agent/services?filter=Port==1"),
+    ] {
+        suite.run(Step::get(name, target)).await;
+    }
 }
 
 async fn by_match(suite: &mut Suite) {

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::no_filter;
 use crate::catalog::{Service, Status};
 use crate::core::{Core, State};
 use crate::http::Request;
@@ -18,7 +17,6 @@ impl Core {
         name: &str,
         in_mesh: bool,
     ) -> Outcome {
-        no_filter(request)?;
         if name.is_empty() {
             return Err(Reply::bad_request("Missing service name"));
         }
@@ -72,14 +70,7 @@ impl Core {
     }
 
     /// `/v1/catalog/service/:name` and `/v1/catalog/connect/:name`.
-    pub(super) async fn catalog(
-        &self,
-        request: &Request,
-        options: &Options,
-        name: &str,
-        in_mesh: bool,
-    ) -> Outcome {
-        no_filter(request)?;
+    pub(super) async fn catalog(&self, options: &Options, name: &str, in_mesh: bool) -> Outcome {
         if name.is_empty() {
             return Err(Reply::bad_request("Missing service name"));
         }

@@ -3,7 +3,6 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::no_filter;
 use crate::acl::Authorizer;
 use crate::core::{Core, Keep};
 use crate::entry::{Entry, KINDS, OTHER_KINDS, decode};
@@ -112,7 +111,7 @@ impl Core {
             });
         }
         if name.is_empty() {
-            return self.config_list(request, options, kind, &token).await;
+            return self.config_list(options, kind, &token).await;
         }
         known_kind(kind)?;
         readable(&token, kind, name)?;
@@ -131,14 +130,7 @@ impl Core {
         Ok(Reply::json(found).query_meta(index))
     }
 
-    async fn config_list(
-        &self,
-        request: &Request,
-        options: &Options,
-        kind: &str,
-        token: &Authorizer,
-    ) -> Outcome {
-        no_filter(request)?;
+    async fn config_list(&self, options: &Options, kind: &str, token: &Authorizer) -> Outcome {
         if !kind.is_empty() {
             known_kind(kind)?;
         }

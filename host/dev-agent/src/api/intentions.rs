@@ -3,7 +3,6 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::no_filter;
 use crate::acl::Authorizer;
 use crate::config::DefaultPolicy;
 use crate::core::{Core, Keep};
@@ -168,8 +167,7 @@ impl Core {
     }
 
     /// `GET /v1/connect/intentions`.
-    pub(super) async fn intention_list(&self, request: &Request, options: &Options) -> Outcome {
-        no_filter(request)?;
+    pub(super) async fn intention_list(&self, options: &Options) -> Outcome {
         let token = self.acl.resolve_at_server(&options.token)?;
         let (index, (list, filtered)) = self
             .blocking(options, |state| {

@@ -154,6 +154,22 @@ impl Core {
                 options::no_partition(request)?;
             }
         }
+        let lists = matches!(
+            endpoint,
+            E::Intentions
+                | E::Config(_)
+                | E::AgentServices
+                | E::AgentChecks
+                | E::HealthService(_)
+                | E::HealthConnect(_)
+                | E::CatalogService(_)
+                | E::CatalogConnect(_)
+                | E::CatalogServices
+                | E::CatalogNodes
+        );
+        if lists {
+            no_filter(request)?;
+        }
         let options = Options::parse(request, &self.config.datacenter)?;
         match endpoint {
             E::Leaf(name) => self.leaf(&options, &name).await,
@@ -162,9 +178,7 @@ impl Core {
             E::CaConfiguration if request.method == Method::GET => self.ca_config(&options),
             E::CaConfiguration => self.set_ca_config(request, &options).await,
             E::Authorize => self.authorize(request, &options),
-            E::Intentions if request.method == Method::GET => {
-                self.intention_list(request, &options).await
-            }
+            E::Intentions if request.method == Method::GET => self.intention_list(&options).await,
             E::Intentions => Err(Reply::error(
                 StatusCode::NOT_IMPLEMENTED,
                 "creating intentions with an ID has been deprecated since Consul 1.9 and is not part of this development agent: PUT /v1/connect/intentions/exact",
@@ -186,8 +200,8 @@ impl Core {
             E::ReportCheck(status, id) => self.report_check(request, &options, status, &id),
             E::HealthService(name) => self.health(request, &options, &name, false).await,
             E::HealthConnect(name) => self.health(request, &options, &name, true).await,
-            E::CatalogService(name) => self.catalog(request, &options, &name, false).await,
-            E::CatalogConnect(name) => self.catalog(request, &options, &name, true).await,
+            E::CatalogService(name) => self.catalog(&options, &name, false).await,
+            E::CatalogConnect(name) => self.catalog(&options, &name, true).await,
             E::CatalogServices => self.catalog_services(&options).await,
             E::CatalogNodes => self.catalog_nodes(&options),
             E::CatalogDatacenters => Ok(Reply::json(serde_json::json!([self.config.datacenter]))),
