@@ -29,20 +29,23 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::telemetry::{self, LogArgs};
 use failure::Failure;
 
-/// Which command to use when.
+/// Which command to use when; the README has the same table.
 const WHICH: &str = "\
-Which command when:
-  demo         see it work: two services, allowed, refused and cut off, no Consul needed
+Commands, and when to use which:
+  demo         see it work: two services, allowed, refused, cut off; no Consul needed
   dev          develop or test without Consul: an agent with its own CA, in memory
   proxy        put a service into the mesh: mTLS in and out, each connection decided by the policy
   intention    list or change who may talk to whom, on a Consul or dev agent
   check        ask one question: may SOURCE connect to DESTINATION, and why
   eval         ask many questions from a file, without an agent: replay, CI, comparing engines
   inspect      see a certificate or SPIFFE ID as the policy sees it
-  version      which policy component is built in, its sha256 and size
+  version      which policy component is built in, its sha256 and size";
 
-Every long flag takes one dash or two: `-service web`, `--service=web`.
-The agent is found by -http-addr or CONSUL_HTTP_ADDR, the token by -token-file or CONSUL_HTTP_TOKEN_FILE.
+/// What holds for every command.
+const NOTES: &str = "\
+`portcullis COMMAND --help` has examples. Every long flag takes one dash or two: `-service web`,
+`--service=web`. The agent is found by -http-addr or CONSUL_HTTP_ADDR, its token by -token-file or
+CONSUL_HTTP_TOKEN_FILE; a flag beats its variable.
 Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`: any error).";
 
 /// Who may talk to whom in a Consul service mesh, decided by one WebAssembly policy that says why.
@@ -50,7 +53,9 @@ Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`: 
 #[command(
     name = "portcullis",
     version,
-    after_help = WHICH,
+    before_help = WHICH,
+    after_help = NOTES,
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     max_term_width = 100,
     disable_help_subcommand = true,
     subcommand_required = true,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::intention::Matching;
 use portcullis_core::policy::{Document, LoadReport};
 use portcullis_core::time::Timestamp;
 use serde_json::json;
@@ -24,6 +25,7 @@ pub(super) struct Hub {
     pub(super) policy: Policy,
     pub(super) clock: Clock,
     max_stale: Option<Duration>,
+    matching: Matching,
     readiness: watch::Sender<Readiness>,
     documents: Mutex<Documents>,
     /// Trust domain and the active root, for those who follow them.
@@ -55,7 +57,12 @@ pub(super) enum Which {
 }
 
 impl Hub {
-    pub(super) fn new(policy: Policy, clock: Clock, max_stale: Option<Duration>) -> Arc<Self> {
+    pub(super) fn new(
+        policy: Policy,
+        clock: Clock,
+        max_stale: Option<Duration>,
+        matching: Matching,
+    ) -> Arc<Self> {
         let readiness = Readiness {
             max_stale,
             ..Readiness::default()
@@ -64,6 +71,7 @@ impl Hub {
             policy,
             clock,
             max_stale,
+            matching,
             readiness: watch::Sender::new(readiness),
             documents: Mutex::default(),
             roots: watch::Sender::new(None),
@@ -184,6 +192,10 @@ impl Hub {
             "roots": roots,
             "default_policy": default,
             "default_policy_source": source,
+            "matching": match self.matching {
+                Matching::Strict => "strict",
+                Matching::Envoy => "envoy",
+            },
             "max_stale_ms": max_stale_ms,
         });
         let body = Some(body.to_string().into_bytes());

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::agent::matches;
+use portcullis_core::intention::Matching;
 use portcullis_core::time::Timestamp;
 use portcullis_core::watch::{Mode, Settings};
 use tokio::sync::{Notify, watch};
@@ -39,8 +40,9 @@ use hub::Hub;
 /// How long the agent may hold a question.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
-/// How many different upstreams are followed at once.
-const MOST_UPSTREAMS: usize = 4_096;
+/// How many different upstreams are followed at once: each keeps a question open, and an
+/// agent takes 200 connections of one client unless it is told otherwise.
+const MOST_UPSTREAMS: usize = 128;
 
 /// What to follow.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct WatcherConfig {
     pub default_policy: DefaultPolicySource,
     /// The staleness budget; absent for none.
     pub max_stale: Option<Duration>,
+    /// How what can be read in two ways is judged.
+    pub matching: Matching,
     /// How long a question to the agent may wait for a change.
     pub wait: Duration,
     /// Within how long after a change of roots another leaf is asked for, at random.
@@ -77,6 +81,7 @@ impl WatcherConfig {
             destinations: Vec::new(),
             default_policy: DefaultPolicySource::Auto,
             max_stale: Some(Duration::from_secs(24 * 3600)),
+            matching: Matching::default(),
             wait: WAIT,
             leaf_spread: Duration::from_secs(10),
         }
@@ -109,6 +114,7 @@ impl Watcher {
             config.policy.clone(),
             config.clock.clone(),
             config.max_stale,
+            config.matching,
         );
         let ended = CancellationToken::new();
         let watcher = Self(Arc::new(Inner {

@@ -109,6 +109,15 @@ impl DefaultPolicy {
     }
 }
 
+impl From<Matching> for portcullis_core::intention::Matching {
+    fn from(matching: Matching) -> Self {
+        match matching {
+            Matching::Strict => Self::Strict,
+            Matching::Envoy => Self::Envoy,
+        }
+    }
+}
+
 impl Matching {
     /// The word for it.
     pub(crate) fn as_str(self) -> &'static str {

@@ -46,6 +46,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             DefaultPolicy::Deny => DefaultPolicySource::Deny,
         },
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
+        matching: arguments.matching.into(),
         ..WatcherConfig::new(agent, policy, service)
     });
     let proxy = Proxy::start(member, config).map_err(|error| Failure::from_error(&error))?;
