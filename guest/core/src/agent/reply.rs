@@ -46,40 +46,35 @@ pub struct ReplyHeaders {
 impl ReplyHeaders {
     /// Reads header fields; names in any case.
     pub fn read<'h>(fields: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> Self {
-        let mut headers = Self::default();
-        let mut conflict = (false, false);
-        for (name, value) in fields {
-            let Ok(value) = std::str::from_utf8(value).map(str::trim) else {
-                continue;
-            };
-            let is = |known: &str| name.eq_ignore_ascii_case(known);
-            if is("x-consul-index") {
-                let value = decimal(value);
-                conflict.0 |= headers.index.is_some() && headers.index != value;
-                headers.index = value;
-            } else if is("x-consul-contenthash") {
-                let value = Some(value.to_owned());
-                conflict.1 |= headers.content_hash.is_some() && headers.content_hash != value;
-                headers.content_hash = value.filter(|hash| !hash.is_empty() && hash.len() <= 256);
-            } else if is("x-consul-default-acl-policy") {
-                headers.default_acl_policy = AllowDeny::parse(value);
-            } else if is("x-consul-knownleader") {
-                headers.known_leader = value.parse().ok();
-            } else if is("x-consul-results-filtered-by-acls") {
-                headers.filtered = value == "true";
-            } else if is("retry-after") {
-                headers.retry_after_s = decimal(value);
-            } else if is("content-encoding") && !value.eq_ignore_ascii_case("identity") {
-                headers.encoding = Some(excerpt(value));
-            }
+        let fields: Vec<(&str, &str)> = fields
+            .into_iter()
+            .map(|(name, value)| (name, std::str::from_utf8(value).unwrap_or_default().trim()))
+            .collect();
+        let one = |known: &str| {
+            let mut values = fields
+                .iter()
+                .filter(|(name, _)| name.eq_ignore_ascii_case(known));
+            let (_, first) = values.next()?;
+            values.all(|(_, other)| other == first).then_some(*first)
+        };
+        Self {
+            index: one("x-consul-index").and_then(decimal),
+            content_hash: one("x-consul-contenthash")
+                .filter(|hash| !hash.is_empty() && hash.len() <= 256)
+                .map(str::to_owned),
+            default_acl_policy: one("x-consul-default-acl-policy").and_then(AllowDeny::parse),
+            known_leader: one("x-consul-knownleader").and_then(|value| value.parse().ok()),
+            filtered: one("x-consul-results-filtered-by-acls") == Some("true"),
+            retry_after_s: one("retry-after").and_then(decimal),
+            // Any one of several counts here.
+            encoding: fields
+                .iter()
+                .find(|(name, value)| {
+                    name.eq_ignore_ascii_case("content-encoding")
+                        && !value.eq_ignore_ascii_case("identity")
+                })
+                .map(|(_, value)| excerpt(value)),
         }
-        if conflict.0 {
-            headers.index = None;
-        }
-        if conflict.1 {
-            headers.content_hash = None;
-        }
-        headers
     }
 }
 
@@ -179,6 +174,16 @@ mod tests {
         let policy = |v| read(&[("X-Consul-Default-ACL-Policy", v)]).default_acl_policy;
         assert_eq!(policy("deny"), Some(AllowDeny::Deny));
         assert_eq!(policy("Allow"), None);
+        let both = [
+            ("x-consul-default-acl-policy", "deny"),
+            ("X-Consul-Default-ACL-Policy", "allow"),
+        ];
+        assert_eq!(read(&both).default_acl_policy, None);
+        let encoded = [
+            ("content-encoding", "identity"),
+            ("content-encoding", "gzip"),
+        ];
+        assert_eq!(read(&encoded).encoding.as_deref(), Some("gzip"));
     }
 
     #[test]
