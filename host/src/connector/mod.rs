@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::identity::SpiffeId;
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -187,7 +188,9 @@ impl Connector {
                     error,
                 },
                 Err(Failure::Tls(error)) => {
-                    let refused = matches!(error, HandshakeError::RefusedByPeer(_));
+                    let denied = AlertDescription::AccessDenied;
+                    let refused =
+                        matches!(error, HandshakeError::RefusedByPeer(alert) if alert == denied);
                     let failure = DialError::Handshake {
                         service: service(),
                         address,

@@ -69,13 +69,24 @@ where
 {
     let mut there = Direction::new();
     let mut back = Direction::new();
+    let mut turn = false;
     poll_fn(|cx| {
-        let first = there
-            .poll(cx, a, b, &counts.a_to_b)
-            .map_err(|failed| failed.at(Side::A, Side::B))?;
-        let second = back
-            .poll(cx, b, a, &counts.b_to_a)
-            .map_err(|failed| failed.at(Side::B, Side::A))?;
+        let mut there = |cx: &mut Context<'_>, a: &mut A, b: &mut B| {
+            there
+                .poll(cx, a, b, &counts.a_to_b)
+                .map_err(|failed| failed.at(Side::A, Side::B))
+        };
+        let mut back = |cx: &mut Context<'_>, a: &mut A, b: &mut B| {
+            back.poll(cx, b, a, &counts.b_to_a)
+                .map_err(|failed| failed.at(Side::B, Side::A))
+        };
+        // In turns, so that a busy direction cannot use up the task's time for both.
+        turn = !turn;
+        let (first, second) = if turn {
+            (there(cx, a, b)?, back(cx, a, b)?)
+        } else {
+            (back(cx, a, b)?, there(cx, a, b)?)
+        };
         if first.is_ready() && second.is_ready() {
             Poll::Ready(Ok(()))
         } else {

@@ -17,7 +17,7 @@ use portcullis_core::intention::Effect;
 use rustls::{CertificateError, Error};
 use rustls_pki_types::CertificateDer;
 
-use super::verifier::{Known, PeerVerifier, Refusal, Verified};
+use super::verifier::{Known, Occasion, PeerVerifier, Refusal, Verified};
 
 /// What one handshake is about, and how far it came. rustls' callbacks fill it in.
 pub(crate) struct Handshake {
@@ -84,7 +84,7 @@ impl Handshake {
             Progress::Deferred(chain) => {
                 let expected = self.expected.clone();
                 self.verifier
-                    .verify_later(chain, self.usage, expected)
+                    .verify_later(chain, self.usage, expected, Occasion::Handshake)
                     .await
             }
             Progress::Refused(refusal) => Err(refusal),

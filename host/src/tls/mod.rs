@@ -27,6 +27,7 @@ pub use verifier::{PeerVerifier, Refusal};
 
 use callbacks::Callbacks;
 use handshake::Handshake;
+use verifier::Occasion;
 
 /// How long a refused peer gets to read the alert before the connection is gone.
 const LINGER: Duration = Duration::from_millis(500);
@@ -184,7 +185,8 @@ impl MeshTls {
 
     /// A configuration for servers that take handshakes by themselves.
     ///
-    /// Its chains are verified within the handshake. After it, pass the connection's
+    /// Its chains are verified within the handshake, before the proof and as many at once
+    /// as threads take handshakes; prefer [`MeshTls::accept`]. After it, pass the connection's
     /// `peer_certificates()` to [`PeerVerifier::verify`] and ask [`PeerVerifier::authorize`].
     ///
     /// # Errors
@@ -208,7 +210,7 @@ impl MeshTls {
         expected: Option<Arc<str>>,
     ) -> Result<(), Refusal> {
         self.verifier
-            .verify_later(chain.to_vec(), usage, expected)
+            .verify_later(chain.to_vec(), usage, expected, Occasion::Live)
             .await
             .map(drop)
     }

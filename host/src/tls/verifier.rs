@@ -26,8 +26,10 @@ struct Inner {
     policy: Policy,
     clock: Clock,
     cache: VerifiedCache,
-    /// Uncached verifications that may run at once.
+    /// Uncached verifications of handshakes that may run at once.
     room: Arc<Semaphore>,
+    /// The same for live connections, which never keep a handshake waiting.
+    room_again: Arc<Semaphore>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -62,6 +64,7 @@ impl PeerVerifier {
             clock,
             cache: VerifiedCache::new(REMEMBERED),
             room: Arc::new(Semaphore::new(at_once.max(1))),
+            room_again: Arc::new(Semaphore::new(1)),
             provider: super::config::provider(),
         }))
     }
@@ -179,18 +182,23 @@ impl PeerVerifier {
     }
 
     /// As [`PeerVerifier::verify`], waiting for room and off the runtime's threads.
-    pub(crate) async fn verify_later(
+    pub(super) async fn verify_later(
         &self,
         chain: Vec<CertificateDer<'static>>,
         usage: Usage,
         expected: Option<Arc<str>>,
+        occasion: Occasion,
     ) -> Result<Arc<VerifiedPeer>, Refusal> {
         if let Known::Yes(peer) = self.known(&chain, usage, expected.as_deref(), self.0.clock.now())
         {
             return Ok(peer);
         }
         // The semaphore is never closed.
-        let room = Arc::clone(&self.0.room).acquire_owned().await.ok();
+        let room = match occasion {
+            Occasion::Handshake => &self.0.room,
+            Occasion::Live => &self.0.room_again,
+        };
+        let room = Arc::clone(room).acquire_owned().await.ok();
         let verifier = self.clone();
         let verify = tokio::task::spawn_blocking(move || {
             let verdict = verifier.verify(&chain, usage, expected.as_deref());
@@ -211,6 +219,15 @@ impl fmt::Debug for PeerVerifier {
             .field("remembered", &self.remembered())
             .finish_non_exhaustive()
     }
+}
+
+/// When a chain is verified.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Occasion {
+    /// For a new connection.
+    Handshake,
+    /// For one that there is.
+    Live,
 }
 
 /// What the cache says.
