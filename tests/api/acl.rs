@@ -1,13 +1,13 @@
 //! ACLs: every endpoint with no token, a wrong one, weak ones and the management token.
 
 use http::Method;
+use portcullis_tests::consul::MANAGEMENT_TOKEN as MANAGEMENT;
 use serde_json::json;
 
 use crate::agents::{Setup, TokenSetup};
 use crate::compare::Depth;
 use crate::suite::{Step, Suite};
 
-const MANAGEMENT: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const WEB: &str = "aaaaaaaa-0000-4000-8000-000000000002";
 const READER: &str = "aaaaaaaa-0000-4000-8000-000000000003";
 const DENIER: &str = "aaaaaaaa-0000-4000-8000-000000000004";

@@ -1,18 +1,17 @@
 //! The two agents: a real one as a child process, and ours in this process.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Method;
 use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, KeyType, Token};
+use portcullis_tests::consul::{Consul, Options};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::client::{Answer, Call, send};
 
-pub(crate) const NODE: &str = "parity";
+/// The node's name, as the real agent is started with.
+pub(crate) const NODE: &str = "node-a";
 
 /// A token that both agents get.
 #[derive(Clone, Copy, Debug)]
@@ -43,40 +42,8 @@ pub(crate) struct Agent {
 }
 
 pub(crate) enum Kind {
-    Real(RealAgent),
+    Real(Consul),
     Dev(#[expect(dead_code, reason = "it runs as long as it is kept")] DevAgent),
-}
-
-pub(crate) struct RealAgent {
-    process: Child,
-    folder: TempDir,
-}
-
-impl Drop for RealAgent {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nobody to stop.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Where the real agent's program is; `None` when peers are not wanted.
-pub(crate) fn consul() -> Option<PathBuf> {
-    if std::env::var_os("PORTCULLIS_NO_PEERS").is_some_and(|value| value == "1") {
-        eprintln!(
-            "\n*** SKIPPED: PORTCULLIS_NO_PEERS=1, nothing was compared with a real Consul agent ***\n"
-        );
-        return None;
-    }
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let default = here.parent().unwrap_or(here).join("target/peers/consul");
-    let path = std::env::var_os("PORTCULLIS_CONSUL").map_or(default, PathBuf::from);
-    assert!(
-        path.is_file(),
-        "{} is missing: build the peers with `cargo xtask test`, or set PORTCULLIS_NO_PEERS=1 to skip",
-        path.display()
-    );
-    Some(path)
 }
 
 impl Agent {
@@ -115,6 +82,14 @@ impl Agent {
 
     async fn learn(mut self, setup: &Setup) -> Self {
         let token = setup.management.unwrap_or_default();
+        // Both have answered this token once: the next answer is from a cache.
+        self.json(
+            Method::GET,
+            "/v1/agent/connect/ca/roots",
+            token,
+            Value::Null,
+        )
+        .await;
         let roots = self
             .json(Method::GET, "/v1/connect/ca/roots", token, Value::Null)
             .await;
@@ -174,52 +149,24 @@ impl Agent {
         }
     }
 
-    /// Starts a real agent, waits until it is ready, and gives it the tokens.
-    pub(crate) async fn real(program: &Path, setup: &Setup) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut config = json!({});
-        if let Some(secret) = setup.management {
-            config["acl"] = json!({
-                "enabled": true, "default_policy": "deny",
-                "tokens": {"initial_management": secret, "agent": secret},
-            });
+    /// Starts a real agent, waits until it is ready, and gives it the tokens;
+    /// `None` where peers are left out on purpose.
+    pub(crate) async fn real(test: &'static str, setup: &Setup) -> Option<Self> {
+        let mut options = Options::new();
+        if setup.management.is_some() {
+            options = options.with_acls();
         }
         if setup.intentions_denied {
-            config["default_intention_policy"] = json!("deny");
+            options = options.with_config("default_intention_policy = \"deny\"");
         }
         if setup.rsa {
-            config["connect"] = json!({"enabled": true, "ca_config": {"private_key_type": "rsa", "private_key_bits": 2048}});
+            options = options.with_config(
+                "connect { enabled = true ca_config { private_key_type = \"rsa\" private_key_bits = 2048 } }",
+            );
         }
-        let config_file = folder.path().join("config.json");
-        std::fs::write(&config_file, config.to_string()).expect("the configuration is written");
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let [http, lan, wan, server] = free_ports();
-        let process = Command::new(program)
-            .args([
-                "agent",
-                "-dev",
-                "-bind=127.0.0.1",
-                "-client=127.0.0.1",
-                "-grpc-port=-1",
-            ])
-            .args([
-                "-grpc-tls-port=-1",
-                "-dns-port=-1",
-                &format!("-node={NODE}"),
-            ])
-            .arg(format!("-http-port={http}"))
-            .arg(format!("-serf-lan-port={lan}"))
-            .arg(format!("-serf-wan-port={wan}"))
-            .arg(format!("-server-port={server}"))
-            .arg(format!("-config-file={}", config_file.display()))
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("consul starts");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, http));
-        let agent = Self::new(address, Kind::Real(RealAgent { process, folder }));
+        let started = tokio::task::spawn_blocking(move || Consul::start(test, options));
+        let consul = started.await.expect("the agent starts")?;
+        let agent = Self::new(consul.address(), Kind::Real(consul));
         agent.wait(setup).await;
         let agent = agent.learn(setup).await;
         for token in setup.tokens {
@@ -236,7 +183,7 @@ impl Agent {
                 .json(Method::PUT, "/v1/acl/token", management, body)
                 .await;
         }
-        agent
+        Some(agent)
     }
 
     /// Until it has a leader, roots, and itself in the catalog.
@@ -266,9 +213,10 @@ impl Agent {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let Kind::Real(real) = &self.kind else { return };
-        let log = std::fs::read_to_string(real.folder.path().join("log")).unwrap_or_default();
-        panic!("the real agent did not get ready:\n{log}");
+        let Kind::Real(consul) = &self.kind else {
+            return;
+        };
+        panic!("the real agent did not get ready:\n{}", consul.log());
     }
 
     /// Text without what differs between any two agents.
@@ -285,11 +233,4 @@ fn text(value: &Value) -> String {
         .as_str()
         .unwrap_or_else(|| panic!("not a text: {value}"))
         .to_owned()
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> [u16; 4] {
-    let listen = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let listeners: [TcpListener; 4] = std::array::from_fn(listen);
-    listeners.map(|listener| listener.local_addr().expect("its address").port())
 }

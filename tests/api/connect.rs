@@ -24,7 +24,7 @@ async fn absent(suite: &mut Suite) {
         "/v1/acl/tokens",
         "/v1/peerings",
         "/v1/agent/members",
-        "/v1/health/node/parity",
+        "/v1/health/node/node-a",
         "/v1/health/state/any",
         "/v1/health/checks/web",
         "/v1/agent/health/service/name/web",

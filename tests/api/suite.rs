@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde_json::Value;
 
-use crate::agents::{Agent, Setup, consul};
+use crate::agents::{Agent, Setup};
 use crate::client::{Answer, Call};
 use crate::compare::{self, Depth, Difference};
 
@@ -84,8 +84,13 @@ impl Step {
 impl Suite {
     /// Starts both agents; `None` when no peers are wanted.
     pub(crate) async fn start(group: &'static str, setup: Setup) -> Option<Self> {
-        let program = consul()?;
-        let (real, ours) = tokio::join!(Agent::real(&program, &setup), Agent::dev(&setup));
+        let test = match group {
+            "plain" => "api: without ACLs",
+            "acl" => "api: with ACLs",
+            _ => "api: intentions denied by default",
+        };
+        let real = Agent::real(test, &setup).await?;
+        let ours = Agent::dev(&setup).await;
         Some(Self {
             real,
             ours,
