@@ -10,7 +10,7 @@ use portcullis_core::watch::{Backoff, Digest, Event, Position, Settings, Watch};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::agent_client::{AgentClient, AgentReply};
+use crate::agent_client::{AgentClient, AgentError, AgentReply};
 
 /// The start of the monotonic time that watches run by.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -37,17 +37,31 @@ pub(super) trait Subject: Send {
         changed: bool,
     ) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Whether a question that failed so is better asked in parts.
+    fn divides(&self, _error: &AgentError) -> bool {
+        false
+    }
+
     /// The question failed; whatever there is stays in use.
     fn failed(&mut self, error: &str);
 }
 
-/// Follows `subject` for ever. `refresh` asks again at once, without blocking.
+/// Why a subject is no longer followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It is to be asked about in parts.
+    Divide,
+    /// It can never be asked about.
+    Never,
+}
+
+/// Follows `subject`, nearly always for ever. `refresh` asks again at once, without blocking.
 pub(super) async fn follow<S: Subject>(
     subject: S,
     client: AgentClient,
     settings: Settings,
     refresh: Arc<Notify>,
-) {
+) -> Ended {
     let unusable = Backoff::new(
         settings.backoff_first_ms,
         settings.backoff_max_ms,
@@ -75,7 +89,7 @@ pub(super) async fn follow<S: Subject>(
                 // A name that cannot be asked about never can.
                 tracing::error!(watch = follower.subject.name(), %error, "cannot be watched");
                 follower.subject.failed(&error.to_string());
-                return;
+                return Ended::Never;
             }
         };
         let client = follower.client.clone();
@@ -88,6 +102,7 @@ pub(super) async fn follow<S: Subject>(
         };
         match answer {
             Ok(reply) => follower.take(&request, &reply).await,
+            Err(error) if follower.subject.divides(&error) => return Ended::Divide,
             Err(error) => {
                 let retry_ms = follower.watch.handle_error(now(), error.to_string());
                 follower.failed(&error.to_string(), retry_ms);

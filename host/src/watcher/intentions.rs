@@ -9,9 +9,10 @@ use std::sync::Arc;
 use portcullis_core::agent::{HttpRequest, Query, RequestError, matches};
 use portcullis_core::watch::Digest;
 
+use super::batch::may_be_one_name;
 use super::follow::Subject;
 use super::hub::{Hub, Which};
-use crate::agent_client::AgentReply;
+use crate::agent_client::{AgentError, AgentReply};
 
 pub(super) struct Intentions {
     hub: Arc<Hub>,
@@ -98,15 +99,15 @@ impl Subject for Intentions {
         }
         self.hub.touch(&confirmed, at).await;
         match broken {
-            Some(problem) => {
-                if self.own {
-                    self.hub.failed(Which::Intentions, &problem);
-                }
-            }
-            None if self.own => self.hub.confirmed(Which::Intentions, at),
-            None => {}
+            _ if !self.own => {}
+            Some(problem) => self.hub.failed(Which::Intentions, &problem),
+            None => self.hub.confirmed(Which::Intentions, at),
         }
         Ok(())
+    }
+
+    fn divides(&self, error: &AgentError) -> bool {
+        self.names.len() > 1 && may_be_one_name(error)
     }
 
     fn failed(&mut self, error: &str) {

@@ -4,6 +4,7 @@
 //! Whatever goes wrong leaves the last good state in use, which ages visibly: see
 //! [`Readiness`]. Without a first good answer there is no state, and everything is denied.
 
+mod batch;
 mod defaults;
 mod follow;
 mod hub;
@@ -261,13 +262,8 @@ impl Inner {
             Arc::new(Notify::new()),
         ));
         for names in matches::batches(&self.config.destinations) {
-            let batch = intentions::Intentions::new(Arc::clone(hub), names.to_vec(), false);
-            self.spawn(follow(
-                batch,
-                agent.clone(),
-                self.settings(),
-                Arc::new(Notify::new()),
-            ));
+            let (names, settings) = (names.to_vec(), self.settings());
+            self.spawn(batch::follow_batch(Arc::clone(hub), agent.clone(), settings, names));
         }
 
         let service = self.config.service.clone();
@@ -288,11 +284,11 @@ impl Inner {
         }
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn<T: Send>(&self, task: impl Future<Output = T> + Send + 'static) {
         let ended = self.ended.clone();
         self.tasks.spawn(async move {
             tokio::select! {
-                () = task => {}
+                _ = task => {}
                 () = ended.cancelled() => {}
             }
         });
