@@ -12,7 +12,7 @@ use portcullis::proxy::{
 use portcullis::watcher::WatcherConfig;
 use portcullis_core::agent::{self, Query};
 use portcullis_core::identity::SpiffeId;
-use portcullis_dev_agent::{DevAgent, DevAgentConfig};
+use portcullis_dev_agent::DevAgentConfig;
 use portcullis_tests::stage::{ANY, Echo, Stage, access, ask, door, eventually, logged, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -584,7 +584,6 @@ async fn broken_replies_of_the_agent_disturb_nothing() {
             .confirmed_at
             .is_some()
     );
-    let _ = DevAgent::url(&stage.agent);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ pub struct UpstreamConfig {
     pub listen: ListenAddress,
 }
 
-/// A proxy's settings, beside those of its [`Member`].
+/// A proxy's settings, beside those of its [`Member`](crate::member::Member).
 #[derive(Clone, Debug, Default)]
 pub struct ProxyConfig {
     /// What comes in, if anything.

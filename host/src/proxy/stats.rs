@@ -14,7 +14,7 @@ pub(super) struct Stats {
     cut: AtomicU64,
 }
 
-/// [`Stats`] at one moment.
+/// A proxy's numbers at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Connections right now, those in a handshake included.
