@@ -4,6 +4,7 @@
 
 mod component;
 mod host;
+mod imports;
 mod node;
 mod ours;
 mod relay;
