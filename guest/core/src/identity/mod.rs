@@ -14,7 +14,6 @@ mod parse;
 pub use compare::Part;
 pub use error::IdentityError;
 pub use excerpt::Excerpt;
-pub(crate) use parse::Parts;
 pub use names::{Datacenter, Namespace, NodeId, Partition, PeerName, ServiceName, TrustDomain};
 
 use std::fmt;

@@ -138,19 +138,16 @@ impl Namespace {
 }
 
 impl Partition {
-    /// The name of the `default` partition.
-    pub(super) const DEFAULT: &str = "default";
-
     /// The `default` partition, which IDs do not write.
     #[must_use]
     pub fn default_partition() -> Self {
-        Self(Self::DEFAULT.into())
+        Self("default".into())
     }
 
     /// Whether this is the `default` partition.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        &*self.0 == Self::DEFAULT
+        &*self.0 == "default"
     }
 }
 
@@ -169,16 +166,6 @@ impl TrustDomain {
     /// # Errors
     /// If it is empty, too long or has any other character, upper case included.
     pub fn parse(name: &str) -> Result<Self, IdentityError> {
-        Self::check(name).map(|()| Self::from_checked(name))
-    }
-
-    /// For text that has passed [`TrustDomain::check`].
-    pub(super) fn from_checked(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The rules of a trust domain.
-    pub(super) fn check(name: &str) -> Result<(), IdentityError> {
         if name.is_empty() {
             return Err(IdentityError::EmptyTrustDomain);
         }
@@ -186,7 +173,7 @@ impl TrustDomain {
             return Err(IdentityError::TrustDomainTooLong { length: name.len() });
         }
         let Some(character) = name.chars().find(|c| !is_trust_domain_character(*c)) else {
-            return Ok(());
+            return Ok(Self(name.into()));
         };
         let trust_domain = Excerpt::of(name);
         if character.is_ascii_uppercase() {

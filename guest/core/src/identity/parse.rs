@@ -20,67 +20,16 @@ pub(super) fn spiffe_id_bytes(uri: &[u8]) -> Result<SpiffeId, IdentityError> {
 }
 
 pub(super) fn spiffe_id(uri: &str) -> Result<SpiffeId, IdentityError> {
-    Parts::read(uri).map(|parts| SpiffeId {
-        trust_domain: TrustDomain::from_checked(parts.trust_domain),
-        kind: parts.kind(),
-    })
-}
-
-/// A valid SPIFFE ID whose parts are still those of the text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'u> {
-    pub(crate) trust_domain: &'u str,
-    /// With its leading slash; empty for a trust domain alone.
-    path: &'u str,
-    segments: [&'u str; MOST_SEGMENTS],
-    /// How many segments there are; more than there is room for is no form of Consul's.
-    count: usize,
-}
-
-impl<'u> Parts<'u> {
-    /// Reads a SPIFFE ID by the whole grammar, without allocating where it is valid.
-    pub(crate) fn read(uri: &'u str) -> Result<Self, IdentityError> {
-        check_length(uri.len())?;
-        let rest = after_scheme(uri)?;
-        refuse_query_and_fragment(rest)?;
-        let (trust_domain, path) = match rest.find('/') {
-            Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
-            None => (rest, ""),
-        };
-        check_trust_domain(trust_domain)?;
-        let (segments, count) = segments(path)?;
-        Ok(Self {
-            trust_domain,
-            path,
-            segments,
-            count,
-        })
-    }
-
-    /// Partition, namespace and name of a service, all in the form in which
-    /// [`ServicePath`] has them; `None` for other kinds, and for a partition that
-    /// is not in that form yet.
-    pub(crate) fn service(&self) -> Option<[&'u str; 3]> {
-        match self.segments.get(..self.count)? {
-            ["ns", namespace, "dc", _, "svc", name] => Some([Partition::DEFAULT, namespace, name]),
-            ["ap", partition, "ns", namespace, "dc", _, "svc", name]
-                if !partition.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-            {
-                Some([partition, namespace, name])
-            }
-            _ => None,
-        }
-    }
-
-    fn kind(&self) -> Kind {
-        if self.path.is_empty() {
-            return Kind::Signing;
-        }
-        let form = self.segments.get(..self.count).and_then(consul_form);
-        form.unwrap_or_else(|| Kind::Other {
-            path: self.path.into(),
-        })
-    }
+    check_length(uri.len())?;
+    let rest = after_scheme(uri)?;
+    refuse_query_and_fragment(rest)?;
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
+        None => (rest, ""),
+    };
+    let trust_domain = trust_domain(authority)?;
+    let kind = kind(path)?;
+    Ok(SpiffeId { trust_domain, kind })
 }
 
 const fn check_length(length: usize) -> Result<(), IdentityError> {
@@ -125,7 +74,7 @@ fn refuse_query_and_fragment(rest: &str) -> Result<(), IdentityError> {
     Ok(())
 }
 
-fn check_trust_domain(authority: &str) -> Result<(), IdentityError> {
+fn trust_domain(authority: &str) -> Result<TrustDomain, IdentityError> {
     if let Some((user, _)) = authority.rsplit_once('@') {
         return Err(IdentityError::HasUserInfo {
             user: Excerpt::of(user),
@@ -136,21 +85,21 @@ fn check_trust_domain(authority: &str) -> Result<(), IdentityError> {
             port: Excerpt::of(port),
         });
     }
-    TrustDomain::check(authority)
+    TrustDomain::parse(authority)
 }
 
-/// The first segments of a path, and how many there are; every one is checked.
-fn segments(path: &str) -> Result<([&str; MOST_SEGMENTS], usize), IdentityError> {
-    let mut list = [""; MOST_SEGMENTS];
-    let mut count = 0_usize;
+/// Consul's form of a path; every segment is checked, whatever the form.
+fn kind(path: &str) -> Result<Kind, IdentityError> {
     let Some(segments) = path.strip_prefix('/') else {
-        return Ok((list, count));
+        return Ok(Kind::Signing);
     };
     if segments.is_empty() || segments.ends_with('/') {
         return Err(IdentityError::TrailingSlash {
             path: Excerpt::of(path),
         });
     }
+    let mut list = [""; MOST_SEGMENTS];
+    let mut count = 0_usize;
     for segment in segments.split('/') {
         check_segment(path, segment)?;
         if let Some(place) = list.get_mut(count) {
@@ -158,7 +107,8 @@ fn segments(path: &str) -> Result<([&str; MOST_SEGMENTS], usize), IdentityError>
         }
         count = count.saturating_add(1);
     }
-    Ok((list, count))
+    let form = list.get(..count).and_then(consul_form);
+    Ok(form.unwrap_or_else(|| Kind::Other { path: path.into() }))
 }
 
 fn check_segment(path: &str, segment: &str) -> Result<(), IdentityError> {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use super::decode;
 use super::error::{DecodeError, Problem};
 use super::json;
@@ -23,6 +25,9 @@ pub enum Matching {
     Envoy,
 }
 
+/// Only operators write its keys, so nobody can make them collide.
+type Index = HashMap<Source, u32, FixedState>;
+
 /// The intentions of one destination, in the order in which they are considered.
 ///
 /// A look-up probes an index a constant number of times, however many there are.
@@ -30,9 +35,9 @@ pub enum Matching {
 pub struct IntentionSet {
     intentions: Vec<Intention>,
     /// For each source the first intention that has it.
-    exact: HashMap<Source, u32>,
+    exact: Index,
     /// The same in lower case, for those that deny.
-    folded: HashMap<Source, u32>,
+    folded: Index,
     /// Whether a denying source has an upper-case letter; if not, a client without
     /// one finds in `exact` whatever is in `folded`.
     cased: bool,
@@ -126,7 +131,7 @@ impl IntentionSet {
         self.probe(&self.folded, &Caller { origin, namespace: &namespace, name: &name })
     }
 
-    fn probe(&self, index: &HashMap<Source, u32>, caller: &Caller<'_>) -> Option<u32> {
+    fn probe(&self, index: &Index, caller: &Caller<'_>) -> Option<u32> {
         let origin = match caller.origin {
             CallerOrigin::Local(partition) => OriginPart::Local(partition),
             CallerOrigin::Peer(peer) => OriginPart::Peer(peer),

@@ -1,5 +1,6 @@
 //! How a decision came about: every intention on the way to the deciding one.
 
+use super::recent::Recent;
 use super::judge::{self, Identified};
 use super::mesh::{Home, Mesh};
 use super::question::{Client, Request};
@@ -41,7 +42,7 @@ impl Policy {
                 ..self.bare_trace(target, Decision::denied(code, self.generation))
             };
         };
-        let verdict = judge::judge(mesh, service, client, request, now);
+        let verdict = judge::judge(mesh, service, client, request, now, &mut Recent::new());
         let decision = Decision {
             effect: verdict.effect,
             code: verdict.reason,

@@ -4,10 +4,11 @@
 //! what the intentions say.
 
 use super::mesh::{Home, Mesh};
+use super::recent::Recent;
 use super::question::{Client, Request};
 use super::service::Service;
-use crate::identity::{IdentityError, Kind, Parts, PeerName, SpiffeId};
-use crate::intention::{Caller, CallerOrigin, Effect, Reason, Verdict};
+use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
+use crate::intention::{Caller, Effect, Reason, Verdict};
 use crate::time::Timestamp;
 
 /// Answers a question about a target whose documents are loaded.
@@ -17,13 +18,14 @@ pub(super) fn judge(
     client: &Client,
     request: Option<&Request>,
     now: Timestamp,
+    recent: &mut Recent,
 ) -> Verdict {
     let documents = [&mesh.freshness, &service.freshness];
     if documents.iter().any(|document| document.is_stale(now, mesh.max_stale)) {
         return refused(Reason::Stale);
     }
     let is_judged_by_request = request.is_some() && service.protocol.is_http();
-    if let Some(caller) = local_service(mesh, client) {
+    if let Some(caller) = local_service(mesh, client, recent) {
         if is_judged_by_request {
             return refused(Reason::RequestNotJudged);
         }
@@ -47,16 +49,15 @@ pub(super) fn judge(
     service.intentions.judge(&caller, service.protocol, mesh.default_policy, mesh.matching)
 }
 
-/// The client, if it is a service of this mesh: what nearly all are, found without
-/// copying any part of its name. For all others [`identify`] says what they are.
-fn local_service<'c>(mesh: &Mesh, client: &'c Client) -> Option<Caller<'c>> {
+/// The client, if it is a service of this mesh: what nearly all are, and most have
+/// asked before. For all others [`identify`] says what they are.
+fn local_service<'r>(mesh: &Mesh, client: &Client, recent: &'r mut Recent) -> Option<Caller<'r>> {
     let [uri] = client.uris.as_slice() else { return None };
-    let parts = Parts::read(uri).ok()?;
-    if parts.trust_domain != mesh.trust_domain.as_str() {
+    let id = recent.identity(uri)?;
+    if *id.trust_domain() != mesh.trust_domain {
         return None;
     }
-    let [partition, namespace, name] = parts.service()?;
-    Some(Caller { origin: CallerOrigin::Local(partition), namespace, name })
+    id.service().map(Caller::local)
 }
 
 const fn refused(reason: Reason) -> Verdict {
@@ -157,15 +158,16 @@ mod tests {
             "",
         ] {
             let client = Client::from_uri(uri);
+            let mut recent = Recent::new();
             let identified = identify(&mesh, &client).ok();
             let whole = identified.as_ref().and_then(Identified::caller);
-            if let Some(caller) = local_service(&mesh, &client) {
+            if let Some(caller) = local_service(&mesh, &client, &mut recent) {
                 assert_eq!(Some(caller), whole, "{uri}");
                 short += 1;
             }
         }
-        assert_eq!(short, 4);
+        assert_eq!(short, 5);
         let two = Client { uris: vec!["spiffe://t.consul/ns/default/dc/dc1/svc/web".to_owned(); 2], via_gateway: None };
-        assert_eq!(local_service(&mesh, &two), None);
+        assert_eq!(local_service(&mesh, &two, &mut Recent::new()), None);
     }
 }

@@ -13,6 +13,7 @@ mod judge;
 mod mesh;
 mod question;
 mod reading;
+mod recent;
 mod roots;
 mod service;
 mod trace;
@@ -23,12 +24,15 @@ pub use trace::{Step, Trace};
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use crate::chain::{self, Algorithms, Usage, VerifiedPeer, VerifyError};
 use crate::identity::{Excerpt, IdentityError, SpiffeId};
 use crate::intention::{Decision, Destination, Reason};
 use crate::time::Timestamp;
 use mesh::Mesh;
 use reading::Refused;
+use recent::Recent;
 use service::Service;
 
 /// Loaded documents, and the questions about them.
@@ -36,7 +40,8 @@ pub struct Policy {
     algorithms: Algorithms,
     generation: u64,
     mesh: Option<Mesh>,
-    services: HashMap<String, Service>,
+    services: HashMap<String, Service, FixedState>,
+    recent: Recent,
     /// Room for the key of the target that is asked about.
     key: String,
 }
@@ -49,7 +54,8 @@ impl Policy {
             algorithms,
             generation: 0,
             mesh: None,
-            services: HashMap::new(),
+            services: HashMap::default(),
+            recent: Recent::new(),
             key: String::new(),
         }
     }
@@ -164,7 +170,7 @@ impl Policy {
         };
         mesh.freshness.see(now);
         service.freshness.see(now);
-        let verdict = judge::judge(mesh, service, client, request, now);
+        let verdict = judge::judge(mesh, service, client, request, now, &mut self.recent);
         Decision {
             effect: verdict.effect,
             code: verdict.reason,
