@@ -165,6 +165,13 @@ fn shape(text: &str) -> String {
     if parts.iter().all(is_hex) && (parts.len() > 2 || parts.len() == 1) {
         return format!("<{} hex bytes>", parts.len());
     }
+    let is_uuid = |part: (usize, &str)| {
+        part.1.len() == [8, 4, 4, 4, 12].get(part.0).copied().unwrap_or_default()
+            && part.1.chars().all(|char| char.is_ascii_hexdigit())
+    };
+    if text.split('-').count() == 5 && text.split('-').enumerate().all(is_uuid) {
+        return "<uuid>".to_owned();
+    }
     let bytes = text.as_bytes();
     if bytes.len() == 20 && bytes.ends_with(b"Z") && bytes.get(10) == Some(&b'T') {
         return "<time>".to_owned();

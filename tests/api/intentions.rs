@@ -236,6 +236,21 @@ async fn old_and_filtered(suite: &mut Suite) {
     suite
         .run(Step::new("legacy create", Method::POST, "/v1/connect/intentions").body(&body))
         .await;
+    for (name, body) in [
+        ("legacy create twice", body.as_str()),
+        ("legacy create nothing", "{}"),
+        ("legacy create junk", "nope"),
+        ("legacy create unknown key", r#"{"Foo":1}"#),
+    ] {
+        let step = Step::new(name, Method::POST, "/v1/connect/intentions");
+        suite.run(step.body(body)).await;
+    }
+    suite
+        .run(Step::get(
+            "exact of the legacy one",
+            &format!("{EXACT}?source=x&destination=y"),
+        ))
+        .await;
     let target = format!("{EXACT}?source=x&destination=y");
     suite
         .run(Step::new(

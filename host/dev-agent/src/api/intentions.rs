@@ -190,6 +190,53 @@ impl Core {
         })
     }
 
+    /// `POST /v1/connect/intentions`, as `consul intention create` sends it: the
+    /// answer has an ID, as before 1.9, but the intention is kept without one.
+    pub(super) fn intention_create(&self, request: &Request, options: &Options) -> Outcome {
+        let refuse =
+            |error: String| Reply::server_error(format!("Failed to decode request body: {error}"));
+        let body = json::parse(&request.body).map_err(refuse)?;
+        let fields = crate::entry::decode_intention(&body).map_err(refuse)?;
+        let name = |side: &str| Name {
+            peer: String::new(),
+            partition: text(&fields, &format!("{side}Partition")).to_owned(),
+            namespace: text(&fields, &format!("{side}NS")).to_owned(),
+            name: text(&fields, &format!("{side}Name")).to_owned(),
+        };
+        let (source, destination) = (name("Source"), name("Destination"));
+        source.community("source")?;
+        destination.community("destination")?;
+        let token = self.acl.resolve(&options.token)?;
+        if destination.name.is_empty() || !token.intention_write(&destination.name) {
+            return Err(Reply::forbidden("Permission denied"));
+        }
+        if fields.contains_key("Meta") || fields.contains_key("Permissions") {
+            return Err(Reply::server_error(
+                "an intention with Meta or Permissions is written by PUT /v1/config",
+            ));
+        }
+        let (source, destination) = (source.name, destination.name);
+        let source_fields = source_of(&fields);
+        self.write(Keep::OnDisk, |state, index| {
+            if state.entries.exact("", &source, &destination).is_some() {
+                let all = state.entries.matching(Side::Destination, &destination);
+                let own = all
+                    .iter()
+                    .filter(|one| text(one, "DestinationName") == destination);
+                let position = own.count();
+                return Err(Reply::server_error(format!(
+                    "Sources[{position}] defines {source:?} more than once"
+                )));
+            }
+            let put = state
+                .entries
+                .put_intention(&source, &destination, source_fields, index);
+            put.map_err(Reply::server_error)?;
+            let id = uuid::Uuid::new_v4().to_string();
+            Ok((Reply::json(json!({"ID": id})), true))
+        })
+    }
+
     /// `/v1/connect/intentions/exact`.
     pub(super) fn intention_exact(&self, request: &Request, options: &Options) -> Outcome {
         let reading = request.method == Method::GET;

@@ -179,10 +179,7 @@ impl Core {
             E::CaConfiguration => self.set_ca_config(request, &options).await,
             E::Authorize => self.authorize(request, &options),
             E::Intentions if request.method == Method::GET => self.intention_list(&options).await,
-            E::Intentions => Err(Reply::error(
-                StatusCode::NOT_IMPLEMENTED,
-                "creating intentions with an ID has been deprecated since Consul 1.9 and is not part of this development agent: PUT /v1/connect/intentions/exact",
-            )),
+            E::Intentions => self.intention_create(request, &options),
             E::IntentionMatch => self.intention_match(request, &options).await,
             E::IntentionCheck => self.intention_check(request, &options),
             E::IntentionExact => self.intention_exact(request, &options),

@@ -1,6 +1,8 @@
 //! Services and checks that are registered with the agent.
 
 mod check;
+mod definition;
+mod proxy;
 mod register;
 mod show;
 
@@ -10,7 +12,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 pub(crate) use check::{Check, Status};
-pub(crate) use register::{Registration, check_definition, registration};
+pub(crate) use definition::check_definition;
+pub(crate) use register::{Registration, registration};
 pub(crate) use show::Node;
 
 /// A registered service.

@@ -1,16 +1,18 @@
 //! Configuration entries: decoding, validation, and the table that holds them.
 
+mod decode;
+mod fields;
 pub(crate) mod intentions;
 pub(crate) mod precedence;
-mod schema;
 mod validate;
+mod validate_intentions;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use schema::{decode, decode_intention};
+pub(crate) use decode::{decode, decode_intention};
 
 /// The kinds that this agent keeps.
 pub(crate) const KINDS: [&str; 5] = [

@@ -9,14 +9,13 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use time::OffsetDateTime;
+mod stored;
 
+use crate::ca::BuiltinCa;
 use crate::ca::roots::{CaState, Root, Settings};
-use crate::ca::{BuiltinCa, KeyType, pem};
 use crate::core::State;
 use crate::entry::{Entries, Entry};
+use stored::{Stored, StoredEntry, root, stored_entry, stored_root};
 
 const STATE: &str = "state.json";
 const VERSION: u32 = 1;
@@ -52,51 +51,6 @@ pub enum DataDirError {
 pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    version: u32,
-    datacenter: String,
-    node_id: String,
-    cluster_id: String,
-    index: u64,
-    next_serial: u64,
-    entries_index: u64,
-    entries: Vec<StoredEntry>,
-    roots: Vec<StoredRoot>,
-    roots_index: u64,
-    ca_config: Value,
-    ca_config_create_index: u64,
-    ca_config_modify_index: u64,
-    force_without_cross_signing: bool,
-    leaf_ttl_seconds: u64,
-    root_ttl_seconds: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredEntry {
-    kind: String,
-    name: String,
-    fields: Map<String, Value>,
-    create_index: u64,
-    modify_index: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredRoot {
-    id: String,
-    serial: u64,
-    signing_key_id: String,
-    certificate: String,
-    intermediates: Vec<String>,
-    key_type: String,
-    key_bits: u64,
-    not_before: i64,
-    not_after: i64,
-    create_index: u64,
-    modify_index: u64,
-    rotated_out: Option<i64>,
 }
 
 /// A state that was read back, with the node that it belongs to.
@@ -360,50 +314,4 @@ fn unsafe_path(path: &Path, problem: &str) -> DataDirError {
         path: path.to_owned(),
         problem: problem.to_owned(),
     }
-}
-
-fn stored_entry(entry: &Entry) -> StoredEntry {
-    StoredEntry {
-        kind: entry.kind.clone(),
-        name: entry.name.clone(),
-        fields: entry.fields.clone(),
-        create_index: entry.create_index,
-        modify_index: entry.modify_index,
-    }
-}
-
-fn stored_root(root: &Root) -> StoredRoot {
-    StoredRoot {
-        id: root.id.clone(),
-        serial: root.serial,
-        signing_key_id: root.signing_key_id.clone(),
-        certificate: pem::encode("CERTIFICATE", &root.der),
-        intermediates: root.intermediates.clone(),
-        key_type: root.key_type.kind().to_owned(),
-        key_bits: root.key_type.bits(),
-        not_before: root.not_before.unix_timestamp(),
-        not_after: root.not_after.unix_timestamp(),
-        create_index: root.create_index,
-        modify_index: root.modify_index,
-        rotated_out: root.rotated_out.map(OffsetDateTime::unix_timestamp),
-    }
-}
-
-fn root(stored: StoredRoot) -> Result<Root, String> {
-    let date = |seconds: i64| {
-        OffsetDateTime::from_unix_timestamp(seconds).map_err(|error| error.to_string())
-    };
-    Ok(Root {
-        der: pem::decode("CERTIFICATE", &stored.certificate).ok_or("a root is no certificate")?,
-        key_type: KeyType::parse(&stored.key_type, stored.key_bits)?,
-        not_before: date(stored.not_before)?,
-        not_after: date(stored.not_after)?,
-        rotated_out: stored.rotated_out.map(date).transpose()?,
-        id: stored.id,
-        serial: stored.serial,
-        signing_key_id: stored.signing_key_id,
-        intermediates: stored.intermediates,
-        create_index: stored.create_index,
-        modify_index: stored.modify_index,
-    })
 }
