@@ -15,7 +15,7 @@ const DENY: &str = r#"{"db":[{"SourceNS":"default","SourceName":"web","Destinati
 const NONE: &str = r#"{"db":null}"#;
 
 /// `web` is denied by a rule, and would be allowed by default.
-fn denied() -> (Scripted, Story) {
+fn denied(fetch_timeout: u32) -> (Scripted, Story) {
     let root = TestCa::new(TRUST_DOMAIN).pem();
     let roots = json!({"ActiveRootID": "a", "TrustDomain": TRUST_DOMAIN,
         "Roots": [{"ID": "a", "Name": "r", "RootCert": root, "Active": true}]});
@@ -25,6 +25,7 @@ fn denied() -> (Scripted, Story) {
         status: "200 OK",
         headers: "",
         lists: DENY.into(),
+        silent: false,
         once: None,
     });
     let host = ours::start(agent.address(), None);
@@ -34,6 +35,7 @@ fn denied() -> (Scripted, Story) {
     };
     let settings = Settings {
         default_policy: "allow",
+        fetch_timeout,
         ..Settings::default()
     };
     story
@@ -54,7 +56,7 @@ fn error_of(story: &mut Story) -> Option<String> {
 
 #[test]
 fn a_reply_that_cannot_be_read_drops_no_rule() {
-    let (agent, mut story) = denied();
+    let (agent, mut story) = denied(20_000);
     let huge = [b"{\"db\":[", " ".repeat(40 << 20).as_bytes(), b"]}"].concat();
     let deep = format!(r#"{{"db":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
     let bodies: [(&str, &str, &str, Vec<u8>); 15] = [
@@ -132,7 +134,7 @@ fn a_reply_that_cannot_be_read_drops_no_rule() {
 
 #[test]
 fn an_older_state_is_read_again_before_it_counts() {
-    let (agent, mut story) = denied();
+    let (agent, mut story) = denied(20_000);
     // A server that lags: one answer with an older state, under a lower index.
     agent.say(|state| state.once = Some((50, NONE.into())));
     eventually("the older state was seen", SOON, || {
@@ -166,4 +168,34 @@ fn an_older_state_is_read_again_before_it_counts() {
             .iter()
             .any(|target| target.contains("consistent"))
     );
+}
+
+/// It waits for a silent agent, but not for ever, and not every time.
+#[test]
+fn a_silent_agent_leaves_the_last_good_rules_in_force() {
+    let (agent, mut story) = denied(500);
+    agent.say(|state| state.silent = true);
+    // Nobody watches for more than a second, so the present state is asked for first.
+    std::thread::sleep(Duration::from_millis(1_200));
+    agent.say(|state| {
+        *state = State {
+            index: 101,
+            silent: true,
+            ..state.clone()
+        }
+    });
+    assert_eq!(story.ask("web", "db"), pair("deny", "intention"));
+    for _ in 0..1_000 {
+        assert_eq!(story.ask("web", "db"), pair("deny", "intention"));
+    }
+    assert_eq!(story.ask("web", "new"), pair("deny", "not-ready"));
+    agent.say(|state| {
+        *state = State {
+            lists: NONE.into(),
+            index: 102,
+            silent: false,
+            ..state.clone()
+        }
+    });
+    story.becomes("web", "db", ("allow", "default-policy"));
 }

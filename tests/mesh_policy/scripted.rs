@@ -14,6 +14,8 @@ pub(crate) struct State {
     pub(crate) status: &'static str,
     pub(crate) headers: &'static str,
     pub(crate) lists: Vec<u8>,
+    /// Takes questions and answers none.
+    pub(crate) silent: bool,
     /// Said to the next blocking query instead, once: its index and body.
     pub(crate) once: Option<(u64, Vec<u8>)>,
 }
@@ -78,6 +80,15 @@ impl Scripted {
 }
 
 impl Shared {
+    /// As Consul waits: for at most a minute.
+    fn wait(&self, enough: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let minute = Duration::from_secs(60);
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), minute, |state| !enough(state));
+        waited.expect("no thread panics with it").0
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics with it")
     }
@@ -98,8 +109,17 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let index: u64 = index
         .and_then(|index| index.parse().ok())
         .unwrap_or_default();
+    if shared.state().silent {
+        shared
+            .targets
+            .lock()
+            .expect("no thread panics with it")
+            .push(target);
+        drop(shared.wait(|state| !state.silent));
+        return Ok(());
+    }
     if target.starts_with("/v1/agent/connect/ca/roots") {
-        let state = wait(shared, |_| index == 0);
+        let state = shared.wait(|_| index == 0);
         return answer(&mut stream, "200 OK", "", 1, state.roots.as_bytes());
     }
     shared
@@ -107,9 +127,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         .lock()
         .expect("no thread panics with it")
         .push(target);
-    let mut state = wait(shared, |state| {
-        index == 0 || index != state.index || state.once.is_some()
-    });
+    let mut state = shared.wait(|state| index == 0 || index != state.index || state.once.is_some());
     if index != 0
         && let Some((at, lists)) = state.once.take()
     {
@@ -125,15 +143,6 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     } = state.clone();
     drop(state);
     answer(&mut stream, status, headers, index, &lists)
-}
-
-/// As Consul waits: for at most a minute.
-fn wait(shared: &Shared, enough: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-    let minute = Duration::from_secs(60);
-    let waited = shared
-        .changed
-        .wait_timeout_while(shared.state(), minute, |state| !enough(state));
-    waited.expect("no thread panics with it").0
 }
 
 fn answer(

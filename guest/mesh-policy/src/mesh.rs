@@ -360,6 +360,7 @@ impl Mesh {
         loop {
             let now = self.now(wall);
             if now.monotonic >= deadline {
+                self.needed_mut(key.as_deref()).for_each(Thing::waited);
                 break;
             }
             let timer = clock::at(deadline);

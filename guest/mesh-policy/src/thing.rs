@@ -40,6 +40,8 @@ pub(crate) struct Thing {
     lagging: bool,
     /// Whether a query is meant to be open all the time.
     follows: bool,
+    /// Somebody has waited in vain for the request under way.
+    waited: bool,
 }
 
 impl Thing {
@@ -72,6 +74,7 @@ impl Thing {
             looked: 0,
             lagging: false,
             follows: matches!(mode, Mode::Blocking { .. }),
+            waited: false,
         }
     }
 
@@ -149,6 +152,7 @@ impl Thing {
             return;
         };
         self.looked = now.monotonic;
+        self.waited = false;
         match request(&due).and_then(|request| Fetch::send(agent, &request, now.monotonic)) {
             Ok(fetch) => self.fetch = Some(fetch),
             Err(error) => self.failed(now, &error),
@@ -178,12 +182,17 @@ impl Thing {
         })
     }
 
-    /// The request under way, if its answer is worth waiting for.
+    /// The request under way, if its answer is worth waiting for. With data that may decide,
+    /// one caller waits in vain for a silent agent, and the next ones no longer.
     pub(crate) fn awaited(&self, now: Moment, max_stale: u64) -> Option<&Fetch> {
-        let wanted = self.current.is_none() || self.lagging || self.is_stale(now, max_stale);
-        self.fetch
-            .as_ref()
-            .filter(|fetch| wanted || fetch.is_answering())
+        let nothing = self.current.is_none() || self.is_stale(now, max_stale);
+        let soon = |fetch: &&Fetch| !self.waited && (self.lagging || fetch.is_answering());
+        self.fetch.as_ref().filter(|fetch| nothing || soon(fetch))
+    }
+
+    /// A caller has waited as long as it may.
+    pub(crate) fn waited(&mut self) {
+        self.waited = true;
     }
 
     /// The last index that the agent gave.
