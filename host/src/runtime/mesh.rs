@@ -42,9 +42,6 @@ use crate::agent_client::{AgentAddress, AgentClient};
 
 pub use agent::{DefaultPolicy, Mode};
 
-/// What a call may take beyond the time that it may wait for the agent.
-const MARGIN: Duration = Duration::from_secs(5);
-
 /// Settings of a `mesh-policy` component; `wit/agent.wit` says what they mean.
 #[derive(Clone, Debug)]
 pub struct MeshSettings {
@@ -60,6 +57,8 @@ pub struct MeshSettings {
     pub max_stale: Duration,
     /// How long a call waits for data that it needs.
     pub fetch_timeout: Duration,
+    /// What a call may take beyond that. Default 5 s.
+    pub margin: Duration,
     /// What the instance may use.
     pub limits: Limits,
 }
@@ -75,6 +74,7 @@ impl MeshSettings {
             envoy_matching: false,
             max_stale: Duration::from_secs(86_400),
             fetch_timeout: Duration::from_secs(2),
+            margin: Duration::from_secs(5),
             limits: Limits::default(),
         }
     }
@@ -251,7 +251,7 @@ impl MeshPolicy {
     }
 
     fn longest_call(&self) -> Duration {
-        self.0.settings.fetch_timeout.saturating_add(MARGIN)
+        self.0.settings.fetch_timeout.saturating_add(self.0.settings.margin)
     }
 
     /// Calls the instance, for as long as a call may take.

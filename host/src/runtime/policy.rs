@@ -197,9 +197,9 @@ impl Policy {
     /// `target` is `name`, `namespace/name` or `partition/namespace/name`.
     #[must_use]
     pub fn authorize(&self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision {
+        let earlier = self.set_back(now);
         match &self.0.engine {
             Engine::Component(pool) => {
-                let earlier = self.set_back(now);
                 pool.ask(|instance| {
                     if let Some(earlier) = earlier {
                         instance.authorize(target, client, None, earlier)?;
@@ -225,10 +225,10 @@ impl Policy {
         expected: Option<&str>,
         now: Timestamp,
     ) -> Result<VerifiedPeer, VerifyError> {
+        let earlier = self.set_back(now);
         match &self.0.engine {
             Engine::Component(pool) => {
                 let chain: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
-                let earlier = self.set_back(now);
                 let asked = pool.ask(|instance| {
                     if let Some(earlier) = earlier {
                         // The answer about no certificate is known; the time is what it is told.
@@ -270,9 +270,9 @@ impl Policy {
         request: Option<&Request>,
         now: Timestamp,
     ) -> Result<Trace, PolicyError> {
+        let earlier = self.set_back(now);
         match &self.0.engine {
             Engine::Component(pool) => {
-                let earlier = self.set_back(now);
                 let asked = pool.ask(|instance| {
                     if let Some(earlier) = earlier {
                         instance.authorize(target, client, None, earlier)?;

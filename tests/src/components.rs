@@ -1,0 +1,57 @@
+//! The WebAssembly components of this tree, built when a test first asks for one.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::peers::workspace;
+
+/// An honest policy but for one thing: whatever the decision, it allows.
+#[must_use]
+pub fn allow_everything() -> PathBuf {
+    build("portcullis-hostile-allow-everything")
+}
+
+/// A policy that misbehaves on request.
+#[must_use]
+pub fn tricks() -> PathBuf {
+    build("portcullis-hostile-tricks")
+}
+
+/// A `mesh-policy` that sends whatever request it is told to.
+#[must_use]
+pub fn lent_http() -> PathBuf {
+    build("portcullis-hostile-lent-http")
+}
+
+/// `policy.wasm`.
+#[must_use]
+pub fn policy() -> PathBuf {
+    build("portcullis-policy")
+}
+
+/// `mesh-policy.wasm`.
+#[must_use]
+pub fn mesh_policy() -> PathBuf {
+    build("portcullis-mesh-policy")
+}
+
+/// Cargo finds what is unchanged within a second.
+fn build(package: &str) -> PathBuf {
+    // One at a time, so that the tests of one program do not wait for each other inside of cargo.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock();
+    let folder = workspace().join("target/guest");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--profile=component", "--target=wasm32-wasip2"])
+        .arg(format!("--package={package}"))
+        .arg("--target-dir")
+        .arg(&folder)
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS")
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "{package} does not build");
+    folder.join("wasm32-wasip2/component").join(format!("{}.wasm", package.replace('-', "_")))
+}
