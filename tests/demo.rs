@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use portcullis_tests::components::allow_everything;
 use portcullis_tests::components::allow_everything;
 use portcullis_tests::program::{Said, portcullis, run};
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::upstream::Upstream;
+use portcullis_core::identity::ServiceName;
+
+use super::upstream::{StaticUpstream, Upstream};
 use crate::cli::agent::AgentArgs;
 use crate::cli::decider::ComponentArgs;
 use crate::cli::duration;
@@ -36,9 +38,12 @@ pub(crate) struct ProxyArgs {
     /// Where to accept mTLS from the mesh: `host:port`, or `:port` for all addresses
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
-    /// Local listener for an upstream service: `name:[addr:]port`; may be repeated
+    /// Local listener for an upstream service: `name:[addr:]port` or `name:unix:path`; may be repeated
     #[arg(long, value_name = "UPSTREAM")]
     pub(crate) upstream: Vec<Upstream>,
+    /// The same for a server that no agent lists: `[addr:]port=host:port=SPIFFE-ID`; may be repeated
+    #[arg(long, value_name = "UPSTREAM")]
+    pub(crate) static_upstream: Vec<StaticUpstream>,
     /// Announce the service to the agent, with a check that is kept passing
     #[arg(long)]
     pub(crate) register: bool,
@@ -155,6 +160,9 @@ impl ProxyArgs {
                 "-service is missing: name the service that this proxy stands for, such as `-service web`",
             );
         };
+        ServiceName::parse(service).map_err(|error| {
+            Failure::while_doing(format_args!("-service `{service}`"), &error).code(2)
+        })?;
         if self.print_acl_policy {
             return Ok(service);
         }

@@ -8,11 +8,8 @@ mod upstream;
 use std::process::ExitCode;
 
 use portcullis::agent_client::{AgentClient, AgentError};
-use portcullis::connector;
 use portcullis::member::Member;
-use portcullis::proxy::{
-    Addresses, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
-};
+use portcullis::proxy::{Addresses, InboundConfig, Limits, Proxy, ProxyConfig, UpstreamConfig};
 use portcullis::registration::RegistrationConfig;
 use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
 use portcullis_core::agent::{Query, leaf, roots};
@@ -24,6 +21,7 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
 use arguments::{DefaultPolicy, ProxyArgs};
+use upstream::{StaticUpstream, Upstream};
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
@@ -75,8 +73,8 @@ async fn serve(arguments: &ProxyArgs, proxy: &Proxy, sha256: &str) -> Result<Exi
     if let Some(inbound) = addresses.inbound {
         tracing::info!(listen = %inbound, application = arguments.service_addr, "inbound");
     }
-    for (upstream, listen) in arguments.upstream.iter().zip(&addresses.upstreams) {
-        tracing::info!(listen = %listen, service = upstream.service, "outbound");
+    for (upstream, listen) in upstreams(arguments).iter().zip(&addresses.upstreams) {
+        tracing::info!(listen = %listen, service = upstream.upstream.name(), "outbound");
     }
     proxy.ready().await;
     tracing::info!("ready: connections are taken");
@@ -88,12 +86,13 @@ async fn serve(arguments: &ProxyArgs, proxy: &Proxy, sha256: &str) -> Result<Exi
 
 /// What is printed once connections are taken.
 fn ready(arguments: &ProxyArgs, addresses: &Addresses, sha256: &str) -> serde_json::Value {
-    let upstreams = arguments.upstream.iter().zip(&addresses.upstreams);
+    let upstreams = upstreams(arguments);
+    let upstreams = upstreams.iter().zip(&addresses.upstreams);
     json!({
         "service": arguments.service,
         "listen": addresses.inbound.map(|address| address.to_string()),
         "upstreams": upstreams.map(|(upstream, listen)| {
-            json!({ "service": upstream.service, "listen": listen.to_string() })
+            json!({ "service": upstream.upstream.name(), "listen": listen.to_string() })
         }).collect::<Vec<_>>(),
         "component_sha256": sha256,
         "process": std::process::id(),
@@ -143,20 +142,24 @@ fn config(arguments: &ProxyArgs, service: &str) -> Result<ProxyConfig, Failure> 
         }),
         _ => None,
     };
-    let upstreams = arguments.upstream.iter().map(|upstream| UpstreamConfig {
-        upstream: connector::Upstream::service(upstream.service.as_str()),
-        listen: ListenAddress::Tcp(upstream.listen),
-    });
     let register = match &inbound {
         Some(inbound) if arguments.register => Some(registration(arguments, service, inbound)),
         _ => None,
     };
     Ok(ProxyConfig {
-        upstreams: upstreams.collect(),
+        upstreams: upstreams(arguments),
         inbound,
         register,
         limits: Limits::default(),
     })
+}
+
+/// All upstreams: first those that the agent finds, then the fixed ones.
+fn upstreams(arguments: &ProxyArgs) -> Vec<UpstreamConfig> {
+    let found = arguments.upstream.iter().map(Upstream::config);
+    found
+        .chain(arguments.static_upstream.iter().map(StaticUpstream::config))
+        .collect()
 }
 
 fn registration(
