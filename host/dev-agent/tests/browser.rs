@@ -255,6 +255,39 @@ async fn bodies_and_headers_are_capped() {
     agent.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_above_the_cap_wait_for_their_turn() {
+    let config = DevAgentConfig {
+        max_connections: 2,
+        ..DevAgentConfig::for_tests()
+    };
+    let agent = DevAgent::start(config).await.expect("an agent");
+    let address = agent.address();
+    let get = request(
+        "GET",
+        "/v1/status/leader",
+        &[&format!("Host: {address}")],
+        "",
+    );
+    // Two that were answered and stay open.
+    let open = || {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        let kept = get.replace("Connection: close\r\n", "");
+        stream.write_all(kept.as_bytes()).expect("it is sent");
+        let mut reply = [0; 16];
+        stream.read_exact(&mut reply).expect("a reply");
+        stream
+    };
+    let (one, two) = tokio::task::block_in_place(|| (open(), open()));
+    let third = tokio::spawn(ask(address, get.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!third.is_finished(), "there are two slots only");
+    drop(one);
+    assert_eq!(status(&third.await.expect("a reply")), 200);
+    drop(two);
+    agent.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_taken_port_and_other_addresses_are_clear_errors() {
     let agent = start("127.0.0.1:0").await;

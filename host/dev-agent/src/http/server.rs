@@ -1,6 +1,5 @@
 //! The listener: connections, limits, and the way from bytes to a handler.
 
-use std::convert::Infallible;
 use std::future::Future as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -172,12 +171,6 @@ fn closing(mut response: hyper::Response<Outgoing>) -> hyper::Response<Outgoing>
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed without a reply")]
 struct Disconnect;
-
-impl From<Infallible> for Disconnect {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
 
 /// A body, or its first half and then the end of the connection.
 struct Outgoing {
