@@ -1,19 +1,21 @@
 //! What an instance knows: settings, policy, and the things it follows at the agent.
+
+mod intake;
+
 use std::collections::BTreeMap;
 
-use portcullis_core::agent::default_policy::{self, Discovery};
-use portcullis_core::agent::{AllowDeny, HttpRequest, authorize, matches, roots};
+use portcullis_core::agent::default_policy;
+use portcullis_core::agent::{AllowDeny, HttpRequest, matches, roots};
 use portcullis_core::chain;
 use portcullis_core::intention::Destination;
 use portcullis_core::policy::{Document, Policy};
 use portcullis_core::time::Timestamp;
-use portcullis_core::watch::{Digest, Event, Position, WatchRequest};
-use serde_json::json;
+use portcullis_core::watch::WatchRequest;
 
 use crate::bindings::exports::portcullis::mesh::agent as wit;
 use crate::bindings::wasi::io::poll;
 use crate::clock;
-use crate::fetch::{Agent, Fetch, Reply};
+use crate::fetch::{Agent, Fetch};
 use crate::settings;
 use crate::thing::{Moment, Thing};
 
@@ -134,142 +136,6 @@ impl Mesh {
             service.thing.send(&self.agent, now, |due| {
                 matches::request(&[name], &query(due)).map_err(|e| e.to_string())
             });
-        }
-    }
-
-    fn take_roots(&mut self, now: Moment, result: Result<Reply, String>) {
-        let read = result.and_then(|reply| {
-            let read = roots::decode(&reply.as_reply()).map_err(|e| e.to_string())?;
-            Ok((Position::of(&reply.as_reply()), read))
-        });
-        let (at, read) = match read {
-            Ok(read) => read,
-            Err(error) => return self.roots.failed(now, &error),
-        };
-        // The index and Consul's own indexes move without a change: they do not count.
-        let digest = Digest::of(format!("{read:?}").as_bytes());
-        match self.roots.good(now, &at, digest) {
-            Event::Changed => {
-                let before = self.known_roots.replace(read);
-                if let Err(error) = self.load_mesh() {
-                    self.known_roots = before;
-                    self.roots.refused(now, &error);
-                }
-            }
-            Event::Unchanged => self.touch("mesh", &[self.roots.current()]),
-            Event::WentBack { .. } => {}
-        }
-    }
-
-    fn take_default(&mut self, now: Moment, result: Result<Reply, String>) {
-        let read = result.map(|reply| authorize::decode(&reply.as_reply()));
-        match read.map(|read| default_policy::from_probe(&read)) {
-            Ok(Discovery::Known { policy, source }) => {
-                let digest = Digest::of(format!("{policy:?}").as_bytes());
-                self.default_policy.good(now, &Position::default(), digest);
-                if self.known_default != Some((policy, source)) {
-                    self.known_default = Some((policy, source));
-                    if let Err(error) = self.load_mesh() {
-                        self.default_policy.refused(now, &error);
-                    }
-                }
-            }
-            Ok(Discovery::Unknown { because }) => self.default_policy.failed(now, &because),
-            Ok(Discovery::Probe) => {}
-            Err(error) => self.default_policy.failed(now, &error),
-        }
-    }
-
-    fn take_service(&mut self, now: Moment, key: &str, result: Result<Reply, String>) {
-        let Some(service) = self.services.get_mut(key) else {
-            return;
-        };
-        let name = query_name(&service.destination);
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(error) => return service.thing.failed(now, &error),
-        };
-        let reply = reply.as_reply();
-        let list = matches::decode(&reply, &[&name]).and_then(|matches| {
-            matches.lists.into_iter().next().map_or_else(
-                || {
-                    Err(portcullis_core::agent::ReplyError::Missing {
-                        field: name.clone(),
-                    })
-                },
-                |(_, list)| list,
-            )
-        });
-        let list = match list {
-            Ok(list) => list,
-            Err(error) => return service.thing.failed(now, &error.to_string()),
-        };
-        let document = service.destination.document();
-        match service.thing.good(now, &Position::of(&reply), list.digest) {
-            Event::Changed => {
-                let body = format!(r#"{{"protocol":"tcp","intentions":{}}}"#, list.json);
-                let confirmed = service.thing.current();
-                if let Err(error) = self.load(document, body.into_bytes(), confirmed)
-                    && let Some(service) = self.services.get_mut(key)
-                {
-                    service.thing.refused(now, &error);
-                }
-            }
-            Event::Unchanged => {
-                let confirmed = service.thing.current();
-                self.touch(&document, &[confirmed]);
-            }
-            Event::WentBack { .. } => {}
-        }
-    }
-
-    fn load_mesh(&mut self) -> Result<(), String> {
-        let Some(roots) = &self.known_roots else {
-            return Ok(());
-        };
-        let (default, source) = match self.known_default {
-            Some((AllowDeny::Allow, source)) => ("allow", source),
-            Some((AllowDeny::Deny, source)) => ("deny", source),
-            None => ("unknown", "auto"),
-        };
-        let body = json!({
-            "trust_domain": roots.trust_domain,
-            "roots": roots.pems().collect::<Vec<_>>(),
-            "default_policy": default,
-            "default_policy_source": source,
-            "matching": if self.settings.envoy_matching { "envoy" } else { "strict" },
-            "max_stale_ms": self.settings.max_stale,
-        });
-        self.load(
-            "mesh".to_owned(),
-            body.to_string().into_bytes(),
-            self.roots.current(),
-        )
-    }
-
-    fn load(&mut self, name: String, body: Vec<u8>, at: Option<Moment>) -> Result<(), String> {
-        self.generation = self.generation.saturating_add(1);
-        let confirmed_at = Timestamp::from_millis(at.map_or(0, |at| at.wall));
-        let document = Document {
-            name,
-            body: Some(body),
-            confirmed_at,
-        };
-        match self
-            .policy
-            .load(self.generation, vec![document])
-            .refused
-            .first()
-        {
-            Some(refused) => Err(format!("`{}` {}", refused.pointer, refused.text)),
-            None => Ok(()),
-        }
-    }
-
-    fn touch(&mut self, name: &str, at: &[Option<Moment>]) {
-        for at in at.iter().flatten() {
-            self.policy
-                .touch(&[name.to_owned()], Timestamp::from_millis(at.wall));
         }
     }
 

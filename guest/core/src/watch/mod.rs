@@ -19,6 +19,8 @@ mod digest;
 mod last_good;
 mod leaf_timer;
 mod machine;
+#[cfg(test)]
+mod properties;
 mod rate;
 mod seeded;
 #[cfg(test)]
