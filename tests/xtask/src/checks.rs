@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::report::Report;
+use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
@@ -35,21 +36,14 @@ pub(crate) fn clippy(report: &mut Report) -> Result<()> {
             "portcullis-policy",
             "--package",
             "portcullis-mesh-policy",
+            "--package",
+            "portcullis-hostile-*",
         ])
         .args(DENY_WARNINGS);
     shell::step(report, "clippy of the components", &mut guests)?;
     let mut native = shell::command(
         shell::cargo(),
-        &[
-            "clippy",
-            "--release",
-            "--workspace",
-            "--exclude",
-            "portcullis-policy",
-            "--exclude",
-            "portcullis-mesh-policy",
-            "--all-targets",
-        ],
+        &[&["clippy", "--release", "--all-targets"][..], &NATIVE].concat(),
     );
     native.args(DENY_WARNINGS);
     shell::step(report, "clippy", &mut native).map(|_| ())

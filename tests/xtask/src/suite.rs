@@ -7,6 +7,17 @@ use anyhow::Result;
 use crate::report::Report;
 use crate::shell;
 
+/// Everything that runs natively: all but the components.
+pub(crate) const NATIVE: [&str; 7] = [
+    "--workspace",
+    "--exclude",
+    "portcullis-policy",
+    "--exclude",
+    "portcullis-mesh-policy",
+    "--exclude",
+    "portcullis-hostile-*",
+];
+
 /// Runs every test.
 pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
     let skipped = shell::target().join("xtask/skipped.txt");
@@ -46,15 +57,7 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
 fn cargo_test() -> std::process::Command {
     shell::command(
         shell::cargo(),
-        &[
-            "test",
-            "--release",
-            "--workspace",
-            "--exclude",
-            "portcullis-policy",
-            "--exclude",
-            "portcullis-mesh-policy",
-        ],
+        &[&["test", "--release"][..], &NATIVE].concat(),
     )
 }
 
