@@ -9,10 +9,12 @@ use portcullis::member::Member;
 use portcullis::proxy::{
     Application, InboundConfig, ListenAddress, Proxy, ProxyConfig, ProxyError, UpstreamConfig,
 };
+use portcullis::runtime::{Component, ComponentOptions, Policy, PolicyOptions};
 use portcullis::watcher::WatcherConfig;
 use portcullis_core::agent::{self, Query};
 use portcullis_core::identity::SpiffeId;
 use portcullis_dev_agent::DevAgentConfig;
+use portcullis_tests::components;
 use portcullis_tests::stage::{ANY, Echo, Stage, access, ask, door, eventually, logged, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -618,4 +620,53 @@ async fn a_live_connection_ends_with_the_certificate_of_its_client() {
     clock.set(hours(2));
     assert!(within(stream.read(&mut [0; 1])).await.is_err());
     logged("inbound", "db-t", "certificate-expired").await;
+}
+
+/// A proxy for `service` that is decided by another component.
+async fn decided_by(stage: &Stage, component: &std::path::Path, service: &str) -> (Echo, Proxy) {
+    let component = Component::from_file(component, &ComponentOptions::default()).unwrap();
+    let policy = Policy::new(&component, PolicyOptions::default()).unwrap();
+    let member = Member::start(WatcherConfig {
+        policy,
+        ..stage.config(service)
+    });
+    member.ready(DRAIN).await.unwrap();
+    let echo = Echo::start().await;
+    let inbound = InboundConfig {
+        listen: ANY,
+        application: echo.application(),
+    };
+    let config = ProxyConfig {
+        inbound: Some(inbound),
+        ..ProxyConfig::default()
+    };
+    (echo, Proxy::start(member, config).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_fails_denies() {
+    let stage = Stage::new().await;
+    stage.agent.allow("*", "*").unwrap();
+    for service in ["panic", "loop", "exit", "other-generation"] {
+        let (echo, inbound) = decided_by(&stage, &components::tricks(), service).await;
+        let upstream = fixed(&stage, service, inbound.addresses().inbound.unwrap());
+        let outbound = stage.outbound("web-u", upstream).await;
+        for _ in 0..3 {
+            let answer = ask(door(&outbound), b"x").await;
+            assert!(!answer.is_ok_and(|answer| !answer.is_empty()), "{service}");
+        }
+        logged("inbound", service, "policy-failed").await;
+        assert_eq!(echo.seen(), 0, "{service}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_the_component_that_decides() {
+    let stage = Stage::new().await;
+    stage.agent.deny("web-v", "db-v").unwrap();
+    let (echo, inbound) = decided_by(&stage, &components::allow_everything(), "db-v").await;
+    let upstream = fixed(&stage, "db-v", inbound.addresses().inbound.unwrap());
+    let outbound = stage.outbound("web-v", upstream).await;
+    assert_eq!(ask(door(&outbound), b"x").await.unwrap(), b"x");
+    assert_eq!(echo.seen(), 1);
 }

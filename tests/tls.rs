@@ -606,59 +606,81 @@ async fn foreign_server(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keyless_clients_with_costly_chains_starve_nobody() {
-    let mesh = Mesh::new();
-    // The longest paths of the slowest keys that are looked at at all.
+async fn costly_chains_starve_nobody() {
+    let domain = "11111111-2222-3333-4444-555555555555.consul";
+    let named = |ca: Draft| ca.subject("the root");
+    let mesh = Mesh::of(TestCa::with(domain, named));
+    // The longest path of slow keys, really issued by the mesh.
     let mut costly = mesh.ca.intermediate(|ca| ca.key(KeyType::P521));
     for _ in 0..4 {
         costly = costly.intermediate(|ca| ca.key(KeyType::P521));
     }
-    let bait = || {
-        costly
-            .service("web")
-            .with(|leaf| leaf.key(KeyType::P256))
-            .issue()
-    };
+    // Self-made: five issuers of one name, each of which pretends to be issued by the root.
+    let impostor = TestCa::at(domain, mesh.ca.now(), named);
+    let pretenders: Vec<_> = (0..5)
+        .map(|_| impostor.intermediate(|ca| ca.subject("the issuer")))
+        .collect();
+    let certificates: Vec<_> = pretenders
+        .iter()
+        .map(|ca| ca.certificate().clone())
+        .collect();
+
     let (thief, web) = (
         mesh.ca.service("thief").issue(),
         mesh.ca.service("web").issue(),
     );
     let (address, mut verdicts) = server(mesh.tls.clone()).await;
-    let attack = |keyless: bool| {
-        let bait = bait();
-        let key = if keyless { &thief } else { &bait };
-        let stranger = Stranger::with_key_of(&bait, key, &rustls::version::TLS13);
-        tokio::spawn(async move { stranger.call(address).await.is_ok() })
+    let call = |chain: &TestLeaf, key: &TestLeaf, version| {
+        let stranger = Stranger::with_key_of(chain, key, version);
+        tokio::spawn(async move { stranger.call(address).await })
     };
-    let attackers: Vec<_> = (0..100).map(|number| attack(number % 4 != 0)).collect();
-    let healthy: Vec<_> = (0..50)
-        .map(|number| {
-            // Some are known, some are not.
-            let leaf = if number % 2 == 0 {
-                &web
-            } else {
-                &mesh.ca.service("web").issue()
-            };
-            let stranger = Stranger::new(leaf, VERSIONS[number % 2]);
-            tokio::spawn(async move { stranger.call(address).await })
-        })
-        .collect();
+    let (mut keyless, mut paying, mut forged, mut healthy) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for number in 0..50 {
+        let version = VERSIONS[number % 2];
+        let bait = costly
+            .service("web")
+            .with(|leaf| leaf.key(KeyType::P256))
+            .issue();
+        keyless.push(call(&bait, &thief, version));
+        let own = pretenders[0].service("web").issue();
+        let presented = own.presenting(&certificates[1..]);
+        forged.push(call(&presented, &presented, version));
+        if number % 2 == 0 {
+            paying.push(call(&bait, &bait, version));
+        }
+        // Some are known, some are not.
+        let new = mesh.ca.service("web").issue();
+        let leaf = if number % 2 == 0 { &web } else { &new };
+        healthy.push(call(leaf, leaf, version));
+    }
     for client in healthy {
         within(client)
             .await
             .unwrap()
             .expect("a healthy client was refused");
     }
-    let mut in_by_attack = 0;
-    for attacker in attackers {
-        in_by_attack += usize::from(within(attacker).await.unwrap());
+    for client in paying {
+        within(client)
+            .await
+            .unwrap()
+            .expect("who holds the key is who it says");
     }
-    // Those who hold their keys are who they say, and pay for it in turn.
-    assert_eq!(in_by_attack, 25);
-    for _ in 0..150 {
+    for client in keyless {
+        assert_eq!(
+            within(client).await.unwrap().unwrap_err(),
+            AlertDescription::DecryptError
+        );
+    }
+    for client in forged {
+        // With or without an alert: one that had to wait for its turn is just closed.
+        let seen = within(client).await;
+        assert!(!matches!(seen, Ok(Ok(_))), "an impostor got in");
+    }
+    for _ in 0..175 {
         within(verdicts.recv()).await.unwrap().ok();
     }
-    // Nobody else's chain was looked at.
+    // One is known all the time, 25 are new, 25 pay; nobody else is remembered.
     assert_eq!(mesh.tls.verifier().remembered(), 1 + 25 + 25);
 }
 
