@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::report::Report;
 use crate::shell;
 
-/// What we publish, and the tests' hostile guests.
+/// What we publish.
 const PUBLISHED: [&str; 2] = ["portcullis-policy", "portcullis-mesh-policy"];
 
 /// Limits of `policy.wasm`, in bytes: as built, and compressed by gzip.
