@@ -39,7 +39,7 @@ pub(crate) struct State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
     OnDisk,
-    /// Registrations and leafs: their owners bring or fetch them again.
+    /// Leafs and reports of checks: their owners bring or fetch them again.
     InMemory,
 }
 

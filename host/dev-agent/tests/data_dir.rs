@@ -7,6 +7,8 @@ use std::path::Path;
 
 use portcullis_dev_agent::{DevAgent, DevAgentConfig, KeyType, StartError};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 fn config(path: &Path) -> DevAgentConfig {
     DevAgentConfig {
@@ -25,6 +27,23 @@ async fn refused(path: &Path) -> String {
         .expect_err("it must not start");
     assert!(matches!(error, StartError::DataDir(_)), "{error}");
     error.to_string()
+}
+
+async fn ask(agent: &DevAgent, method: &str, target: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(agent.address())
+        .await
+        .expect("a connection");
+    let (address, length) = (agent.address(), body.len());
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.expect("a reply");
+    reply
 }
 
 fn mode(path: &Path) -> u32 {
@@ -86,6 +105,47 @@ async fn roots_intentions_and_identity_outlive_a_run() {
         agent.delete_intention("web", "db").expect("it is there");
         agent.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn registrations_outlive_a_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state");
+    let agent = start(&path).await;
+    let service = r#"{"Name":"web","Port":80,"Connect":{"Native":true},"Check":{"TTL":"1h","Status":"passing"}}"#;
+    let register = "/v1/agent/service/register";
+    assert!(
+        ask(&agent, "PUT", register, service)
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let health = "/v1/health/connect/web?passing";
+    assert!(ask(&agent, "GET", health, "").await.contains("\"web\""));
+    agent.shutdown().await;
+
+    let agent = start(&path).await;
+    assert!(
+        ask(&agent, "GET", "/v1/agent/services", "")
+            .await
+            .contains("\"web\"")
+    );
+    let passing = ask(&agent, "GET", health, "").await;
+    assert!(
+        passing.ends_with("[]"),
+        "critical until it reports: {passing}"
+    );
+    ask(&agent, "PUT", "/v1/agent/check/pass/service:web", "").await;
+    assert!(ask(&agent, "GET", health, "").await.contains("\"web\""));
+    ask(&agent, "PUT", "/v1/agent/service/deregister/web", "").await;
+    agent.shutdown().await;
+
+    let agent = start(&path).await;
+    assert!(
+        ask(&agent, "GET", "/v1/agent/services", "")
+            .await
+            .ends_with("{}")
+    );
+    agent.shutdown().await;
 }
 
 #[tokio::test]

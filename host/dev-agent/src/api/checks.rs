@@ -19,7 +19,7 @@ impl Core {
         let body = json::parse(&request.body).map_err(refuse)?;
         let (definition, builder) = check_definition(&body).map_err(Reply::bad_request)?;
         let token = self.acl.resolve(&options.token)?;
-        self.write(Keep::InMemory, |state, index| {
+        self.write(Keep::OnDisk, |state, index| {
             let id = definition.service_id.clone();
             let service =
                 match id.as_str() {
@@ -41,7 +41,7 @@ impl Core {
     /// `PUT /v1/agent/check/deregister/:id`.
     pub(super) fn deregister_check(&self, options: &Options, id: &str) -> Outcome {
         let token = self.acl.resolve(&options.token)?;
-        self.write(Keep::InMemory, |state, index| {
+        self.write(Keep::OnDisk, |state, index| {
             self.may_write_check(&token, known(state, id)?)?;
             Ok((Reply::empty(), state.catalog.remove_check(id, index)))
         })

@@ -36,7 +36,7 @@ impl Core {
             }
         }
         let replace = request.param("replace-existing-checks").is_some();
-        self.write(Keep::InMemory, |state, index| {
+        self.write(Keep::OnDisk, |state, index| {
             // Taking over somebody else's ID takes the right to that service too.
             if let Some(known) = state.catalog.services.get(&service.id) {
                 token.need_service_write(&known.name)?;
@@ -55,7 +55,7 @@ impl Core {
     /// `PUT /v1/agent/service/deregister/:id`.
     pub(super) fn deregister_service(&self, options: &Options, id: &str) -> Outcome {
         let token = self.acl.resolve(&options.token)?;
-        self.write(Keep::InMemory, |state, index| {
+        self.write(Keep::OnDisk, |state, index| {
             let known = state.catalog.services.get(id).ok_or_else(|| {
                 Reply::not_found(format!(
                     "Unknown service ID {id:?}. Ensure that the service ID is passed, not the service name."

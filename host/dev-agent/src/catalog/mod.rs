@@ -8,6 +8,7 @@ mod show;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ pub(crate) use register::{Registration, registration};
 pub(crate) use show::Node;
 
 /// A registered service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) id: String,
     pub(crate) name: String,

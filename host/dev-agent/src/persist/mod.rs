@@ -15,11 +15,11 @@ use crate::ca::BuiltinCa;
 use crate::ca::roots::{CaState, Root, Settings};
 use crate::core::State;
 use crate::entry::{Entries, Entry};
-use stored::{Stored, StoredEntry, root, stored_entry, stored_root};
+use stored::{Stored, StoredEntry, catalog, root, stored_check, stored_entry, stored_root};
 
 const STATE: &str = "state.json";
 const VERSION: u32 = 1;
-/// Numbers that leafs and registrations used up since the last write are
+/// Numbers that leafs and reports used up since the last write are
 /// skipped: none is given twice.
 const SKIP: u64 = 1 << 20;
 
@@ -158,7 +158,7 @@ impl DataDir {
         let state = State {
             index,
             entries,
-            catalog: crate::catalog::Catalog::default(),
+            catalog: catalog(stored.services, stored.checks, index),
             ca,
         };
         Ok(Some(Restored {
@@ -198,6 +198,8 @@ impl DataDir {
             force_without_cross_signing: ca.force_without_cross_signing,
             leaf_ttl_seconds: ca.settings.leaf_ttl.as_secs(),
             root_ttl_seconds: ca.settings.root_ttl.as_secs(),
+            services: state.catalog.services.values().cloned().collect(),
+            checks: state.catalog.checks.values().map(stored_check).collect(),
         };
         let path = self.path.join(STATE);
         let text = serde_json::to_vec_pretty(&stored)

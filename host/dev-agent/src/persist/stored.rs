@@ -1,11 +1,15 @@
 //! The state as it is stored.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::ca::roots::Root;
 use crate::ca::{KeyType, pem};
+use crate::catalog::{Catalog, Check, Service, Status};
 use crate::entry::Entry;
 
 /// Everything that outlives a run.
@@ -27,6 +31,23 @@ pub(super) struct Stored {
     pub(super) force_without_cross_signing: bool,
     pub(super) leaf_ttl_seconds: u64,
     pub(super) root_ttl_seconds: u64,
+    pub(super) services: Vec<Service>,
+    pub(super) checks: Vec<StoredCheck>,
+}
+
+/// A TTL check by its definition: after a restart it is critical until
+/// somebody reports.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredCheck {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) notes: String,
+    pub(super) service_id: String,
+    pub(super) service_name: String,
+    pub(super) service_tags: Vec<String>,
+    pub(super) ttl_ms: u64,
+    pub(super) deregister_after_ms: Option<u64>,
+    pub(super) by_itself: bool,
 }
 
 /// A configuration entry.
@@ -64,6 +85,53 @@ pub(super) fn stored_entry(entry: &Entry) -> StoredEntry {
         create_index: entry.create_index,
         modify_index: entry.modify_index,
     }
+}
+
+pub(super) fn stored_check(check: &Check) -> StoredCheck {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    StoredCheck {
+        id: check.id.clone(),
+        name: check.name.clone(),
+        notes: check.notes.clone(),
+        service_id: check.service_id.clone(),
+        service_name: check.service_name.clone(),
+        service_tags: check.service_tags.clone(),
+        ttl_ms: millis(check.ttl),
+        deregister_after_ms: check.deregister_after.map(millis),
+        by_itself: check.by_itself,
+    }
+}
+
+/// Registers again what was stored.
+pub(super) fn catalog(services: Vec<Service>, checks: Vec<StoredCheck>, index: u64) -> Catalog {
+    let mut catalog = Catalog::default();
+    for service in services {
+        catalog.register(service, Vec::new(), false, index);
+    }
+    let now = Instant::now();
+    for stored in checks {
+        let ttl = Duration::from_millis(stored.ttl_ms);
+        let check = Check {
+            id: stored.id,
+            name: stored.name,
+            notes: stored.notes,
+            status: Status::Critical,
+            initial: None,
+            output: String::new(),
+            service_id: stored.service_id,
+            service_name: stored.service_name,
+            service_tags: stored.service_tags,
+            ttl,
+            deadline: Some(now + ttl),
+            deregister_after: stored.deregister_after_ms.map(Duration::from_millis),
+            critical_since: Some(now),
+            by_itself: stored.by_itself,
+            create_index: index,
+            modify_index: index,
+        };
+        catalog.add_check(check, index);
+    }
+    catalog
 }
 
 pub(super) fn stored_root(root: &Root) -> StoredRoot {
