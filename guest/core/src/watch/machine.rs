@@ -252,6 +252,9 @@ impl Watch {
             let from = self.accepted;
             self.restart();
             self.reread = true;
+            self.last_error = Some(format!(
+                "the agent answered with an older state: index {to} after {from}"
+            ));
             self.next_at = self.unchanged.take(now);
             return Event::WentBack { from, to };
         }

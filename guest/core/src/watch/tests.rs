@@ -73,6 +73,11 @@ fn an_older_state_is_read_again_from_the_leader_before_it_counts() {
     let event = watch.handle_reply(10, &at(50), content("allow all"));
     assert_eq!(event, Event::WentBack { from: 100, to: 50 });
     assert_eq!(watch.age(10), Some(10), "it confirms nothing");
+    assert!(
+        watch
+            .last_error()
+            .is_some_and(|error| error.contains("index 50 after 100"))
+    );
     let again = due(&mut watch, 10);
     assert_eq!((again.after.clone(), again.reread), (After::Nothing, true));
     assert_eq!(again.query().consistency, Consistency::Consistent);
