@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::components::allow_everything;
-use portcullis_tests::components::allow_everything;
 use portcullis_tests::program::{Said, portcullis, run};
 
 /// Marks the processes of one demo: children inherit it.
