@@ -37,10 +37,6 @@ fn no_target_panics_or_breaks_its_promise() {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "only the core itself reads no environment"
-)]
 fn from_environment(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
         Ok(value) => value

@@ -109,7 +109,7 @@ pub(crate) fn normalise(
     let mut arguments = arguments.into_iter();
     let mut out: Vec<OsString> = arguments.next().into_iter().collect();
     let mut waiting: Option<String> = None;
-    while let Some(argument) = arguments.next() {
+    for argument in arguments.by_ref() {
         let flag = argument.to_str().and_then(Flag::read);
         if let Some(name) = waiting.take() {
             match &flag {

@@ -89,7 +89,7 @@ struct Inner {
 
 enum Engine {
     Component(Box<Pool>),
-    Native(Native),
+    Native(Box<Native>),
 }
 
 impl Policy {
@@ -108,7 +108,7 @@ impl Policy {
     /// For `eval`, tests and benchmarks: what serves connections asks a component.
     #[must_use]
     pub fn native(algorithms: Algorithms) -> Self {
-        Self::with(Engine::Native(Native::new(algorithms)))
+        Self::with(Engine::Native(Box::new(Native::new(algorithms))))
     }
 
     fn with(engine: Engine) -> Self {
