@@ -7,7 +7,8 @@ use portcullis::clock::Clock;
 use portcullis::connector::Upstream;
 use portcullis::member::Member;
 use portcullis::proxy::{
-    Application, InboundConfig, ListenAddress, Proxy, ProxyConfig, ProxyError, UpstreamConfig,
+    Application, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, ProxyError,
+    UpstreamConfig,
 };
 use portcullis::runtime::{Component, ComponentOptions, Policy, PolicyOptions};
 use portcullis::watcher::WatcherConfig;
@@ -216,7 +217,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
     stage.agent.allow("web-h", "db-h").unwrap();
     let echo = Echo::start().await;
     let config = WatcherConfig {
-        max_stale: Some(Duration::from_millis(1500)),
+        max_stale: Some(Duration::from_secs(4)),
         ..stage.config("db-h")
     };
     let config = WatcherConfig {
@@ -669,4 +670,72 @@ async fn it_is_the_component_that_decides() {
     let outbound = stage.outbound("web-v", upstream).await;
     assert_eq!(ask(door(&outbound), b"x").await.unwrap(), b"x");
     assert_eq!(echo.seen(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hyper_dials_services_by_name() {
+    let stage = Stage::new().await;
+    stage.agent.allow("web-w", "db-w").unwrap();
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let application = Application::Tcp(listener.local_addr().unwrap().to_string());
+    let _inbound = stage.inbound("db-w", application).await;
+    stage.listed("db-w", 1).await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /path HTTP/1.1\r\n"));
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    let member = stage.member("web-w").await;
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let client: hyper_util::client::legacy::Client<_, http_body_util::Empty<bytes::Bytes>> =
+        hyper_util::client::legacy::Client::builder(executor).build(member.connector().clone());
+    for uri in ["http://db-w/path", "http://db-w.service.consul/path"] {
+        let answer = within(client.get(uri.parse().unwrap())).await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let nobody = within(client.get("http://nobody-w/path".parse().unwrap()))
+        .await
+        .unwrap_err();
+    let mut text = String::new();
+    let mut source: Option<&dyn std::error::Error> = Some(&nobody);
+    while let Some(error) = source {
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    assert!(text.contains("no healthy instance of `nobody-w`"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_above_the_limit_wait_their_turn() {
+    let stage = Stage::new().await;
+    stage.agent.allow("web-x", "db-x").unwrap();
+    let echo = Echo::start().await;
+    let config = ProxyConfig {
+        inbound: Some(InboundConfig {
+            listen: ANY,
+            application: echo.application(),
+        }),
+        limits: Limits {
+            connections: 1,
+            ..Limits::default()
+        },
+        ..ProxyConfig::default()
+    };
+    let inbound = Proxy::start(stage.member("db-x").await, config).unwrap();
+    let address = inbound.addresses().inbound.unwrap();
+    let outbound = stage
+        .outbound("web-x", fixed(&stage, "db-x", address))
+        .await;
+    let first = open(door(&outbound)).await;
+    let mut second = TcpStream::connect(door(&outbound)).await.unwrap();
+    second.write_all(b"y").await.unwrap();
+    assert_eq!((inbound.stats().active, echo.seen()), (1, 1));
+    drop(first);
+    within(second.read_exact(&mut [0; 1])).await.unwrap();
+    assert_eq!(echo.seen(), 2);
 }
