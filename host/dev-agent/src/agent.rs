@@ -256,9 +256,9 @@ impl DevAgent {
             Ok((leaf, true))
         })?;
         Ok(Leaf {
-            chain_pem: leaf.chain_pem,
-            key_pem: leaf.key_pem,
-            uri: leaf.uri,
+            chain_pem: leaf.chain_pem.clone(),
+            key_pem: leaf.key_pem.clone(),
+            uri: leaf.uri.clone(),
             not_after: leaf.not_after,
         })
     }

@@ -1,5 +1,6 @@
 //! `/v1/agent/connect/ca/leaf/:service`: a certificate and its key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -75,7 +76,7 @@ impl Core {
         now: OffsetDateTime,
         index: u64,
         renewal: Option<(u64, OffsetDateTime)>,
-    ) -> Result<Leaf, u64> {
+    ) -> Result<Arc<Leaf>, u64> {
         self.read(|state| {
             let leaf = state.ca.leafs.get(service).ok_or(0u64)?;
             let (_, hard) = leaf.window(self.config.renewal_window);
@@ -94,7 +95,7 @@ impl Core {
     }
 
     /// Makes a certificate, unless somebody else has since `seen`.
-    fn new_leaf(&self, service: &str, seen: u64) -> Result<Leaf, Reply> {
+    fn new_leaf(&self, service: &str, seen: u64) -> Result<Arc<Leaf>, Reply> {
         let now = self.clock.second();
         self.write(Keep::InMemory, |state, index| {
             if let Some(kept) = state
@@ -128,7 +129,7 @@ impl Core {
         let at = Instant::now() + delay;
         let chosen = self.write(Keep::InMemory, |state, _| {
             let kept = state.ca.leafs.get_mut(&leaf.service);
-            let at = kept.map(|kept| *kept.replace_at.get_or_insert(at));
+            let at = kept.map(|kept| *Arc::make_mut(kept).replace_at.get_or_insert(at));
             Ok((at, leaf.replace_at.is_none()))
         });
         chosen.ok().flatten()

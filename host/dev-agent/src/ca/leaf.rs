@@ -1,5 +1,6 @@
 //! Leaf certificates: issuing, and when a new one is due.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::PublicKeyData as _;
@@ -75,7 +76,7 @@ impl CaState {
         datacenter: &str,
         now: OffsetDateTime,
         index: u64,
-    ) -> Result<&Leaf, CaError> {
+    ) -> Result<Arc<Leaf>, CaError> {
         let uri = service_uri(&self.trust_domain(), datacenter, service);
         let serial = self.serial();
         let (key, key_pem) = key::leaf_key()?;
@@ -113,11 +114,9 @@ impl CaState {
         };
         // Nobody has asked for these in all their life.
         self.leafs.retain(|_, kept| kept.not_after > now);
-        Ok(self
-            .leafs
-            .entry(service.to_owned())
-            .insert_entry(leaf)
-            .into_mut())
+        let leaf = Arc::new(leaf);
+        self.leafs.insert(service.to_owned(), Arc::clone(&leaf));
+        Ok(leaf)
     }
 }
 

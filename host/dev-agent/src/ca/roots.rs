@@ -55,7 +55,8 @@ pub(crate) struct CaState {
     pub(crate) config_create_index: u64,
     pub(crate) config_modify_index: u64,
     pub(crate) settings: Settings,
-    pub(crate) leafs: BTreeMap<String, Leaf>,
+    /// Shared: every write copies the state.
+    pub(crate) leafs: BTreeMap<String, Arc<Leaf>>,
 }
 
 impl CaState {

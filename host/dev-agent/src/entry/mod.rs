@@ -8,6 +8,7 @@ mod validate;
 mod validate_intentions;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -73,21 +74,22 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Entries {
     /// By kind and lower-case name, as Consul looks them up.
-    table: BTreeMap<(String, String), Entry>,
+    /// Shared, for every write copies the state.
+    table: BTreeMap<(String, String), Arc<Entry>>,
     pub(crate) index: u64,
 }
 
 impl Entries {
     pub(crate) fn get(&self, kind: &str, name: &str) -> Option<&Entry> {
-        self.table.get(&key(kind, name))
+        self.table.get(&key(kind, name)).map(Arc::as_ref)
     }
 
     pub(crate) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.table.values().filter(move |entry| entry.kind == kind)
+        self.all().filter(move |entry| entry.kind == kind)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.table.values()
+        self.table.values().map(Arc::as_ref)
     }
 
     /// Checks and stores an entry. `Ok(false)`: an identical one is there.
@@ -114,7 +116,7 @@ impl Entries {
             modify_index: index,
         };
         self.change(|table| {
-            table.insert(key(kind, &name), entry);
+            table.insert(key(kind, &name), Arc::new(entry));
         })?;
         self.index = index;
         Ok(true)
@@ -141,7 +143,7 @@ impl Entries {
     /// Applies a change if the table as a whole stays valid.
     fn change(
         &mut self,
-        change: impl FnOnce(&mut BTreeMap<(String, String), Entry>),
+        change: impl FnOnce(&mut BTreeMap<(String, String), Arc<Entry>>),
     ) -> Result<(), String> {
         let mut next = self.clone();
         change(&mut next.table);
@@ -172,7 +174,8 @@ impl Entries {
 
     /// Puts a stored entry back without checking it again.
     pub(crate) fn restore(&mut self, entry: Entry) {
-        self.table.insert(key(&entry.kind, &entry.name), entry);
+        self.table
+            .insert(key(&entry.kind, &entry.name), Arc::new(entry));
     }
 }
 
