@@ -1,6 +1,10 @@
 //! Intentions against a model of Consul's rules that is written differently: a plain
 //! scan over what the questioner knows, without index, decoder or sorting.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use portcullis_core::identity::{Kind, SpiffeId};
 use portcullis_core::intention::{
@@ -89,7 +93,14 @@ impl Made {
             None => ("", self.partition),
         };
         let destination = self.to_name.to_ascii_lowercase();
-        (peer, partition, self.namespace, self.name, self.to_namespace, destination)
+        (
+            peer,
+            partition,
+            self.namespace,
+            self.name,
+            self.to_namespace,
+            destination,
+        )
     }
 }
 
@@ -101,9 +112,19 @@ struct Asker {
 }
 
 /// The documented rules, by brute force.
-fn model(made: &[Made], asker: &Asker, protocol: Protocol, default: DefaultPolicy, strict: bool) -> (Effect, Reason) {
+fn model(
+    made: &[Made],
+    asker: &Asker,
+    protocol: Protocol,
+    default: DefaultPolicy,
+    strict: bool,
+) -> (Effect, Reason) {
     let same = |fold: bool, a: &str, b: &str| {
-        if fold { a.to_lowercase() == b.to_lowercase() } else { a == b }
+        if fold {
+            a.to_lowercase() == b.to_lowercase()
+        } else {
+            a == b
+        }
     };
     let covers = |rule: &Made| {
         let fold = strict && !matches!(rule.says, Says::Allow | Says::AllowWithJwt);
@@ -202,22 +223,37 @@ fn asker() -> impl Strategy<Value = Asker> {
     let name = prop::sample::select(&NAMES[..]);
     let namespace = prop::sample::select(&["default", "default", "other", "Default"][..]);
     let origin = prop::sample::select(
-        &[(None, "default"), (None, "default"), (None, "ap1"), (Some("beta"), "default")][..],
+        &[
+            (None, "default"),
+            (None, "default"),
+            (None, "ap1"),
+            (Some("beta"), "default"),
+        ][..],
     );
-    (origin, namespace, name)
-        .prop_map(|(from, namespace, name)| Asker { peer: from.0, partition: from.1, namespace, name })
+    (origin, namespace, name).prop_map(|(from, namespace, name)| Asker {
+        peer: from.0,
+        partition: from.1,
+        namespace,
+        name,
+    })
 }
 
 impl std::fmt::Debug for Asker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} {}/{}/{}", self.peer, self.partition, self.namespace, self.name)
+        write!(
+            f,
+            "{:?} {}/{}/{}",
+            self.peer, self.partition, self.namespace, self.name
+        )
     }
 }
 
 fn set_of(made: &[Made]) -> IntentionSet {
     let list: Vec<Value> = made.iter().map(Made::json).collect();
     let json = serde_json::to_vec(&list).unwrap();
-    IntentionSet::decode(&json, &Destination::parse("db").unwrap()).unwrap().0
+    IntentionSet::decode(&json, &Destination::parse("db").unwrap())
+        .unwrap()
+        .0
 }
 
 fn judge(
@@ -231,9 +267,14 @@ fn judge(
         "default" => String::new(),
         other => format!("/ap/{other}"),
     };
-    let uri = format!("spiffe://t{partition}/ns/{}/dc/d/svc/{}", asker.namespace, asker.name);
+    let uri = format!(
+        "spiffe://t{partition}/ns/{}/dc/d/svc/{}",
+        asker.namespace, asker.name
+    );
     let id = SpiffeId::parse(&uri).unwrap();
-    let Kind::Service(path) = id.kind() else { panic!("{uri}") };
+    let Kind::Service(path) = id.kind() else {
+        panic!("{uri}")
+    };
     let caller = match asker.peer {
         Some(peer) => Caller::of_peer(peer, path),
         None => Caller::local(path),
@@ -243,7 +284,13 @@ fn judge(
 }
 
 fn default_policy() -> impl Strategy<Value = DefaultPolicy> {
-    prop::sample::select(&[DefaultPolicy::Allow, DefaultPolicy::Deny, DefaultPolicy::Unknown][..])
+    prop::sample::select(
+        &[
+            DefaultPolicy::Allow,
+            DefaultPolicy::Deny,
+            DefaultPolicy::Unknown,
+        ][..],
+    )
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {

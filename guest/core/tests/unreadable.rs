@@ -1,5 +1,9 @@
 //! What cannot be read denies, and says where.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::intention::{
@@ -20,7 +24,12 @@ fn ask(list: &str, name: &str) -> (Effect, Reason) {
     let (set, _) = decode(list).unwrap();
     let id = SpiffeId::parse(&format!("spiffe://t/ns/default/dc/d/svc/{name}")).unwrap();
     let caller = Caller::local(id.service().unwrap());
-    let verdict = set.judge(&caller, Protocol::Tcp, DefaultPolicy::Allow, Matching::Strict);
+    let verdict = set.judge(
+        &caller,
+        Protocol::Tcp,
+        DefaultPolicy::Allow,
+        Matching::Strict,
+    );
     (verdict.effect, verdict.reason)
 }
 
@@ -35,17 +44,31 @@ fn rule(fields: &str) -> String {
 
 #[test]
 fn a_list_is_an_array_or_null() {
-    for (list, wrong) in [("{}", "an object"), ("\"[]\"", "a string"), ("0", "a number"), ("true", "a boolean")] {
+    for (list, wrong) in [
+        ("{}", "an object"),
+        ("\"[]\"", "a string"),
+        ("0", "a number"),
+        ("true", "a boolean"),
+    ] {
         assert_eq!(decode(list).unwrap_err(), DecodeError::NotAList(wrong));
     }
     for list in ["", "[", "[{]", "[1,]", "null null", "[1] [2]", "nul"] {
-        assert!(matches!(decode(list).unwrap_err(), DecodeError::Syntax(_)), "{list}");
+        assert!(
+            matches!(decode(list).unwrap_err(), DecodeError::Syntax(_)),
+            "{list}"
+        );
     }
     for none in ["null", "[]", " [ ] "] {
         assert_eq!(web(none), OPEN);
     }
-    let many = format!("[{}0]", "0,".repeat(portcullis_core::intention::MAX_INTENTIONS));
-    assert!(matches!(decode(&many).unwrap_err(), DecodeError::TooMany { .. }));
+    let many = format!(
+        "[{}0]",
+        "0,".repeat(portcullis_core::intention::MAX_INTENTIONS)
+    );
+    assert!(matches!(
+        decode(&many).unwrap_err(),
+        DecodeError::TooMany { .. }
+    ));
 }
 
 #[test]
@@ -85,7 +108,12 @@ fn a_rule_whose_action_is_in_doubt_denies_whom_it_covers() {
         let list = rule(fields);
         assert_eq!(web(&list), UNREADABLE, "{list}");
         let (_, problems) = decode(&list).unwrap();
-        assert!(problems.iter().any(|p| p.denies && p.pointer.starts_with("/0")), "{list}");
+        assert!(
+            problems
+                .iter()
+                .any(|p| p.denies && p.pointer.starts_with("/0")),
+            "{list}"
+        );
     }
     // It covers nobody else.
     assert_eq!(ask(&rule(r#""Action":"log""#), "api"), OPEN);
@@ -151,7 +179,11 @@ fn a_rule_about_another_service_never_decides_and_keeps_its_place() {
     let (set, problems) = decode(list).unwrap();
     assert_eq!(set.intentions().len(), 4);
     assert_eq!(problems.len(), 3);
-    assert!(problems.iter().all(|p| !p.denies && p.text.contains("never decides")));
+    assert!(
+        problems
+            .iter()
+            .all(|p| !p.denies && p.text.contains("never decides"))
+    );
 }
 
 #[test]
@@ -172,7 +204,10 @@ fn what_only_describes_warns_and_nothing_more() {
         let list = rule(&format!(r#"{fields},"Action":"allow""#));
         assert_eq!(web(&list), ALLOWED, "{list}");
         let (_, problems) = decode(&list).unwrap();
-        assert!(!problems.is_empty() && problems.iter().all(|p| !p.denies), "{list}: {problems:?}");
+        assert!(
+            !problems.is_empty() && problems.iter().all(|p| !p.denies),
+            "{list}: {problems:?}"
+        );
     }
     for fields in [
         r#""Permissions":[]"#,
@@ -230,7 +265,10 @@ fn every_part_of_a_permission_decides() {
         let list = rule(&format!(r#""Permissions":[{permission}]"#));
         assert_eq!(web(&list), UNREADABLE, "{list}");
         let (_, problems) = decode(&list).unwrap();
-        assert!(problems[0].pointer.starts_with("/0/Permissions"), "{problems:?}");
+        assert!(
+            problems[0].pointer.starts_with("/0/Permissions"),
+            "{problems:?}"
+        );
     }
 }
 
@@ -240,11 +278,18 @@ fn consuls_own_reply_is_read_in_full() {
     let (set, problems) = decode(list).unwrap();
     assert_eq!(problems, []);
     let intention = &set.intentions()[0];
-    let Rule::Requests { permissions, jwt } = &intention.rule else { panic!("{intention:?}") };
+    let Rule::Requests { permissions, jwt } = &intention.rule else {
+        panic!("{intention:?}")
+    };
     assert_eq!(permissions.len(), 4);
     assert_eq!(permissions[1].http.headers.len(), 6);
     assert_eq!(permissions[1].http.methods, ["GET", "POST"]);
-    assert_eq!(permissions[1].jwt.as_ref().unwrap().providers[0].claims.len(), 2);
+    assert_eq!(
+        permissions[1].jwt.as_ref().unwrap().providers[0]
+            .claims
+            .len(),
+        2
+    );
     assert!(jwt.is_some());
     let said = &intention.description;
     assert_eq!(said.meta, [("k".to_owned(), "v".to_owned())]);

@@ -179,7 +179,7 @@ pub(crate) fn identity(id: &SpiffeId) -> wit::Identity {
         Kind::Agent {
             partition,
             datacenter,
-            node
+            node,
         } => {
             parts.kind = types::IdentityKind::Agent;
             parts.partition = Some(partition.to_string());

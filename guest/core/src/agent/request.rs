@@ -111,7 +111,10 @@ impl Query {
 
     /// For endpoints that the agent answers from its cache, whatever the consistency.
     pub(super) fn cached(&self) -> Self {
-        Self { consistency: Consistency::default(), ..self.clone() }
+        Self {
+            consistency: Consistency::default(),
+            ..self.clone()
+        }
     }
 
     fn wait(&self) -> u64 {

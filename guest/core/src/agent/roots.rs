@@ -160,9 +160,6 @@ mod tests {
             consistency: Consistency::Consistent,
             ..Query::default()
         };
-        assert_eq!(
-            request(&query).path_and_query,
-            "/v1/agent/connect/ca/roots"
-        );
+        assert_eq!(request(&query).path_and_query, "/v1/agent/connect/ca/roots");
     }
 }

@@ -27,7 +27,14 @@ const MAX_PROBLEMS: usize = 100;
 
 /// What is known beside the names: fields that do not decide.
 const DESCRIPTIVE: [&str; 9] = [
-    "ID", "Description", "Meta", "CreatedAt", "UpdatedAt", "Hash", "Precedence", "CreateIndex",
+    "ID",
+    "Description",
+    "Meta",
+    "CreatedAt",
+    "UpdatedAt",
+    "Hash",
+    "Precedence",
+    "CreateIndex",
     "ModifyIndex",
 ];
 
@@ -41,7 +48,11 @@ struct Problems {
 impl Problems {
     fn push(&mut self, pointer: String, text: String, denies: bool) {
         if self.kept.len() < MAX_PROBLEMS {
-            self.kept.push(Problem { pointer, text, denies });
+            self.kept.push(Problem {
+                pointer,
+                text,
+                denies,
+            });
         } else {
             self.more = self.more.saturating_add(1);
         }
@@ -50,7 +61,11 @@ impl Problems {
     fn finish(mut self) -> Vec<Problem> {
         if self.more > 0 {
             let text = format!("{} more problems are not listed", self.more);
-            self.kept.push(Problem { pointer: String::new(), text, denies: false });
+            self.kept.push(Problem {
+                pointer: String::new(),
+                text,
+                denies: false,
+            });
         }
         self.kept
     }
@@ -73,7 +88,9 @@ pub(super) fn list(
     }
     let items = json::items(raw, &At::ROOT).map_err(|flaw| DecodeError::Syntax(flaw.text))?;
     if items.len() > MAX_INTENTIONS {
-        return Err(DecodeError::TooMany { limit: MAX_INTENTIONS });
+        return Err(DecodeError::TooMany {
+            limit: MAX_INTENTIONS,
+        });
     }
     let mut problems = Problems::default();
     let mut intentions: Vec<Intention> = items
@@ -106,7 +123,10 @@ fn intention(
     let mut flaws = Vec::new();
     let source = keep(source(&mut fields, &at), &mut flaws);
     let destination = keep(destination(&mut fields, &at), &mut flaws);
-    let rule = keep(rule(&mut fields, &at, source.as_ref().is_some_and(|s| s.1)), &mut flaws);
+    let rule = keep(
+        rule(&mut fields, &at, source.as_ref().is_some_and(|s| s.1)),
+        &mut flaws,
+    );
     let mut warnings = Vec::new();
     let description = describe(&mut fields, &at, &mut warnings);
     unknown(&fields, &at, &mut flaws, &mut warnings);
@@ -117,7 +137,10 @@ fn intention(
     let mut intention = Intention {
         source: source.unwrap_or_else(Source::everybody),
         destination,
-        rule: Rule::Unreadable { pointer: String::new(), text: String::new() },
+        rule: Rule::Unreadable {
+            pointer: String::new(),
+            text: String::new(),
+        },
         precedence: level,
         covers_target,
         place,
@@ -131,7 +154,10 @@ fn intention(
             problems.push(flaw.pointer.clone(), said, true);
         }
         if let Some(flaw) = flaws.into_iter().next() {
-            intention.rule = Rule::Unreadable { pointer: flaw.pointer, text: flaw.text };
+            intention.rule = Rule::Unreadable {
+                pointer: flaw.pointer,
+                text: flaw.text,
+            };
         }
     }
     warn(&intention, &at, target, &mut warnings);
@@ -145,7 +171,10 @@ fn unreadable(place: u32, flaw: Flaw) -> Intention {
     Intention {
         source: Source::everybody(),
         destination: None,
-        rule: Rule::Unreadable { pointer: flaw.pointer, text: flaw.text },
+        rule: Rule::Unreadable {
+            pointer: flaw.pointer,
+            text: flaw.text,
+        },
         precedence: precedence::level(None, None),
         covers_target: true,
         place,
@@ -197,13 +226,17 @@ fn source(fields: &mut Fields<'_>, at: &At<'_>) -> Result<(Source, bool), Flaw> 
             }
             Origin::Peer(peer.into())
         }
-        (None, partition) => Origin::Local(local_partition(
-            partition,
-            &at.key("SourcePartition"),
-        )?),
+        (None, partition) => Origin::Local(local_partition(partition, &at.key("SourcePartition"))?),
     };
     let is_group = group.is_some();
-    Ok((Source { origin, namespace, name }, is_group))
+    Ok((
+        Source {
+            origin,
+            namespace,
+            name,
+        },
+        is_group,
+    ))
 }
 
 fn destination(fields: &mut Fields<'_>, at: &At<'_>) -> Result<DestinationPattern, Flaw> {
@@ -250,7 +283,10 @@ fn local_partition(partition: Option<Cow<'_, str>>, at: &At<'_>) -> Result<Box<s
 
 fn no_wildcard(text: &str, at: &At<'_>) -> Result<(), Flaw> {
     if text.contains('*') {
-        return Err(at.flaw(format!("`{}` has a wildcard where none is possible", Excerpt::of(text))));
+        return Err(at.flaw(format!(
+            "`{}` has a wildcard where none is possible",
+            Excerpt::of(text)
+        )));
     }
     Ok(())
 }
@@ -263,7 +299,9 @@ fn no_other(fields: &Fields<'_>, prefix: &str, at: &At<'_>) -> Result<(), Flaw> 
             .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     });
     match other {
-        Some((name, _)) => Err(at.key(name).flaw("this field is not known and may change whom the rule covers")),
+        Some((name, _)) => Err(at
+            .key(name)
+            .flaw("this field is not known and may change whom the rule covers")),
         None => Ok(()),
     }
 }
@@ -275,7 +313,9 @@ fn rule(fields: &mut Fields<'_>, at: &At<'_>, is_group: bool) -> Result<Rule, Fl
     let jwt = Jwt::take(fields, at);
     let (action, permissions, jwt) = (action?, permissions?, jwt?);
     if is_group {
-        return Err(at.key("SourceSamenessGroup").flaw("this sameness group is not resolved"));
+        return Err(at
+            .key("SourceSamenessGroup")
+            .flaw("this sameness group is not resolved"));
     }
     match (action, permissions.is_empty()) {
         (None, true) => Err(at.flaw("this rule has neither `Action` nor `Permissions`")),
@@ -343,7 +383,9 @@ fn describe(fields: &mut Fields<'_>, at: &At<'_>, warnings: &mut Vec<Flaw>) -> D
 }
 
 fn meta(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Vec<(String, String)>, Flaw> {
-    let Some(raw) = fields.take("Meta", at)? else { return Ok(Vec::new()) };
+    let Some(raw) = fields.take("Meta", at)? else {
+        return Ok(Vec::new());
+    };
     let at = at.key("Meta");
     Fields::of(raw, &at)?
         .rest()
@@ -355,7 +397,8 @@ fn meta(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Vec<(String, String)>, F
 fn unknown(fields: &Fields<'_>, at: &At<'_>, flaws: &mut Vec<Flaw>, warnings: &mut Vec<Flaw>) {
     const DECIDING: [&str; 3] = ["Action", "Permissions", "JWT"];
     let has_prefix = |name: &str, prefix: &str| {
-        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        name.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
     for (name, raw) in fields.rest() {
         let reported = has_prefix(name, "Source")
@@ -366,7 +409,11 @@ fn unknown(fields: &Fields<'_>, at: &At<'_>, flaws: &mut Vec<Flaw>, warnings: &m
             continue;
         }
         let flaw = |text: &str| at.key(name).flaw(text);
-        if json::is_structure(raw) && !DESCRIPTIVE.iter().any(|known| json::folds_equal(name, known)) {
+        if json::is_structure(raw)
+            && !DESCRIPTIVE
+                .iter()
+                .any(|known| json::folds_equal(name, known))
+        {
             flaws.push(flaw("this field is not known and may decide"));
         } else {
             warnings.push(flaw("this field is not known and ignored"));
@@ -376,7 +423,11 @@ fn unknown(fields: &Fields<'_>, at: &At<'_>, flaws: &mut Vec<Flaw>, warnings: &m
 
 /// What a reader of the policy should know although nothing is unreadable.
 fn warn(intention: &Intention, at: &At<'_>, target: &Destination, warnings: &mut Vec<Flaw>) {
-    if let Some(destination) = intention.destination.as_ref().filter(|_| !intention.covers_target) {
+    if let Some(destination) = intention
+        .destination
+        .as_ref()
+        .filter(|_| !intention.covers_target)
+    {
         warnings.push(at.flaw(format!(
             "the rule is about `{destination}`, not about `{target}`, and never decides"
         )));
@@ -391,7 +442,10 @@ fn warn(intention: &Intention, at: &At<'_>, target: &Destination, warnings: &mut
         )));
     }
     let names = [&intention.source.namespace, &intention.source.name];
-    if names.iter().any(|name| &***name != WILDCARD && !is_plain(name)) {
+    if names
+        .iter()
+        .any(|name| &***name != WILDCARD && !is_plain(name))
+    {
         warnings.push(at.flaw(format!(
             "no SPIFFE ID can carry the source's name, so the rule `{intention}` covers nobody"
         )));

@@ -37,21 +37,33 @@ enum Step<'p> {
 
 impl<'p> At<'p> {
     /// The document itself.
-    pub(crate) const ROOT: At<'static> = At { parent: None, step: Step::Root };
+    pub(crate) const ROOT: At<'static> = At {
+        parent: None,
+        step: Step::Root,
+    };
 
     /// A field of the object here.
     pub(crate) const fn key(&'p self, key: &'p str) -> Self {
-        At { parent: Some(self), step: Step::Key(key) }
+        At {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
     }
 
     /// An element of the array here.
     pub(crate) const fn index(&'p self, index: usize) -> Self {
-        At { parent: Some(self), step: Step::Index(index) }
+        At {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     /// The value here is wrong in the way that `text` says.
     pub(crate) fn flaw(&self, text: impl Into<String>) -> Flaw {
-        Flaw { pointer: self.to_string(), text: text.into() }
+        Flaw {
+            pointer: self.to_string(),
+            text: text.into(),
+        }
     }
 }
 
@@ -89,11 +101,7 @@ pub(crate) fn is_structure(raw: &RawValue) -> bool {
     raw.get().starts_with(['{', '['])
 }
 
-fn typed<'a, T: Deserialize<'a>>(
-    raw: &'a RawValue,
-    at: &At<'_>,
-    wanted: &str,
-) -> Result<T, Flaw> {
+fn typed<'a, T: Deserialize<'a>>(raw: &'a RawValue, at: &At<'_>, wanted: &str) -> Result<T, Flaw> {
     serde_json::from_str(raw.get())
         .map_err(|_| at.flaw(format!("this is {}, not {wanted}", type_of(raw))))
 }
@@ -143,7 +151,9 @@ impl<'a> Fields<'a> {
     /// A second occurrence or one in another case is a flaw: readers differ on which
     /// of them counts. It stays in place, so that asking again gives the same flaw.
     pub(crate) fn take(&mut self, key: &str, at: &At<'_>) -> Result<Option<&'a RawValue>, Flaw> {
-        Ok(self.take_or_null(key, at)?.filter(|raw| raw.get() != "null"))
+        Ok(self
+            .take_or_null(key, at)?
+            .filter(|raw| raw.get() != "null"))
     }
 
     /// As [`Fields::take`], but tells `null` from absence.
@@ -165,7 +175,9 @@ impl<'a> Fields<'a> {
                     .flaw(format!("this field differs from `{key}` only in case")));
             }
         }
-        let Some((place, raw)) = found else { return Ok(None) };
+        let Some((place, raw)) = found else {
+            return Ok(None);
+        };
         self.fields.remove(place);
         Ok(Some(raw))
     }
@@ -177,7 +189,9 @@ impl<'a> Fields<'a> {
         key: &str,
         at: &At<'_>,
     ) -> Result<Option<Cow<'a, str>>, Flaw> {
-        let Some(raw) = self.take(key, at)? else { return Ok(None) };
+        let Some(raw) = self.take(key, at)? else {
+            return Ok(None);
+        };
         Ok(Some(text(raw, &at.key(key))?).filter(|text| !text.is_empty()))
     }
 
@@ -190,11 +204,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes out an array; absent and `null` are empty, which Consul does not tell apart.
-    pub(crate) fn take_items(
-        &mut self,
-        key: &str,
-        at: &At<'_>,
-    ) -> Result<Vec<&'a RawValue>, Flaw> {
+    pub(crate) fn take_items(&mut self, key: &str, at: &At<'_>) -> Result<Vec<&'a RawValue>, Flaw> {
         match self.take(key, at)? {
             Some(raw) => items(raw, &at.key(key)),
             None => Ok(Vec::new()),
@@ -312,7 +322,9 @@ mod tests {
     fn repeated_and_case_variant_keys_are_seen() {
         let take = |json: &str| {
             let mut fields = Fields::of(raw(json), &At::ROOT).unwrap();
-            fields.take("Action", &At::ROOT).map(|found| found.map(|raw| raw.get().to_owned()))
+            fields
+                .take("Action", &At::ROOT)
+                .map(|found| found.map(|raw| raw.get().to_owned()))
         };
         assert_eq!(take(r#"{"Action":"deny"}"#), Ok(Some("\"deny\"".into())));
         assert_eq!(take(r#"{"Action":null}"#), Ok(None));
@@ -348,7 +360,14 @@ mod tests {
         for other in ["1", "\"true\"", "[]", "{}", "null"] {
             assert!(boolean(raw(other), &at).is_err(), "{other}");
         }
-        for other in ["1.0", "-1", "\"1\"", "1e400", "18446744073709551616", "true"] {
+        for other in [
+            "1.0",
+            "-1",
+            "\"1\"",
+            "1e400",
+            "18446744073709551616",
+            "true",
+        ] {
             assert!(unsigned(raw(other), &at).is_err(), "{other}");
         }
         for other in ["{}", "\"a\"", "null"] {

@@ -21,6 +21,8 @@ pub use decode::{MAX_INTENTIONS, MAX_LIST};
 pub use error::{DecodeError, DestinationError, Problem};
 pub use model::{Action, Description, Intention, Rule};
 pub use pattern::{Caller, CallerOrigin, Destination, DestinationPattern, Origin, Source};
-pub use permission::{Claim, HeaderMatch, HttpMatch, Jwt, JwtProvider, PathMatch, Permission, ValueMatch};
+pub use permission::{
+    Claim, HeaderMatch, HttpMatch, Jwt, JwtProvider, PathMatch, Permission, ValueMatch,
+};
 pub use set::{IntentionSet, Matching};
 pub use verdict::{DefaultPolicy, Protocol, Verdict};

@@ -72,7 +72,13 @@ impl Rule {
     /// at least something, and counts as a denial where a denial reaches further.
     #[must_use]
     pub const fn only_allows(&self) -> bool {
-        matches!(self, Self::Connection { action: Action::Allow, .. })
+        matches!(
+            self,
+            Self::Connection {
+                action: Action::Allow,
+                ..
+            }
+        )
     }
 
     /// Among rules with the same names, the lower rank is considered first.
@@ -80,10 +86,22 @@ impl Rule {
         match self {
             Self::Unreadable { .. } => 0,
             Self::Requests { .. } => 1,
-            Self::Connection { action: Action::Deny, jwt: None } => 2,
-            Self::Connection { action: Action::Deny, jwt: Some(_) } => 3,
-            Self::Connection { action: Action::Allow, jwt: Some(_) } => 4,
-            Self::Connection { action: Action::Allow, jwt: None } => 5,
+            Self::Connection {
+                action: Action::Deny,
+                jwt: None,
+            } => 2,
+            Self::Connection {
+                action: Action::Deny,
+                jwt: Some(_),
+            } => 3,
+            Self::Connection {
+                action: Action::Allow,
+                jwt: Some(_),
+            } => 4,
+            Self::Connection {
+                action: Action::Allow,
+                jwt: None,
+            } => 5,
         }
     }
 }
@@ -140,7 +158,10 @@ impl fmt::Display for Intention {
         }
         match &self.rule {
             Rule::Connection { action, jwt: None } => write!(f, ": {action}"),
-            Rule::Connection { action, jwt: Some(_) } => write!(f, ": {action} with JWT"),
+            Rule::Connection {
+                action,
+                jwt: Some(_),
+            } => write!(f, ": {action} with JWT"),
             Rule::Requests { permissions, jwt } => {
                 write!(f, ": {} permissions", permissions.len())?;
                 f.write_str(if jwt.is_some() { " with JWT" } else { "" })
@@ -160,7 +181,13 @@ pub(super) fn write_name(
 ) -> fmt::Result {
     let plain = |part: &str| Excerpt::of(part);
     if partition != super::pattern::DEFAULT {
-        write!(f, "{}/{}/{}", plain(partition), plain(namespace), plain(name))
+        write!(
+            f,
+            "{}/{}/{}",
+            plain(partition),
+            plain(namespace),
+            plain(name)
+        )
     } else if namespace != super::pattern::DEFAULT {
         write!(f, "{}/{}", plain(namespace), plain(name))
     } else {

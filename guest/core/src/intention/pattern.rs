@@ -133,9 +133,8 @@ impl DestinationPattern {
     /// Whether the pattern covers a destination; case does not count.
     #[must_use]
     pub fn covers(&self, target: &Destination) -> bool {
-        let fits = |pattern: &str, name: &str| {
-            pattern == WILDCARD || pattern.eq_ignore_ascii_case(name)
-        };
+        let fits =
+            |pattern: &str, name: &str| pattern == WILDCARD || pattern.eq_ignore_ascii_case(name);
         self.partition.eq_ignore_ascii_case(&target.partition)
             && fits(&self.namespace, &target.namespace)
             && fits(&self.name, &target.name)
@@ -197,7 +196,13 @@ impl Source {
     /// The first part that keeps the pattern from covering a client; `None` if it
     /// covers it. With `fold`, ASCII letters are compared without regard to case.
     pub(crate) fn first_mismatch(&self, client: &Caller<'_>, fold: bool) -> Option<Mismatch> {
-        let same = |a: &str, b: &str| if fold { a.eq_ignore_ascii_case(b) } else { a == b };
+        let same = |a: &str, b: &str| {
+            if fold {
+                a.eq_ignore_ascii_case(b)
+            } else {
+                a == b
+            }
+        };
         let fits = |pattern: &str, name: &str| pattern == WILDCARD || same(pattern, name);
         let origin = match (&self.origin, client.origin) {
             (Origin::Anywhere, _) => None,
@@ -285,7 +290,10 @@ impl<'a> Caller<'a> {
     /// A service of a peer.
     #[must_use]
     pub fn of_peer(peer: &'a str, path: &'a ServicePath) -> Self {
-        Self { origin: CallerOrigin::Peer(peer), ..Self::local(path) }
+        Self {
+            origin: CallerOrigin::Peer(peer),
+            ..Self::local(path)
+        }
     }
 
     /// Whether it comes from another cluster.
@@ -322,7 +330,11 @@ impl SourceKey for Source {
             Origin::Peer(peer) => OriginPart::Peer(peer),
             Origin::Anywhere => OriginPart::Anywhere,
         };
-        KeyParts { origin, namespace: &self.namespace, name: &self.name }
+        KeyParts {
+            origin,
+            namespace: &self.namespace,
+            name: &self.name,
+        }
     }
 }
 
@@ -376,18 +388,41 @@ mod tests {
             let mut written = "left over".to_owned();
             Destination::write_key(text, &mut written).unwrap();
             assert_eq!(written, key);
-            assert_eq!(Destination::parse(&destination.to_string()), Ok(destination));
+            assert_eq!(
+                Destination::parse(&destination.to_string()),
+                Ok(destination)
+            );
         }
     }
 
     #[test]
     fn what_cannot_name_a_service_is_no_destination() {
         for text in [
-            "", "/", "a/", "/a", "a//b", "a/b/c/d", "*", "we*", "d b", "db\n", "dé", "\u{212a}",
-            "a%2fb", ".", "..", "default/../db", "a+b", "db:1", "peer:p/db",
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "a/b/c/d",
+            "*",
+            "we*",
+            "d b",
+            "db\n",
+            "dé",
+            "\u{212a}",
+            "a%2fb",
+            ".",
+            "..",
+            "default/../db",
+            "a+b",
+            "db:1",
+            "peer:p/db",
         ] {
             assert!(Destination::parse(text).is_err(), "{text:?}");
-            assert!(Destination::write_key(text, &mut String::new()).is_err(), "{text:?}");
+            assert!(
+                Destination::write_key(text, &mut String::new()).is_err(),
+                "{text:?}"
+            );
         }
         assert!(Destination::parse(&"a".repeat(255)).is_ok());
         assert!(Destination::parse(&"a".repeat(256)).is_err());

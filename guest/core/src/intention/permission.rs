@@ -110,7 +110,8 @@ impl Permission {
             .take_text("Action", at)?
             .ok_or_else(|| at.flaw("this permission has no `Action`"))?;
         let action = Action::parse(&action).ok_or_else(|| {
-            at.key("Action").flaw(format!("`{}` is not an action", Excerpt::of(&action)))
+            at.key("Action")
+                .flaw(format!("`{}` is not an action", Excerpt::of(&action)))
         })?;
         let http = fields
             .take("HTTP", at)?
@@ -137,7 +138,11 @@ impl HttpMatch {
         if path.is_none() && headers.is_empty() && methods.is_empty() {
             return Err(at.flaw("this names neither path, header nor method"));
         }
-        Ok(Self { path, headers, methods })
+        Ok(Self {
+            path,
+            headers,
+            methods,
+        })
     }
 }
 
@@ -168,7 +173,9 @@ fn decode_path(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Option<PathMatch>
 }
 
 fn decode_methods(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Vec<String>, Flaw> {
-    let Some(raw) = fields.take("Methods", at)? else { return Ok(Vec::new()) };
+    let Some(raw) = fields.take("Methods", at)? else {
+        return Ok(Vec::new());
+    };
     let at = at.key("Methods");
     let methods = texts(raw, &at)?;
     for (i, method) in methods.iter().enumerate() {
@@ -215,14 +222,21 @@ impl HeaderMatch {
         if ignore_case && matches!(value, ValueMatch::Present | ValueMatch::Regex(_)) {
             return Err(at.flaw("`IgnoreCase` says nothing about `Present` and `Regex`"));
         }
-        Ok(Self { name, value, invert, ignore_case })
+        Ok(Self {
+            name,
+            value,
+            invert,
+            ignore_case,
+        })
     }
 }
 
 impl Jwt {
     /// Takes the field `JWT` out of an intention or a permission.
     pub(super) fn take(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Option<Self>, Flaw> {
-        let Some(raw) = fields.take("JWT", at)? else { return Ok(None) };
+        let Some(raw) = fields.take("JWT", at)? else {
+            return Ok(None);
+        };
         let at = at.key("JWT");
         let mut fields = Fields::of(raw, &at)?;
         let providers = fields
@@ -269,6 +283,9 @@ impl Claim {
         if path.is_empty() {
             return Err(at.flaw("this claim has no `Path`"));
         }
-        Ok(Self { path: path.into_iter().map(Into::into).collect(), value })
+        Ok(Self {
+            path: path.into_iter().map(Into::into).collect(),
+            value,
+        })
     }
 }

@@ -71,8 +71,11 @@ mod tests {
             name: name.into(),
         };
         let sources = [source("ns", "web"), source("ns", "*"), source("*", "*")];
-        let destinations =
-            [destination("ns", "db"), destination("ns", "*"), destination("*", "*")];
+        let destinations = [
+            destination("ns", "db"),
+            destination("ns", "*"),
+            destination("*", "*"),
+        ];
         let levels: Vec<u32> = destinations
             .iter()
             .flat_map(|d| sources.iter().map(|s| level(Some(s), Some(d))))

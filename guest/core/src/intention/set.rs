@@ -52,12 +52,11 @@ impl IntentionSet {
     ///
     /// # Errors
     /// If the text cannot be read as such a list, or is too large.
-    pub fn decode(
-        json: &[u8],
-        target: &Destination,
-    ) -> Result<(Self, Vec<Problem>), DecodeError> {
+    pub fn decode(json: &[u8], target: &Destination) -> Result<(Self, Vec<Problem>), DecodeError> {
         if json.len() > decode::MAX_LIST {
-            return Err(DecodeError::TooLarge { limit: decode::MAX_LIST });
+            return Err(DecodeError::TooLarge {
+                limit: decode::MAX_LIST,
+            });
         }
         Self::decode_raw(json::document(json).map_err(DecodeError::Syntax)?, target)
     }
@@ -128,7 +127,14 @@ impl IntentionSet {
             CallerOrigin::Local(_) => CallerOrigin::Local(&partition),
             peer @ CallerOrigin::Peer(_) => peer,
         };
-        self.probe(&self.folded, &Caller { origin, namespace: &namespace, name: &name })
+        self.probe(
+            &self.folded,
+            &Caller {
+                origin,
+                namespace: &namespace,
+                name: &name,
+            },
+        )
     }
 
     fn probe(&self, index: &Index, caller: &Caller<'_>) -> Option<u32> {
@@ -144,13 +150,21 @@ impl IntentionSet {
             ]
             .into_iter()
             .filter_map(|(namespace, name)| {
-                let key: &dyn SourceKey = &KeyParts { origin, namespace, name };
+                let key: &dyn SourceKey = &KeyParts {
+                    origin,
+                    namespace,
+                    name,
+                };
                 index.get(key).copied()
             })
             .min()
         };
         let known = from(origin);
-        if self.anywhere { first(known, from(OriginPart::Anywhere)) } else { known }
+        if self.anywhere {
+            first(known, from(OriginPart::Anywhere))
+        } else {
+            known
+        }
     }
 
     /// The first intention that denies a peer which `is_loaded` does not know.
@@ -159,13 +173,17 @@ impl IntentionSet {
         protocol: Protocol,
         is_loaded: impl Fn(&str) -> bool,
     ) -> Option<u32> {
-        (0_u32..).zip(&self.intentions).find_map(|(index, intention)| {
-            let Origin::Peer(peer) = &intention.source.origin else { return None };
-            let counts = intention.covers_target
-                && !is_loaded(peer)
-                && may_deny(&intention.rule, protocol);
-            counts.then_some(index)
-        })
+        (0_u32..)
+            .zip(&self.intentions)
+            .find_map(|(index, intention)| {
+                let Origin::Peer(peer) = &intention.source.origin else {
+                    return None;
+                };
+                let counts = intention.covers_target
+                    && !is_loaded(peer)
+                    && may_deny(&intention.rule, protocol);
+                counts.then_some(index)
+            })
     }
 }
 

@@ -99,7 +99,11 @@ pub struct Verdict {
 
 impl Verdict {
     const fn by_intention(effect: Effect, reason: Reason, index: u32) -> Self {
-        Self { effect, reason, intention: Some(index) }
+        Self {
+            effect,
+            reason,
+            intention: Some(index),
+        }
     }
 }
 
@@ -131,13 +135,27 @@ fn by_rule(rule: &Rule, protocol: Protocol, index: u32) -> Verdict {
             deny(Reason::RequestRequired)
         }
         (Rule::Requests { .. }, false) => deny(Reason::L7IntentionOnTcp),
-        (Rule::Connection { action: Action::Deny, .. }, _) => deny(Reason::Intention),
-        (Rule::Connection { action: Action::Allow, jwt: Some(_) }, false) => {
-            deny(Reason::JwtOnTcp)
-        }
-        (Rule::Connection { action: Action::Allow, jwt: None }, _) => {
-            Verdict::by_intention(Effect::Allow, Reason::Intention, index)
-        }
+        (
+            Rule::Connection {
+                action: Action::Deny,
+                ..
+            },
+            _,
+        ) => deny(Reason::Intention),
+        (
+            Rule::Connection {
+                action: Action::Allow,
+                jwt: Some(_),
+            },
+            false,
+        ) => deny(Reason::JwtOnTcp),
+        (
+            Rule::Connection {
+                action: Action::Allow,
+                jwt: None,
+            },
+            _,
+        ) => Verdict::by_intention(Effect::Allow, Reason::Intention, index),
     }
 }
 
@@ -147,5 +165,9 @@ const fn by_default(default: DefaultPolicy) -> Verdict {
         DefaultPolicy::Deny => (Effect::Deny, Reason::DefaultPolicy),
         DefaultPolicy::Unknown => (Effect::Deny, Reason::DefaultPolicyUnknown),
     };
-    Verdict { effect, reason, intention: None }
+    Verdict {
+        effect,
+        reason,
+        intention: None,
+    }
 }

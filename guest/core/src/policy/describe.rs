@@ -10,7 +10,9 @@ impl Policy {
     #[must_use]
     pub fn describe(&self, target: &str, decision: &Decision) -> String {
         let destination = Destination::parse(target).ok();
-        let service = destination.as_ref().and_then(|name| self.services.get(&name.key()));
+        let service = destination
+            .as_ref()
+            .and_then(|name| self.services.get(&name.key()));
         let intention = service
             .filter(|_| decision.generation == self.generation)
             .zip(decision.intention)
@@ -41,9 +43,10 @@ fn because(
         (None, Some(index)) => format!("intention {index} of `{target}`"),
         (None, None) => format!("an intention of `{target}`"),
     };
-    let permission = decision
-        .permission
-        .map_or_else(|| "a permission".to_owned(), |index| format!("permission {index}"));
+    let permission = decision.permission.map_or_else(
+        || "a permission".to_owned(),
+        |index| format!("permission {index}"),
+    );
     let own = trust_domain.map_or_else(String::new, |name| format!(" `{name}`"));
     match decision.code {
         Reason::Intention => format!("{rule} matched"),
@@ -80,9 +83,7 @@ fn because(
             format!("{rule} depends on the request, and the question came without one")
         }
         Reason::BadRequest => "the request is malformed or can be read in two ways".to_owned(),
-        Reason::PathRedirect => {
-            "the path must be asked for in its normalised form".to_owned()
-        }
+        Reason::PathRedirect => "the path must be asked for in its normalised form".to_owned(),
         Reason::NoIdentity => "the client's certificate has no URI name".to_owned(),
         Reason::SeveralIdentities => {
             "the client's certificate has more than one URI name".to_owned()

@@ -1,12 +1,12 @@
 //! How a decision came about: every intention on the way to the deciding one.
 
-use super::recent::Recent;
+use super::Policy;
 use super::judge::{self, Identified};
 use super::mesh::{Home, Mesh};
 use super::question::{Client, Request};
+use super::recent::Recent;
 use super::service::Service;
 use super::trace::{Step, Trace};
-use super::Policy;
 use crate::identity::{Excerpt, SpiffeId};
 use crate::intention::pattern::Mismatch;
 use crate::intention::{Caller, CallerOrigin, Decision, Destination, Intention, Matching, Reason};
@@ -34,7 +34,11 @@ impl Policy {
                 (Ok(_), None) => Reason::NotReady,
                 (Ok(_), Some(_)) => Reason::UnknownTarget,
             };
-            let notes = key.err().map(|error| error.to_string()).into_iter().collect();
+            let notes = key
+                .err()
+                .map(|error| error.to_string())
+                .into_iter()
+                .collect();
             let client = self.mesh.as_ref().map(|mesh| judge::identify(mesh, client));
             return Trace {
                 source: client.and_then(|read| read.map_or_else(|u| u.id, |i| Some(i.id))),
@@ -59,8 +63,12 @@ impl Policy {
                 trace.source = Some(identified.id);
             }
             Err(unidentified) => {
-                trace.notes.extend(unidentified.error.map(|error| error.to_string()));
-                trace.notes.extend(unidentified.id.as_ref().and_then(|id| note_home(mesh, id)));
+                trace
+                    .notes
+                    .extend(unidentified.error.map(|error| error.to_string()));
+                trace
+                    .notes
+                    .extend(unidentified.id.as_ref().and_then(|id| note_home(mesh, id)));
                 trace.source = unidentified.id;
             }
         }
@@ -70,10 +78,16 @@ impl Policy {
     fn bare_trace(&self, target: &str, decision: Decision) -> Trace {
         let default_policy = match &self.mesh {
             None => "unknown".to_owned(),
-            Some(Mesh { default_policy, default_policy_source: None, .. }) => {
-                default_policy.to_string()
-            }
-            Some(Mesh { default_policy, default_policy_source: Some(source), .. }) => {
+            Some(Mesh {
+                default_policy,
+                default_policy_source: None,
+                ..
+            }) => default_policy.to_string(),
+            Some(Mesh {
+                default_policy,
+                default_policy_source: Some(source),
+                ..
+            }) => {
                 format!("{default_policy} ({source})")
             }
         };
@@ -90,10 +104,15 @@ impl Policy {
 
 /// Lists the intentions up to the deciding one, if they were read at all.
 fn walk(mesh: &Mesh, service: &Service, identified: &Identified<'_>, trace: &mut Trace) {
-    let Some(caller) = identified.caller() else { return };
+    let Some(caller) = identified.caller() else {
+        return;
+    };
     let decided = trace.decision.intention;
     let were_read = decided.is_some()
-        || matches!(trace.decision.code, Reason::DefaultPolicy | Reason::DefaultPolicyUnknown);
+        || matches!(
+            trace.decision.code,
+            Reason::DefaultPolicy | Reason::DefaultPolicyUnknown
+        );
     if !were_read {
         return;
     }
@@ -106,7 +125,11 @@ fn walk(mesh: &Mesh, service: &Service, identified: &Identified<'_>, trace: &mut
             left_out = left_out.saturating_add(1);
             continue;
         }
-        let failed = if is_last { None } else { Some(why_not(intention, &caller, mesh.matching)) };
+        let failed = if is_last {
+            None
+        } else {
+            Some(why_not(intention, &caller, mesh.matching))
+        };
         trace.steps.push(Step {
             intention: index,
             precedence: intention.precedence,
@@ -116,11 +139,20 @@ fn walk(mesh: &Mesh, service: &Service, identified: &Identified<'_>, trace: &mut
         });
     }
     if left_out > 0 {
-        trace.notes.push(format!("{left_out} intentions that did not match are not listed"));
+        trace.notes.push(format!(
+            "{left_out} intentions that did not match are not listed"
+        ));
     }
     if let Some(deciding) = decided.and_then(|index| service.intentions.get(index)) {
         note_case(deciding, &caller, &mut trace.notes);
-        note_envoy(deciding, last, intentions, &caller, mesh.matching, &mut trace.notes);
+        note_envoy(
+            deciding,
+            last,
+            intentions,
+            &caller,
+            mesh.matching,
+            &mut trace.notes,
+        );
     }
 }
 
@@ -150,14 +182,21 @@ fn why_not(intention: &Intention, caller: &Caller<'_>, matching: Matching) -> St
             Excerpt::of(&source.namespace)
         ),
         Some(Mismatch::Name) => {
-            format!("name: `{}` is not `{}`", Excerpt::of(caller.name), Excerpt::of(&source.name))
+            format!(
+                "name: `{}` is not `{}`",
+                Excerpt::of(caller.name),
+                Excerpt::of(&source.name)
+            )
         }
         None => "order: another rule decided before any was considered".to_owned(),
     }
 }
 
 fn note_age(mesh: &Mesh, service: &Service, now: Timestamp, notes: &mut Vec<String>) {
-    for (name, document) in [("mesh", &mesh.freshness), ("the target", &service.freshness)] {
+    for (name, document) in [
+        ("mesh", &mesh.freshness),
+        ("the target", &service.freshness),
+    ] {
         if document.is_stale(now, mesh.max_stale) {
             let age = document.age(now);
             let budget = mesh.max_stale;
@@ -196,9 +235,14 @@ fn note_envoy(
     matching: Matching,
     notes: &mut Vec<String>,
 ) {
-    let after = usize::try_from(index).unwrap_or(usize::MAX).saturating_add(1);
+    let after = usize::try_from(index)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
     let wildcards = |rule: &Intention| {
-        [&rule.source.namespace, &rule.source.name].iter().filter(|name| &****name == "*").count()
+        [&rule.source.namespace, &rule.source.name]
+            .iter()
+            .filter(|name| &****name == "*")
+            .count()
     };
     let narrower = intentions.iter().skip(after).find(|rule| {
         rule.covers_target

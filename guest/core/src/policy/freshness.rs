@@ -12,7 +12,10 @@ pub(super) struct Freshness {
 
 impl Freshness {
     pub(super) const fn confirmed(at: Timestamp) -> Self {
-        Self { confirmed_at: at, latest: Timestamp::from_millis(0) }
+        Self {
+            confirmed_at: at,
+            latest: Timestamp::from_millis(0),
+        }
     }
 
     /// Remembers the moment of a question.

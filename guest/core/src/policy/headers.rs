@@ -30,10 +30,15 @@ fn needed(intentions: &IntentionSet) -> HeaderNeeds {
                 return HeaderNeeds::All;
             }
             Rule::Requests { permissions, .. } => {
-                if permissions.iter().any(|permission| permission.jwt.is_some()) {
+                if permissions
+                    .iter()
+                    .any(|permission| permission.jwt.is_some())
+                {
                     return HeaderNeeds::All;
                 }
-                let headers = permissions.iter().flat_map(|permission| &permission.http.headers);
+                let headers = permissions
+                    .iter()
+                    .flat_map(|permission| &permission.http.headers);
                 names.extend(headers.filter_map(|header| header_name(&header.name)));
             }
             Rule::Connection { .. } | Rule::Unreadable { .. } => {}

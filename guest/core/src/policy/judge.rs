@@ -4,8 +4,8 @@
 //! what the intentions say.
 
 use super::mesh::{Home, Mesh};
-use super::recent::Recent;
 use super::question::{Client, Request};
+use super::recent::Recent;
 use super::service::Service;
 use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
 use crate::intention::{Caller, Effect, Reason, Verdict};
@@ -21,7 +21,10 @@ pub(super) fn judge(
     recent: &mut Recent,
 ) -> Verdict {
     let documents = [&mesh.freshness, &service.freshness];
-    if documents.iter().any(|document| document.is_stale(now, mesh.max_stale)) {
+    if documents
+        .iter()
+        .any(|document| document.is_stale(now, mesh.max_stale))
+    {
         return refused(Reason::Stale);
     }
     let is_judged_by_request = request.is_some() && service.protocol.is_http();
@@ -29,30 +32,51 @@ pub(super) fn judge(
         if is_judged_by_request {
             return refused(Reason::RequestNotJudged);
         }
-        return service.intentions.judge(&caller, service.protocol, mesh.default_policy, mesh.matching);
+        return service.intentions.judge(
+            &caller,
+            service.protocol,
+            mesh.default_policy,
+            mesh.matching,
+        );
     }
     let identified = match identify(mesh, client) {
         Ok(identified) => identified,
         Err(unidentified) => {
             // The client behind a gateway is named by the request.
             let by_request = is_judged_by_request && unidentified.is_gateway_with_header;
-            return refused(if by_request { Reason::RequestNotJudged } else { unidentified.reason });
+            return refused(if by_request {
+                Reason::RequestNotJudged
+            } else {
+                unidentified.reason
+            });
         }
     };
     if is_judged_by_request {
         return refused(Reason::RequestNotJudged);
     }
-    let Some(caller) = identified.caller() else { return refused(Reason::NotAService) };
+    let Some(caller) = identified.caller() else {
+        return refused(Reason::NotAService);
+    };
     if let (true, Some(index)) = (caller.is_foreign(), service.orphan_denial) {
-        return Verdict { intention: Some(index), ..refused(Reason::PeerWithoutBundle) };
+        return Verdict {
+            intention: Some(index),
+            ..refused(Reason::PeerWithoutBundle)
+        };
     }
-    service.intentions.judge(&caller, service.protocol, mesh.default_policy, mesh.matching)
+    service.intentions.judge(
+        &caller,
+        service.protocol,
+        mesh.default_policy,
+        mesh.matching,
+    )
 }
 
 /// The client, if it is a service of this mesh: what nearly all are, and most have
 /// asked before. For all others [`identify`] says what they are.
 fn local_service<'r>(mesh: &Mesh, client: &Client, recent: &'r mut Recent) -> Option<Caller<'r>> {
-    let [uri] = client.uris.as_slice() else { return None };
+    let [uri] = client.uris.as_slice() else {
+        return None;
+    };
     let id = recent.identity(uri)?;
     if *id.trust_domain() != mesh.trust_domain {
         return None;
@@ -61,7 +85,11 @@ fn local_service<'r>(mesh: &Mesh, client: &Client, recent: &'r mut Recent) -> Op
 }
 
 const fn refused(reason: Reason) -> Verdict {
-    Verdict { effect: Effect::Deny, reason, intention: None }
+    Verdict {
+        effect: Effect::Deny,
+        reason,
+        intention: None,
+    }
 }
 
 /// A client that is a service of the mesh or of a loaded peer.
@@ -93,7 +121,12 @@ pub(super) struct Unidentified {
 
 impl Unidentified {
     const fn because(reason: Reason) -> Self {
-        Self { reason, id: None, error: None, is_gateway_with_header: false }
+        Self {
+            reason,
+            id: None,
+            error: None,
+            is_gateway_with_header: false,
+        }
     }
 }
 
@@ -116,7 +149,10 @@ pub(super) fn identify<'m>(
         Home::Peer(name) => Some(name),
         Home::OtherPartition | Home::Foreign => {
             let because = Unidentified::because(Reason::ForeignTrustDomain);
-            return Err(Unidentified { id: Some(id), ..because });
+            return Err(Unidentified {
+                id: Some(id),
+                ..because
+            });
         }
     };
     if id.service().is_none() {
@@ -167,7 +203,10 @@ mod tests {
             }
         }
         assert_eq!(short, 5);
-        let two = Client { uris: vec!["spiffe://t.consul/ns/default/dc/dc1/svc/web".to_owned(); 2], via_gateway: None };
+        let two = Client {
+            uris: vec!["spiffe://t.consul/ns/default/dc/dc1/svc/web".to_owned(); 2],
+            via_gateway: None,
+        };
         assert_eq!(local_service(&mesh, &two, &mut Recent::new()), None);
     }
 }

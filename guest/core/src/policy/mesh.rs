@@ -60,7 +60,11 @@ impl Mesh {
         let trust_domain = TrustDomain::parse(&trust_domain)
             .map_err(|error| at.key("trust_domain").flaw(error.to_string()))?;
         let mut warn = |pointer: String, text: String| {
-            warnings.push(LoadProblem { document: NAME.to_owned(), pointer, text });
+            warnings.push(LoadProblem {
+                document: NAME.to_owned(),
+                pointer,
+                text,
+            });
         };
         let local = roots::read(&mut fields, &at, &trust_domain, &mut warn)?
             .ok_or_else(|| at.key("roots").flaw("none of the roots can be read"))?;
@@ -69,21 +73,27 @@ impl Mesh {
             None => Vec::new(),
         };
         let default_policy = match fields.take_text("default_policy", &at)? {
-            Some(code) => DefaultPolicy::from_code(&code)
-                .ok_or_else(|| at.key("default_policy").flaw("this is not one of `allow`, `deny` and `unknown`"))?,
+            Some(code) => DefaultPolicy::from_code(&code).ok_or_else(|| {
+                at.key("default_policy")
+                    .flaw("this is not one of `allow`, `deny` and `unknown`")
+            })?,
             None => {
                 let text = "this field is missing: what no intention covers is denied";
                 warn(at.key("default_policy").to_string(), text.to_owned());
                 DefaultPolicy::Unknown
             }
         };
-        let default_policy_source =
-            fields.take_text("default_policy_source", &at)?.map(|text| Excerpt::of(&text).to_string());
+        let default_policy_source = fields
+            .take_text("default_policy_source", &at)?
+            .map(|text| Excerpt::of(&text).to_string());
         let matching = match fields.take_text("matching", &at)?.as_deref() {
             None | Some("strict") => Matching::Strict,
             Some("envoy") => Matching::Envoy,
             Some(_) => {
-                return Err(at.key("matching").flaw("this is not one of `strict` and `envoy`").into());
+                return Err(at
+                    .key("matching")
+                    .flaw("this is not one of `strict` and `envoy`")
+                    .into());
             }
         };
         let max_stale = match fields.take("max_stale_ms", &at)? {
@@ -111,10 +121,14 @@ impl Mesh {
         if *id.trust_domain() == self.trust_domain {
             return Home::Local;
         }
-        let Some(peers) = self.peers.get(id.trust_domain()) else { return Home::Foreign };
+        let Some(peers) = self.peers.get(id.trust_domain()) else {
+            return Home::Foreign;
+        };
         let Some(service) = id.service() else {
             // No partition to compare: any of them, it is refused for its kind anyway.
-            return peers.first().map_or(Home::Foreign, |(_, name)| Home::Peer(name));
+            return peers
+                .first()
+                .map_or(Home::Foreign, |(_, name)| Home::Peer(name));
         };
         peers
             .iter()
@@ -124,7 +138,10 @@ impl Mesh {
 
     /// Whether identities of this peering are accepted.
     pub(super) fn has_peer(&self, name: &str) -> bool {
-        self.peers.values().flatten().any(|(_, peer)| peer.as_str() == name)
+        self.peers
+            .values()
+            .flatten()
+            .any(|(_, peer)| peer.as_str() == name)
     }
 }
 
@@ -184,9 +201,17 @@ fn read_peer(
         None => Partition::default_partition(),
     };
     for (field, _) in fields.rest() {
-        warn(at.key(field).to_string(), "this field is not known and ignored".to_owned());
+        warn(
+            at.key(field).to_string(),
+            "this field is not known and ignored".to_owned(),
+        );
     }
-    Ok(roots.map(|roots| Peer { name, trust_domain, partition, roots }))
+    Ok(roots.map(|roots| Peer {
+        name,
+        trust_domain,
+        partition,
+        roots,
+    }))
 }
 
 /// Two peerings that export the same partition of one trust domain cannot be told
@@ -199,14 +224,17 @@ fn without_twins(
     let same = |a: &Peer, b: &Peer| {
         a.trust_domain == b.trust_domain && a.partition == b.partition && a.name != b.name
     };
-    let is_twin: Vec<bool> =
-        peers.iter().map(|peer| peers.iter().any(|other| same(peer, other))).collect();
+    let is_twin: Vec<bool> = peers
+        .iter()
+        .map(|peer| peers.iter().any(|other| same(peer, other)))
+        .collect();
     peers
         .into_iter()
         .zip(is_twin)
         .filter_map(|(peer, twin)| {
             if twin {
-                let text = "another peer has the same trust domain and partition; neither is accepted";
+                let text =
+                    "another peer has the same trust domain and partition; neither is accepted";
                 warn(at.key(peer.name.as_str()).to_string(), text.to_owned());
             }
             (!twin).then_some(peer)
@@ -219,11 +247,32 @@ type PeersByDomain = BTreeMap<TrustDomain, Vec<(Partition, PeerName)>>;
 fn bundle(local: TrustBundle, peers: Vec<Peer>) -> (Bundles, PeersByDomain) {
     let mut by_domain = PeersByDomain::new();
     let mut bundles = BTreeMap::new();
-    for Peer { name, trust_domain, partition, roots } in peers {
-        by_domain.entry(trust_domain).or_default().push((partition.clone(), name.clone()));
-        bundles.insert(name, PeerBundle { bundle: roots, exported_partition: partition });
+    for Peer {
+        name,
+        trust_domain,
+        partition,
+        roots,
+    } in peers
+    {
+        by_domain
+            .entry(trust_domain)
+            .or_default()
+            .push((partition.clone(), name.clone()));
+        bundles.insert(
+            name,
+            PeerBundle {
+                bundle: roots,
+                exported_partition: partition,
+            },
+        );
     }
-    (Bundles { local, peers: bundles }, by_domain)
+    (
+        Bundles {
+            local,
+            peers: bundles,
+        },
+        by_domain,
+    )
 }
 
 /// What only requests are judged by: read for its type, so that a document which a
@@ -232,7 +281,11 @@ fn check_request_settings(fields: &mut Fields<'_>, at: &At<'_>) -> Result<(), Re
     if let Some(raw) = fields.take("request_normalization", at)? {
         Fields::of(raw, &at.key("request_normalization"))?;
     }
-    for (i, raw) in fields.take_items("jwt_providers", at)?.into_iter().enumerate() {
+    for (i, raw) in fields
+        .take_items("jwt_providers", at)?
+        .into_iter()
+        .enumerate()
+    {
         Fields::of(raw, &at.key("jwt_providers").index(i))?;
     }
     Ok(())

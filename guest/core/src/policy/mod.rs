@@ -75,8 +75,14 @@ impl Policy {
         let mut report = LoadReport::default();
         if generation < self.generation {
             let text = format!("generation {generation} is older than {}", self.generation);
-            let refused = Refused { pointer: String::new(), text };
-            report.refuse(changes.first().map_or("", |document| &document.name), refused);
+            let refused = Refused {
+                pointer: String::new(),
+                text,
+            };
+            report.refuse(
+                changes.first().map_or("", |document| &document.name),
+                refused,
+            );
             return report;
         }
         self.generation = generation;
@@ -129,13 +135,19 @@ impl Policy {
     pub fn touch(&mut self, names: &[String], confirmed_at: Timestamp) {
         let freshness = freshness::Freshness::confirmed(confirmed_at);
         if names.is_empty() {
-            self.mesh.iter_mut().for_each(|mesh| mesh.freshness = freshness);
-            self.services.values_mut().for_each(|service| service.freshness = freshness);
+            self.mesh
+                .iter_mut()
+                .for_each(|mesh| mesh.freshness = freshness);
+            self.services
+                .values_mut()
+                .for_each(|service| service.freshness = freshness);
             return;
         }
         for name in names {
             if name == mesh::NAME {
-                self.mesh.iter_mut().for_each(|mesh| mesh.freshness = freshness);
+                self.mesh
+                    .iter_mut()
+                    .for_each(|mesh| mesh.freshness = freshness);
             } else if let Ok(destination) = service::destination_of(name)
                 && let Some(service) = self.services.get_mut(&destination.key())
             {
@@ -194,13 +206,25 @@ impl Policy {
         expected: Option<&str>,
         now: Timestamp,
     ) -> Result<VerifiedPeer, VerifyError> {
-        let Some(mesh) = &mut self.mesh else { return Err(VerifyError::RootsNotLoaded) };
+        let Some(mesh) = &mut self.mesh else {
+            return Err(VerifyError::RootsNotLoaded);
+        };
         mesh.freshness.see(now);
         if mesh.freshness.is_stale(now, mesh.max_stale) {
             return Err(VerifyError::RootsStale);
         }
-        let expected = expected.map(SpiffeId::parse).transpose().map_err(VerifyError::MalformedExpectedIdentity)?;
-        chain::verify_peer(chain, usage, expected.as_ref(), &mesh.bundles, now, self.algorithms)
+        let expected = expected
+            .map(SpiffeId::parse)
+            .transpose()
+            .map_err(VerifyError::MalformedExpectedIdentity)?;
+        chain::verify_peer(
+            chain,
+            usage,
+            expected.as_ref(),
+            &mesh.bundles,
+            now,
+            self.algorithms,
+        )
     }
 }
 

@@ -13,7 +13,10 @@ impl Client {
     /// A client whose certificate has one URI name.
     #[must_use]
     pub fn from_uri(uri: impl Into<String>) -> Self {
-        Self { uris: vec![uri.into()], via_gateway: None }
+        Self {
+            uris: vec![uri.into()],
+            via_gateway: None,
+        }
     }
 }
 

@@ -17,7 +17,10 @@ pub(super) struct Refused {
 
 impl From<Flaw> for Refused {
     fn from(flaw: Flaw) -> Self {
-        Self { pointer: flaw.pointer, text: flaw.text }
+        Self {
+            pointer: flaw.pointer,
+            text: flaw.text,
+        }
     }
 }
 
@@ -29,10 +32,14 @@ impl Reading {
     pub(super) fn body(body: &[u8]) -> Result<&RawValue, Refused> {
         let root = At::ROOT;
         if body.len() > MAX_DOCUMENT {
-            return Err(root.flaw(format!("the document is longer than {MAX_DOCUMENT} bytes")).into());
+            return Err(root
+                .flaw(format!("the document is longer than {MAX_DOCUMENT} bytes"))
+                .into());
         }
-        json::document(body)
-            .map_err(|error| root.flaw(format!("the document is not valid JSON: {error}")).into())
+        json::document(body).map_err(|error| {
+            root.flaw(format!("the document is not valid JSON: {error}"))
+                .into()
+        })
     }
 
     /// Names the fields that nobody has asked for.

@@ -19,7 +19,9 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) fn new() -> Self {
-        Self { places: vec![None; PLACES] }
+        Self {
+            places: vec![None; PLACES],
+        }
     }
 
     /// What `uri` names; `None` if it is not a SPIFFE ID.
@@ -36,7 +38,9 @@ impl Recent {
 /// both be read again.
 fn place_of(uri: &str) -> usize {
     let end = uri.bytes().rev().take(END);
-    let hash = end.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = end.fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     // The upper half, because the lower bits of FNV mix least.
     usize::try_from(hash >> 16).unwrap_or(0) % PLACES
 }
@@ -49,7 +53,12 @@ mod tests {
     fn what_is_remembered_is_what_was_read() {
         let mut recent = Recent::new();
         let uris: Vec<String> = (0..500)
-            .map(|number| format!("spiffe://t{}.consul/ns/default/dc/dc1/svc/web-{number}", number % 3))
+            .map(|number| {
+                format!(
+                    "spiffe://t{}.consul/ns/default/dc/dc1/svc/web-{number}",
+                    number % 3
+                )
+            })
             .collect();
         for uri in uris.iter().chain(uris.iter().rev()).chain(&uris) {
             assert_eq!(recent.identity(uri), SpiffeId::parse(uri).ok().as_ref());
@@ -63,7 +72,12 @@ mod tests {
         let mut recent = Recent::new();
         let good = "spiffe://t.consul/ns/default/dc/dc1/svc/web";
         assert!(recent.identity(good).is_some());
-        for bad in ["", "web", "spiffe://T.consul/ns/default/dc/dc1/svc/web", "spiffe://t.consul/ns/default/dc/dc1/svc/web?x"] {
+        for bad in [
+            "",
+            "web",
+            "spiffe://T.consul/ns/default/dc/dc1/svc/web",
+            "spiffe://t.consul/ns/default/dc/dc1/svc/web?x",
+        ] {
             assert_eq!(recent.identity(bad), None, "{bad}");
             assert_eq!(recent.identity(bad), None, "{bad}");
         }
@@ -73,7 +87,8 @@ mod tests {
     #[test]
     fn the_same_end_in_another_mesh_is_another_identity() {
         let mut recent = Recent::new();
-        let [one, two] = ["one", "two"].map(|td| format!("spiffe://{td}.consul/ns/default/dc/dc1/svc/a-long-service-name"));
+        let [one, two] = ["one", "two"]
+            .map(|td| format!("spiffe://{td}.consul/ns/default/dc/dc1/svc/a-long-service-name"));
         assert_eq!(place_of(&one), place_of(&two));
         for uri in [&one, &two, &one] {
             assert_eq!(recent.identity(uri).unwrap().to_string(), **uri);

@@ -25,12 +25,17 @@ pub(super) fn read(
     for (i, pem) in texts.iter().enumerate() {
         match TrustBundle::from_pem(trust_domain.clone(), &[pem.as_ref()]) {
             Ok(_) => good.push(pem.as_ref()),
-            Err(error) => warn(at.index(i).to_string(), format!("{error}; this root is left out")),
+            Err(error) => warn(
+                at.index(i).to_string(),
+                format!("{error}; this root is left out"),
+            ),
         }
     }
     if good.is_empty() && !texts.is_empty() {
         return Ok(None);
     }
     let bundle = TrustBundle::from_pem(trust_domain.clone(), &good);
-    bundle.map(Some).map_err(|error| at.flaw(error.to_string()).into())
+    bundle
+        .map(Some)
+        .map_err(|error| at.flaw(error.to_string()).into())
 }

@@ -31,12 +31,15 @@ impl Service {
         let mut fields = Fields::of(raw, &at)?;
         let protocol = match fields.take_text("protocol", &at)? {
             None => Protocol::default(),
-            Some(name) => Protocol::from_code(&name)
-                .ok_or_else(|| at.key("protocol").flaw("this is not one of `tcp`, `http`, `http2` and `grpc`"))?,
+            Some(name) => Protocol::from_code(&name).ok_or_else(|| {
+                at.key("protocol")
+                    .flaw("this is not one of `tcp`, `http`, `http2` and `grpc`")
+            })?,
         };
-        let list = fields
-            .take_or_null("intentions", &at)?
-            .ok_or_else(|| at.key("intentions").flaw("this field is missing; `null` is no intentions"))?;
+        let list = fields.take_or_null("intentions", &at)?.ok_or_else(|| {
+            at.key("intentions")
+                .flaw("this field is missing; `null` is no intentions")
+        })?;
         let (intentions, problems) = IntentionSet::decode_raw(list, destination)
             .map_err(|error| at.key("intentions").flaw(error.to_string()))?;
         Reading::warn_of_rest(&fields, &document, warnings);
@@ -56,12 +59,18 @@ impl Service {
 
 /// The destination whose document has this name: `service/partition/namespace/name`.
 pub(super) fn destination_of(document: &str) -> Result<Destination, Refused> {
-    let refused = |text: String| Refused { pointer: String::new(), text };
+    let refused = |text: String| Refused {
+        pointer: String::new(),
+        text,
+    };
     let name = document
         .strip_prefix("service/")
         .filter(|name| name.matches('/').count() == 2)
         .ok_or_else(|| {
-            refused("the name is neither `mesh` nor `service/<partition>/<namespace>/<name>`".to_owned())
+            refused(
+                "the name is neither `mesh` nor `service/<partition>/<namespace>/<name>`"
+                    .to_owned(),
+            )
         })?;
     Destination::parse(name).map_err(|error| refused(error.to_string()))
 }

@@ -28,11 +28,16 @@ impl wit::Guest for Component {
         POLICY.with_borrow_mut(|policy| policy.touch(&names, Timestamp::from_millis(confirmed_at)));
     }
 
-    fn authorize(target: String, client: wit::Client, request: Option<wit::Request>, now: u64) -> wit::Decision {
+    fn authorize(
+        target: String,
+        client: wit::Client,
+        request: Option<wit::Request>,
+        now: u64,
+    ) -> wit::Decision {
         let (client, request) = (convert::client(client), request.map(convert::request));
         let now = Timestamp::from_millis(now);
-        let mut decision =
-            POLICY.with_borrow_mut(|policy| policy.authorize(&target, &client, request.as_ref(), now));
+        let mut decision = POLICY
+            .with_borrow_mut(|policy| policy.authorize(&target, &client, request.as_ref(), now));
         decision.effect = Effect::Allow;
         convert::decision(decision)
     }
@@ -54,10 +59,18 @@ impl wit::Guest for Component {
         convert::header_needs(POLICY.with_borrow(|policy| policy.needed_headers(&target)))
     }
 
-    fn explain(target: String, client: wit::Client, request: Option<wit::Request>, now: u64) -> wit::Trace {
+    fn explain(
+        target: String,
+        client: wit::Client,
+        request: Option<wit::Request>,
+        now: u64,
+    ) -> wit::Trace {
         let (client, request) = (convert::client(client), request.map(convert::request));
         let now = Timestamp::from_millis(now);
-        convert::trace(POLICY.with_borrow_mut(|policy| policy.explain(&target, &client, request.as_ref(), now)))
+        convert::trace(
+            POLICY
+                .with_borrow_mut(|policy| policy.explain(&target, &client, request.as_ref(), now)),
+        )
     }
 
     fn describe(target: String, decision: wit::Decision) -> String {

@@ -17,7 +17,9 @@ mod bindings {
 use bindings::exports::portcullis::mesh::{agent, decisions as wit};
 use bindings::portcullis::mesh::types::{Effect, Reason};
 use bindings::wasi::http::outgoing_handler;
-use bindings::wasi::http::types::{Fields, IncomingBody, Method, OutgoingBody, OutgoingRequest, Scheme};
+use bindings::wasi::http::types::{
+    Fields, IncomingBody, Method, OutgoingBody, OutgoingRequest, Scheme,
+};
 use bindings::wasi::io::streams::StreamError;
 
 pub(crate) struct Component;
@@ -30,7 +32,9 @@ fn send(what: &str, headers: &[String]) -> Result<String, String> {
     let fields = Fields::new();
     for header in headers {
         let (name, value) = header.split_once(": ").ok_or("no header")?;
-        fields.append(name, value.as_bytes()).map_err(|error| format!("header: {error:?}"))?;
+        fields
+            .append(name, value.as_bytes())
+            .map_err(|error| format!("header: {error:?}"))?;
     }
     let request = OutgoingRequest::new(fields);
     let method = match method {
@@ -45,10 +49,15 @@ fn send(what: &str, headers: &[String]) -> Result<String, String> {
     };
     request.set_method(&method).map_err(|()| "method")?;
     request.set_scheme(Some(&scheme)).map_err(|()| "scheme")?;
-    request.set_authority(Some(authority)).map_err(|()| "authority")?;
-    request.set_path_with_query(Some(path)).map_err(|()| "path")?;
+    request
+        .set_authority(Some(authority))
+        .map_err(|()| "authority")?;
+    request
+        .set_path_with_query(Some(path))
+        .map_err(|()| "path")?;
     let body = request.body().map_err(|()| "body")?;
-    let future = outgoing_handler::handle(request, None).map_err(|error| format!("handle: {error:?}"))?;
+    let future =
+        outgoing_handler::handle(request, None).map_err(|error| format!("handle: {error:?}"))?;
     OutgoingBody::finish(body, None).map_err(|error| format!("finish: {error:?}"))?;
     future.subscribe().block();
     let response = future
@@ -77,9 +86,15 @@ fn send(what: &str, headers: &[String]) -> Result<String, String> {
 
 /// Provokes an error of a stream and reads what the host says about it.
 fn stream_error() -> String {
-    let request = OutgoingRequest::new(Fields::from_list(&[("content-length".to_owned(), b"1".to_vec())]).unwrap_or(Fields::new()));
-    let Ok(body) = request.body() else { return "no body".to_owned() };
-    let Ok(stream) = body.write() else { return "no stream".to_owned() };
+    let request = OutgoingRequest::new(
+        Fields::from_list(&[("content-length".to_owned(), b"1".to_vec())]).unwrap_or(Fields::new()),
+    );
+    let Ok(body) = request.body() else {
+        return "no body".to_owned();
+    };
+    let Ok(stream) = body.write() else {
+        return "no stream".to_owned();
+    };
     match stream.blocking_write_and_flush(&[0; 4096]) {
         Err(StreamError::LastOperationFailed(error)) => error.to_debug_string(),
         other => format!("{other:?}"),
@@ -111,12 +126,20 @@ fn decision() -> wit::Decision {
 
 impl wit::Guest for Component {
     fn load(_generation: u64, _changes: Vec<wit::Document>) -> wit::LoadReport {
-        wit::LoadReport { refused: Vec::new(), warnings: Vec::new() }
+        wit::LoadReport {
+            refused: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     fn touch(_names: Vec<String>, _confirmed_at: u64) {}
 
-    fn authorize(target: String, _client: wit::Client, _request: Option<wit::Request>, _now: u64) -> wit::Decision {
+    fn authorize(
+        target: String,
+        _client: wit::Client,
+        _request: Option<wit::Request>,
+        _now: u64,
+    ) -> wit::Decision {
         if target == "loop" {
             loop {
                 std::hint::black_box(());
@@ -138,7 +161,12 @@ impl wit::Guest for Component {
         wit::HeaderNeeds::All
     }
 
-    fn explain(target: String, client: wit::Client, _request: Option<wit::Request>, _now: u64) -> wit::Trace {
+    fn explain(
+        target: String,
+        client: wit::Client,
+        _request: Option<wit::Request>,
+        _now: u64,
+    ) -> wit::Trace {
         let text = if target == "stream error" {
             stream_error()
         } else {

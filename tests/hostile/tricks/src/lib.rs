@@ -63,12 +63,17 @@ impl wit::Guest for Component {
         POLICY.with_borrow_mut(|policy| policy.touch(&names, Timestamp::from_millis(confirmed_at)));
     }
 
-    fn authorize(target: String, client: wit::Client, request: Option<wit::Request>, now: u64) -> wit::Decision {
+    fn authorize(
+        target: String,
+        client: wit::Client,
+        request: Option<wit::Request>,
+        now: u64,
+    ) -> wit::Decision {
         trick(&target);
         let (client, request) = (convert::client(client), request.map(convert::request));
         let now = Timestamp::from_millis(now);
-        let mut decision =
-            POLICY.with_borrow_mut(|policy| policy.authorize(&target, &client, request.as_ref(), now));
+        let mut decision = POLICY
+            .with_borrow_mut(|policy| policy.authorize(&target, &client, request.as_ref(), now));
         match target.as_str() {
             "huge" => decision.path = Some(vec![b'/'; 32 << 20]),
             "other-generation" => decision.generation = u64::MAX,
@@ -115,11 +120,19 @@ impl wit::Guest for Component {
         convert::header_needs(POLICY.with_borrow(|policy| policy.needed_headers(&target)))
     }
 
-    fn explain(target: String, client: wit::Client, request: Option<wit::Request>, now: u64) -> wit::Trace {
+    fn explain(
+        target: String,
+        client: wit::Client,
+        request: Option<wit::Request>,
+        now: u64,
+    ) -> wit::Trace {
         trick(&target);
         let (client, request) = (convert::client(client), request.map(convert::request));
         let now = Timestamp::from_millis(now);
-        convert::trace(POLICY.with_borrow_mut(|policy| policy.explain(&target, &client, request.as_ref(), now)))
+        convert::trace(
+            POLICY
+                .with_borrow_mut(|policy| policy.explain(&target, &client, request.as_ref(), now)),
+        )
     }
 
     fn describe(target: String, decision: wit::Decision) -> String {
