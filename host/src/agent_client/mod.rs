@@ -8,6 +8,7 @@ mod address;
 mod config;
 mod connect;
 mod error;
+mod failure;
 mod scope;
 mod tls;
 mod token;
@@ -30,7 +31,7 @@ pub use error::AgentError;
 pub(crate) use error::visible;
 pub use token::{Secret, TokenSource};
 
-use connect::{ConnectError, Connector};
+use connect::Connector;
 use scope::with_scope;
 use token::TokenHeader;
 
@@ -269,7 +270,7 @@ impl AgentClient {
             .client
             .request(request)
             .await
-            .map_err(|error| self.failed(&error))?;
+            .map_err(|error| AgentError::from_client(&self.0.config, &error))?;
         let (head, body) = response.into_parts();
         let not_consul = |detail: String| AgentError::NotConsul {
             address: self.0.address.clone(),
@@ -329,54 +330,6 @@ impl AgentClient {
         }
         Ok(collected.freeze())
     }
-
-    /// What a failure below HTTP, or of HTTP itself, means.
-    fn failed(&self, error: &hyper_util::client::legacy::Error) -> AgentError {
-        let address = self.0.address.clone();
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(inner) = source {
-            if let Some(connect) = inner.downcast_ref::<ConnectError>() {
-                return match connect {
-                    ConnectError::UnknownHost => AgentError::UnknownHost {
-                        address,
-                        host: self.host(),
-                    },
-                    ConnectError::Refused(error) => AgentError::Refused {
-                        address,
-                        detail: error.to_string(),
-                    },
-                    ConnectError::Tls(error) => AgentError::Tls {
-                        address,
-                        detail: tls_detail(error),
-                    },
-                    ConnectError::Timeout => AgentError::Refused {
-                        address,
-                        detail: connect.to_string(),
-                    },
-                };
-            }
-            if let Some(http) = inner.downcast_ref::<hyper::Error>()
-                && http.is_parse()
-            {
-                return AgentError::NotConsul {
-                    address,
-                    detail: format!("it does not speak HTTP ({http})"),
-                };
-            }
-            source = inner.source();
-        }
-        AgentError::Broken {
-            address,
-            detail: visible(&innermost(error), MAX_DETAIL),
-        }
-    }
-
-    fn host(&self) -> String {
-        match &self.0.config.address {
-            AgentAddress::Tcp { host, .. } | AgentAddress::Tls { host, .. } => host.clone(),
-            AgentAddress::Unix(path) => path.display().to_string(),
-        }
-    }
 }
 
 impl std::fmt::Debug for AgentClient {
@@ -386,22 +339,6 @@ impl std::fmt::Debug for AgentClient {
             .field("address", &self.0.address)
             .finish_non_exhaustive()
     }
-}
-
-fn tls_detail(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    if text.contains("InvalidContentType") || text.contains("corrupt") {
-        return "it does not speak TLS; should the address start with http://?".to_owned();
-    }
-    visible(&text, MAX_DETAIL)
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 fn basic_auth(secret: &Secret) -> Result<HeaderValue, ConfigError> {

@@ -261,9 +261,18 @@ impl Inner {
             self.settings(),
             Arc::new(Notify::new()),
         ));
-        for names in matches::batches(&self.config.destinations) {
+        let mut others = self.config.destinations.clone();
+        others.retain(|name| *name != self.config.service);
+        others.sort_unstable();
+        others.dedup();
+        for names in matches::batches(&others) {
             let (names, settings) = (names.to_vec(), self.settings());
-            self.spawn(batch::follow_batch(Arc::clone(hub), agent.clone(), settings, names));
+            self.spawn(batch::follow_batch(
+                Arc::clone(hub),
+                agent.clone(),
+                settings,
+                names,
+            ));
         }
 
         let service = self.config.service.clone();
