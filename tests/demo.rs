@@ -102,25 +102,46 @@ fn a_component_that_is_none_is_named() {
     assert!(marked(&mark).is_empty(), "{:?}", marked(&mark));
 }
 
-/// A demo that has been told to keep running, up to that point.
-fn kept() -> (Child, String, Vec<String>) {
-    let (mut command, mark) = demo(&["--keep", "--handshakes", "100"]);
+/// A demo up to the line that contains `end`.
+fn until(arguments: &[&str], end: &str) -> (Child, String, Vec<String>) {
+    let (mut command, mark) = demo(arguments);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
         .expect("it starts");
     let mut lines = Vec::new();
-    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
-        let line = line.expect("text");
-        let ready = line.contains("Ctrl-C ends it");
-        lines.push(line);
+    let mut out = BufReader::new(child.stdout.take().expect("piped"));
+    loop {
+        let mut line = String::new();
+        if out.read_line(&mut line).expect("text") == 0 {
+            panic!(
+                "the demo ended with {:?}:\n{}",
+                child.wait(),
+                lines.join("\n")
+            );
+        }
+        let ready = line.contains(end);
+        lines.push(line.trim_end().to_owned());
         if ready {
+            child.stdout = Some(out.into_inner());
             return (child, mark, lines);
         }
     }
-    let status = child.wait();
-    panic!("the demo ended with {status:?}:\n{}", lines.join("\n"));
+}
+
+/// A demo that has been told to keep running, up to that point.
+fn kept() -> (Child, String, Vec<String>) {
+    until(&["--keep", "--handshakes", "100"], "Ctrl-C ends it")
+}
+
+#[test]
+fn ctrl_c_in_the_middle_ends_everything() {
+    let (mut child, mark, _) = until(&["--handshakes", "1000000"], "4. The CA is rotated");
+    signal(&child, "INT");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130), "{status:?}");
+    assert!(marked(&mark).is_empty(), "{:?}", marked(&mark));
 }
 
 #[test]

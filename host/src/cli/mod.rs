@@ -1,6 +1,6 @@
 //! The command line: `portcullis COMMAND`.
 //!
-//! [`table`] is the list of commands, in help and README alike.
+//! [`WHICH`] says when to use which; the README has the same table.
 
 mod agent;
 mod argv;
@@ -11,6 +11,7 @@ mod demo;
 mod dev;
 mod duration;
 mod eval;
+mod facts;
 mod failure;
 mod identity;
 mod inspect;
@@ -29,7 +30,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::telemetry::{self, LogArgs};
 use failure::Failure;
 
-/// Which command to use when; the README has the same table.
+/// Which command to use when.
 const WHICH: &str = "\
 Commands, and when to use which:
   demo         see it work: two services, allowed, refused, cut off; no Consul needed

@@ -5,10 +5,12 @@
 //! ends; [`service`] is what the proxies protect.
 
 mod children;
+mod evidence;
 mod load;
 pub(crate) mod service;
 mod stage;
 mod story;
+mod telling;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,35 +44,43 @@ pub(crate) struct DemoArgs {
     stop: StopArgs,
 }
 
+/// How the story came to its end.
+enum End {
+    /// Everything was told.
+    Told,
+    /// Somebody had enough of it.
+    Stopped(&'static str),
+    /// Something went wrong.
+    Failed(Failure),
+}
+
 /// Runs the command.
 pub(crate) async fn run(arguments: &DemoArgs) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let mut stage = Stage::new()?;
-    let told = tokio::select! {
-        told = story::tell(&mut stage, arguments) => told,
-        signal = shutdown.requested() => Err(Failure::runtime(format_args!("stopped by {signal}")).code(130)),
+    let end = tokio::select! {
+        told = story::tell(&mut stage, arguments) => told.map_or_else(End::Failed, |()| End::Told),
+        signal = shutdown.requested() => End::Stopped(signal),
     };
-    let told = match told {
-        Ok(()) if arguments.keep => {
-            output::line(&paint(
-                Paint::Strong,
-                "\nEverything keeps running; Ctrl-C ends it.",
-            ))?;
-            shutdown.requested().await;
-            Ok(())
-        }
-        told => told,
-    };
+    if arguments.keep && matches!(end, End::Told) {
+        let text = "\nEverything keeps running; Ctrl-C ends it.";
+        output::line(&paint(Paint::Strong, text))?;
+        shutdown.requested().await;
+    }
     let logs = stage.logs().display().to_string();
-    let ended = shutdown.while_cleaning_up(stage.end(told.is_err())).await;
-    match (told, ended) {
-        (Err(failure), _) => {
+    let failed = matches!(end, End::Failed(_));
+    let ended = shutdown.while_cleaning_up(stage.end(failed)).await;
+    match (end, ended) {
+        (End::Failed(failure), _) => {
             Err(failure.advice(format_args!("the logs of all processes are in `{logs}`")))
         }
-        (Ok(()), Err(code)) => Ok(code),
-        (Ok(()), Ok(bad)) if bad.is_empty() => Ok(ExitCode::SUCCESS),
-        (Ok(()), Ok(bad)) => Err(Failure::runtime(format_args!(
+        (End::Stopped(signal), _) => {
+            Err(Failure::runtime(format_args!("stopped by {signal}")).code(130))
+        }
+        (End::Told, Err(code)) => Ok(code),
+        (End::Told, Ok(bad)) if bad.is_empty() => Ok(ExitCode::SUCCESS),
+        (End::Told, Ok(bad)) => Err(Failure::runtime(format_args!(
             "the demo's claims hold, but these processes did not end cleanly: {}; their logs are in `{logs}`",
             bad.join(", ")
         ))),

@@ -1,22 +1,21 @@
 //! What the demo shows, step by step, and the check of each claim.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use portcullis::agent_client::{AgentClient, AgentConfig};
-use portcullis_core::agent::{HttpRequest, Method, Query, accepted, health, roots};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::DemoArgs;
 use super::children::PATIENCE;
+use super::evidence::{
+    Access, access, active_root, client, connections, get, intention, is_listed, rotate, until,
+};
 use super::load::Load;
-use super::service::ask;
 use super::stage::{Ready, Role, Stage};
-use crate::cli::agent::ask as ask_agent;
+use super::telling::{claim, command, quote, row, short, step, thousands};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Paint, paint};
 
@@ -195,7 +194,7 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
 /// Without an intention the default policy refuses, and db never notices.
 async fn nothing_is_allowed_yet(stage: &Stage, cast: &Cast) -> Result<(), Failure> {
     step("1. No intention yet, and the default policy denies")?;
-    let before = connections(cast).await?;
+    let before = connections(cast.db).await?;
     let mark = stage.process(&cast.db_proxy)?.log.mark();
     let web_mark = stage.process(&cast.web_proxy)?.log.mark();
     let answer = get(cast.web).await?;
@@ -228,7 +227,7 @@ async fn nothing_is_allowed_yet(stage: &Stage, cast: &Cast) -> Result<(), Failur
         &format!("web's proxy says: {told}"),
         || format!("web's proxy logged `{told}`"),
     )?;
-    let seen = connections(cast).await?.saturating_sub(before + 1);
+    let seen = connections(cast.db).await?.saturating_sub(before + 1);
     claim(seen == 0, "not one connection reached db", || {
         format!("{seen} connections reached db")
     })?;
@@ -401,190 +400,6 @@ async fn the_ca_is_rotated(stage: &Stage, cast: &Cast, handshakes: u32) -> Resul
     )
 }
 
-/// One line of a proxy's access log.
-#[derive(Debug)]
-struct Access {
-    allowed: bool,
-    code: String,
-    reason: String,
-    source: String,
-}
-
-impl Access {
-    fn read(line: &Value) -> Option<Self> {
-        if line["target"] != "access" {
-            return None;
-        }
-        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-        Some(Self {
-            allowed: line["message"] == "connection closed",
-            code: text("code"),
-            reason: text("reason"),
-            source: text("src.identity"),
-        })
-    }
-}
-
-/// The next refusal or permission in a proxy's access log.
-async fn access(stage: &Stage, proxy: &Ready, mark: usize) -> Result<Access, Failure> {
-    let process = stage.process(proxy)?;
-    match process.log.find(mark, Access::read).await {
-        Some(log) => Ok(log),
-        None => Err(process.failed("wrote no access log").await),
-    }
-}
-
-/// How many connections have reached db, this question included.
-async fn connections(cast: &Cast) -> Result<u64, Failure> {
-    let answer = ask(cast.db, "connections")
-        .await
-        .map_err(|error| Failure::while_doing("asking db", &error))?;
-    answer
-        .parse()
-        .map_err(|_| Failure::runtime(format_args!("db answered `{answer}`")))
-}
-
-/// `portcullis intention allow|deny web db`.
-async fn intention(stage: &Stage, action: &str) -> Result<(), Failure> {
-    command(&format!("portcullis intention {action} web db"))?;
-    match stage
-        .command(&["intention", action, "web", "db"], false)
-        .await?
-    {
-        (0, _) => Ok(()),
-        (code, text) => Err(Failure::runtime(format_args!(
-            "the intention was not stored ({code}): {text}"
-        ))),
-    }
-}
-
-/// What web answers to a browser.
-async fn get(web: SocketAddr) -> Result<String, Failure> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(web).await?;
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
-            .await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    exchange
-        .await
-        .map_err(|error: std::io::Error| Failure::while_doing("asking web", &error))
-}
-
-/// Asks again until the answer is `good`, or patience ends: the last answer, and
-/// how long it took.
-async fn until<T>(
-    ask: impl AsyncFn() -> Result<T, Failure>,
-    good: impl Fn(&T) -> bool,
-) -> Result<(T, Duration), Failure> {
-    let began = Instant::now();
-    loop {
-        let answer = ask().await?;
-        if good(&answer) || began.elapsed() > PATIENCE {
-            return Ok((answer, began.elapsed()));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// A client of the demo's agent.
-fn client(address: &str) -> Result<AgentClient, Failure> {
-    AgentConfig::at(address)
-        .and_then(AgentClient::new)
-        .map_err(|error| Failure::from_error(&error))
-}
-
-/// Waits until the agent names a healthy instance of `service`.
-async fn is_listed(agent: &AgentClient, service: &str) -> Result<(), Failure> {
-    let ask = async || {
-        ask_agent(
-            agent,
-            health::request(service, &Query::default()),
-            health::decode,
-        )
-        .await
-    };
-    let (found, _) = until(ask, |found| found.usable().count() > 0).await?;
-    claim(found.usable().count() > 0, "", || {
-        format!("the agent lists no healthy instance of {service}")
-    })
-}
-
-/// The id of the root that signs now.
-async fn active_root(agent: &AgentClient) -> Result<String, Failure> {
-    let roots = ask_agent(agent, Ok(roots::request(&Query::default())), roots::decode).await?;
-    Ok(roots.active_id)
-}
-
-/// Makes the agent sign with a new root: another kind of key needs one.
-async fn rotate(agent: &AgentClient) -> Result<(), Failure> {
-    let request = HttpRequest {
-        method: Method::Put,
-        path_and_query: "/v1/connect/ca/configuration".to_owned(),
-        body: Some(
-            br#"{"Provider":"consul","Config":{"PrivateKeyType":"ec","PrivateKeyBits":384}}"#
-                .to_vec(),
-        ),
-        headers: vec![("content-type", "application/json".to_owned())],
-        read_timeout_ms: 10_000,
-        max_reply: 65_536,
-    };
-    ask_agent(agent, Ok(request), accepted).await
-}
-
-fn step(title: &str) -> Result<(), Failure> {
-    output::line(&format!("\n{}", paint(Paint::Strong, title)))
-}
-
-fn row(name: &str, text: impl Display) -> Result<(), Failure> {
-    output::line(&format!("  {name:<8}{text}"))
-}
-
-fn command(text: &str) -> Result<(), Failure> {
-    output::line(&format!("  {} {text}", paint(Paint::Faint, "$")))
-}
-
-fn quote(text: &str) -> Result<(), Failure> {
-    output::line(&format!("    {}", paint(Paint::Faint, text)))
-}
-
-/// Says that a claim holds, unless nothing is to be said.
-///
-/// Fails with `otherwise` when it does not hold.
-fn claim(holds: bool, text: &str, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
-    if !holds {
-        return Err(Failure::runtime(format_args!(
-            "a claim of the demo does not hold: {}",
-            otherwise()
-        )));
-    }
-    if text.is_empty() {
-        return Ok(());
-    }
-    output::line(&format!("  {} {text}", paint(Paint::Good, "\u{2713}")))
-}
-
-/// The first bytes of a root's id.
-fn short(id: &str) -> String {
-    id.split(':').take(4).collect::<Vec<_>>().join(":")
-}
-
-/// A number with a comma before every three digits.
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// Commands to paste.
 fn what_next(stage: &Stage, cast: &Cast, keep: bool) -> String {
     if !keep {
@@ -597,17 +412,4 @@ fn what_next(stage: &Stage, cast: &Cast, keep: bool) -> String {
         cast.web,
         stage.logs().display(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(thousands),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-    }
 }

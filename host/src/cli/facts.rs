@@ -1,0 +1,215 @@
+//! What `check` lets the policy know, from an agent or from a file.
+
+use std::path::Path;
+
+use portcullis::agent_client::AgentClient;
+use portcullis_core::agent::default_policy::{self, Discovery};
+use portcullis_core::agent::{
+    AllowDeny, HttpReply, Query, ReplyHeaders, authorize, matches, roots, self_info,
+};
+use portcullis_core::intention::Destination;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::agent::ask;
+use super::failure::Failure;
+use super::proxy::arguments::DefaultPolicy;
+
+/// The trust domain of questions from files, where any will do.
+const NO_TRUST_DOMAIN: &str = "from-a-file.consul";
+
+/// What the policy is to know.
+pub(crate) struct Facts {
+    /// The mesh's own.
+    pub(crate) trust_domain: String,
+    /// PEM.
+    pub(crate) roots: Vec<String>,
+    /// The destination's intentions, raw.
+    pub(crate) intentions: String,
+    /// `allow`, `deny` or `unknown`.
+    pub(crate) default_policy: &'static str,
+    /// Where that comes from, or why it is not known.
+    pub(crate) default_source: String,
+}
+
+/// Trust domain, intentions and default policy, from the agent.
+///
+/// Fails when the agent cannot be asked, or its answers cannot be read.
+pub(crate) async fn from_agent(
+    client: &AgentClient,
+    destination: &str,
+    default: DefaultPolicy,
+) -> Result<Facts, Failure> {
+    let roots = ask(client, Ok(roots::request(&Query::default())), roots::decode).await?;
+    let names = [destination];
+    let intentions = ask(
+        client,
+        matches::request(&names, &Query::default()),
+        |reply| {
+            let mut lists = matches::decode(reply, &names)?.lists;
+            lists.pop().map_or(Ok("null".to_owned()), |(_, list)| {
+                list.map(|list| list.json.to_owned())
+            })
+        },
+    )
+    .await?;
+    let (default_policy, default_source) = match default {
+        DefaultPolicy::Auto => discover(client, destination, &roots.trust_domain).await,
+        given => (given.as_str(), "flag".to_owned()),
+    };
+    Ok(Facts {
+        roots: roots.pems().map(str::to_owned).collect(),
+        trust_domain: roots.trust_domain,
+        intentions,
+        default_policy,
+        default_source,
+    })
+}
+
+/// The default policy by what the agent tells, and how it was found or why it was not.
+async fn discover(
+    client: &AgentClient,
+    destination: &str,
+    trust_domain: &str,
+) -> (&'static str, String) {
+    let told = client.ask(&self_info::request(), self_info::decode).await;
+    let mut found = match told {
+        Ok(info) => default_policy::from_self(&Ok(info)),
+        Err(_) => Discovery::Probe,
+    };
+    if found == Discovery::Probe {
+        found = match default_policy::probe(destination, trust_domain, rand::random()) {
+            Ok(request) => match client.ask(&request, authorize::decode).await {
+                Ok(answer) => default_policy::from_probe(&Ok(answer)),
+                Err(error) => Discovery::Unknown {
+                    because: error.to_string(),
+                },
+            },
+            Err(error) => Discovery::Unknown {
+                because: error.to_string(),
+            },
+        };
+    }
+    match found {
+        Discovery::Known {
+            policy: AllowDeny::Allow,
+            source,
+        } => ("allow", source.to_owned()),
+        Discovery::Known {
+            policy: AllowDeny::Deny,
+            source,
+        } => ("deny", source.to_owned()),
+        Discovery::Unknown { because } => ("unknown", because),
+        Discovery::Probe => ("unknown", "the agent does not tell".to_owned()),
+    }
+}
+
+/// The same from a file with a reply to `intentions/match` for `name`, or a list
+/// of intentions; any trust domain will do.
+///
+/// Fails when the file cannot be read, or does not hold that.
+pub(crate) fn from_file(
+    file: &Path,
+    name: &str,
+    trust_domain: Option<String>,
+    default: DefaultPolicy,
+) -> Result<Facts, Failure> {
+    let destination = Destination::parse(name)
+        .map_err(|error| Failure::while_doing(format_args!("`{name}`"), &error))?;
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::while_doing(format_args!("cannot read `{shown}`"), &error))?;
+    let not_json = |error: &(dyn std::error::Error + 'static)| {
+        Failure::while_doing(format_args!("`{shown}` cannot be read"), error)
+    };
+    let intentions = if text.trim_start().starts_with('[') {
+        let list: Vec<&RawValue> = serde_json::from_str(&text).map_err(|error| not_json(&error))?;
+        let ours: Vec<&str> = list
+            .iter()
+            .map(|item| item.get())
+            .filter(|item| concerns(item, &destination))
+            .collect();
+        format!("[{}]", ours.join(","))
+    } else {
+        let reply = HttpReply {
+            status: 200,
+            headers: ReplyHeaders::default(),
+            body: text.as_bytes(),
+        };
+        let mut lists = matches::decode(&reply, &[name])
+            .map_err(|error| not_json(&error))?
+            .lists;
+        let (_, list) = lists
+            .pop()
+            .ok_or_else(|| Failure::runtime(format_args!("`{shown}` holds no list")))?;
+        let advice = || {
+            format!(
+                "it must be the reply for the name `{}`, or a list of intentions",
+                name
+            )
+        };
+        list.map_err(|error| not_json(&error).advice(advice()))?
+            .json
+            .to_owned()
+    };
+    Ok(Facts {
+        trust_domain: trust_domain.unwrap_or_else(|| NO_TRUST_DOMAIN.to_owned()),
+        roots: Vec::new(),
+        intentions,
+        default_policy: match default {
+            DefaultPolicy::Auto => "unknown",
+            given => given.as_str(),
+        },
+        default_source: "flag".to_owned(),
+    })
+}
+
+/// Whether an intention of a list is about `destination`. One that cannot be read
+/// is: the policy then denies and says so.
+fn concerns(item: &str, destination: &Destination) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct About {
+        destination_name: String,
+        #[serde(rename = "DestinationNS", default)]
+        destination_namespace: String,
+        #[serde(default)]
+        destination_partition: String,
+    }
+    let covers = |given: &str, ours: &str| {
+        let given = if given.is_empty() { "default" } else { given };
+        given == "*" || given.eq_ignore_ascii_case(ours)
+    };
+    serde_json::from_str::<About>(item).map_or(true, |about| {
+        covers(&about.destination_name, destination.name())
+            && covers(&about.destination_namespace, destination.namespace())
+            && covers(&about.destination_partition, destination.partition())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_cut_to_the_destination_and_never_lose_what_cannot_be_read() {
+        let db = Destination::parse("db").unwrap();
+        let about = |name: &str, more: &str| {
+            concerns(&format!("{{\"DestinationName\":\"{name}\"{more}}}"), &db)
+        };
+        assert!(about("db", ""));
+        assert!(about("DB", ""));
+        assert!(about("*", ""));
+        assert!(about("db", ",\"DestinationNS\":\"default\""));
+        assert!(!about("api", ""));
+        assert!(!about("db", ",\"DestinationNS\":\"other\""));
+        for unreadable in [
+            "7",
+            "{}",
+            r#"{"DestinationName":7}"#,
+            r#"{"DestinationName":"api","DestinationName":"db"}"#,
+        ] {
+            assert!(concerns(unreadable, &db), "{unreadable}");
+        }
+    }
+}
