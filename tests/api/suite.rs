@@ -1,6 +1,6 @@
 //! Runs steps on both agents, collects what differs, and holds it against the list.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::Value;
@@ -17,7 +17,8 @@ pub(crate) struct Suite {
     pub(crate) real: Agent,
     pub(crate) ours: Agent,
     group: &'static str,
-    steps: BTreeSet<String>,
+    /// What was asked, and the status that we answered with.
+    steps: BTreeMap<String, u16>,
     differences: Vec<Difference>,
 }
 
@@ -95,7 +96,7 @@ impl Suite {
             real,
             ours,
             group,
-            steps: BTreeSet::new(),
+            steps: BTreeMap::new(),
             differences: Vec::new(),
         })
     }
@@ -128,6 +129,7 @@ impl Suite {
 
     pub(crate) fn compare(&mut self, name: &str, depth: Depth, real: &Answer, ours: &Answer) {
         let name = self.name(name);
+        self.steps.insert(name.clone(), ours.status.as_u16());
         let found = compare::replies(&name, (&self.real, real), (&self.ours, ours), depth);
         self.differences.extend(found);
     }
@@ -148,7 +150,7 @@ impl Suite {
 
     fn name(&mut self, name: &str) -> String {
         let name = format!("{}: {name}", self.group);
-        self.steps.insert(name.clone());
+        self.steps.entry(name.clone()).or_default();
         name
     }
 
@@ -168,30 +170,27 @@ impl Suite {
 
     /// Holds the differences against the list.
     pub(crate) fn finish(self) {
-        let expected: Vec<(String, String)> = listed()
+        let expected: Vec<Row> = listed()
             .into_iter()
-            .filter(|(step, _)| step.starts_with(&format!("{}: ", self.group)))
+            .filter(|row| row.step.starts_with(&format!("{}: ", self.group)))
             .collect();
         let mut problems = Vec::new();
         for found in &self.differences {
-            if !expected.iter().any(|row| is(row, found)) {
+            if !expected.iter().any(|row| row.means(found)) {
                 problems.push(format!(
                     "NOT LISTED | `{}` | `{}` |\n    consul: {:.400}\n    ours:   {:.400}",
                     found.step, found.field, found.real, found.ours
                 ));
             }
         }
-        for (step, field) in &expected {
-            if !step.ends_with(": *") && !self.steps.contains(step) {
-                problems.push(format!(
-                    "LISTED, BUT THERE IS NO SUCH STEP | {step} | {field}"
-                ));
-            } else if !self
-                .differences
-                .iter()
-                .any(|found| is(&(step.clone(), field.clone()), found))
-            {
-                problems.push(format!("LISTED, BUT BOTH AGREE | {step} | {field}"));
+        for row in &expected {
+            let status = self.steps.get(&row.step).copied();
+            if !row.step.ends_with(": *") && status.is_none() {
+                problems.push(format!("LISTED, BUT THERE IS NO SUCH STEP | {row:?}"));
+            } else if !self.differences.iter().any(|found| row.means(found)) {
+                problems.push(format!("LISTED, BUT BOTH AGREE | {row:?}"));
+            } else if row.status.is_some() && row.status != status {
+                problems.push(format!("LISTED, BUT WE ANSWERED {status:?} | {row:?}"));
             }
         }
         eprintln!(
@@ -210,23 +209,46 @@ impl Suite {
     }
 }
 
-/// Whether a row of the list means a difference; the step `*` is any of its
-/// group, the field `*` any of the step.
-fn is((step, field): &(String, String), found: &Difference) -> bool {
-    (*field == found.field || field == "*")
-        && (*step == found.step
-            || step
-                .strip_suffix('*')
-                .is_some_and(|group| group.ends_with(": ") && found.step.starts_with(group)))
+/// A row of the list: `| step | field | why |`, step and field in backticks.
+#[derive(Clone, Debug)]
+struct Row {
+    step: String,
+    field: String,
+    /// Our status, where any difference in the reply is meant.
+    status: Option<u16>,
 }
 
-/// The rows of the list: `| step | field | why |` with step and field in backticks.
-fn listed() -> Vec<(String, String)> {
+impl Row {
+    /// Whether it means a difference; the step `*` is any of its group, the
+    /// field `* (403)` any of a step that we answer with 403.
+    fn means(&self, found: &Difference) -> bool {
+        let group = self.step.strip_suffix('*');
+        (self.field == found.field || self.status.is_some())
+            && (self.step == found.step
+                || group
+                    .is_some_and(|group| group.ends_with(": ") && found.step.starts_with(group)))
+    }
+}
+
+fn listed() -> Vec<Row> {
     let cell = |text: &str| Some(text.trim().strip_prefix('`')?.strip_suffix('`')?.to_owned());
-    LIST.lines()
+    let status = |field: &str| {
+        let status = field.strip_prefix("* (")?.strip_suffix(')')?;
+        Some(status.parse().expect("a status"))
+    };
+    let rows: Vec<Row> = LIST
+        .lines()
         .filter_map(|line| {
             let mut cells = line.strip_prefix('|')?.split('|');
-            Some((cell(cells.next()?)?, cell(cells.next()?)?))
+            let (step, field) = (cell(cells.next()?)?, cell(cells.next()?)?);
+            let status = status(&field);
+            Some(Row {
+                step,
+                field,
+                status,
+            })
         })
-        .collect()
+        .collect();
+    assert!(!rows.is_empty(), "the list of differences cannot be read");
+    rows
 }
