@@ -226,9 +226,45 @@ pub(crate) async fn run(suite: &mut Suite) {
         "1s",
         nothing
     );
+    unrelated_write_first(suite).await;
     future_index(suite).await;
     by_hash(suite).await;
     ttl(suite).await;
+}
+
+/// An unrelated write leaves a query blocked, the related one after it wakes it.
+async fn unrelated_write_first(suite: &mut Suite) {
+    async fn ask(agent: &Agent) -> (bool, Woken) {
+        let target = "/v1/connect/intentions/match?by=destination&name=ordered";
+        let exact = "/v1/connect/intentions/exact?destination=";
+        let allow = json!({"Action": "allow"});
+        put(agent, &format!("{exact}ordered&source=first"), &allow).await;
+        let before = get(agent, target).await;
+        let again = format!("{target}&index={}&wait=40s", before.index());
+        let blocked = get(agent, &again);
+        tokio::pin!(blocked);
+        let unrelated = async {
+            tokio::time::sleep(SETTLE).await;
+            put(agent, &format!("{exact}else&source=first"), &allow).await;
+            tokio::time::sleep(SETTLE).await;
+        };
+        let early = tokio::select! {
+            after = &mut blocked => Some(after),
+            () = unrelated => None,
+        };
+        put(agent, &format!("{exact}ordered&source=second"), &allow).await;
+        match early {
+            Some(after) => (true, woken(&before, &after)),
+            None => (false, woken(&before, &blocked.await)),
+        }
+    }
+    let (real, ours) = tokio::join!(ask(&suite.real), ask(&suite.ours));
+    suite.same(
+        "blocking, unrelated write first",
+        "woken early, and how",
+        real,
+        ours,
+    );
 }
 
 /// An index from the future blocks for the whole wait and then states the real one.
