@@ -38,7 +38,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
     /// How many handshakes to run while the CA is rotated
-    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
     handshakes: u32,
     #[command(flatten)]
     stop: StopArgs,

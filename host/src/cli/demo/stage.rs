@@ -116,7 +116,10 @@ impl Stage {
                 .iter()
                 .map(|&argument| argument.to_owned())
                 .collect(),
-            Role::Proxy => self.complete(arguments, true),
+            Role::Proxy => {
+                let ours = ["--log-json", "--output", "json", "--drain-timeout", "1s"];
+                self.complete(&[arguments, &ours].concat(), true)
+            }
         };
         let process = self.children.start(name, &arguments)?;
         let ready = process.printed.find(0, |line| Some(line.clone())).await;

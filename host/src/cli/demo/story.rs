@@ -127,9 +127,6 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
                 "--listen",
                 "127.0.0.1:0",
                 "--register",
-                "--log-json",
-                "--output",
-                "json",
             ],
             Role::Proxy,
         )
@@ -146,16 +143,7 @@ async fn raise_the_curtain(stage: &mut Stage, arguments: &DemoArgs) -> Result<Ca
     let web_proxy = stage
         .start(
             "web proxy",
-            &[
-                "proxy",
-                "--service",
-                "web",
-                "--upstream",
-                "db:127.0.0.1:0",
-                "--log-json",
-                "--output",
-                "json",
-            ],
+            &["proxy", "--service", "web", "--upstream", "db:127.0.0.1:0"],
             Role::Proxy,
         )
         .await?;

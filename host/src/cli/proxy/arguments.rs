@@ -26,7 +26,7 @@ use crate::cli::shutdown::StopArgs;
 #[command(after_help = "Examples:
   portcullis proxy -service db -service-addr 127.0.0.1:5432 -listen :8443 -register
   portcullis proxy -service web -upstream db:9191
-  portcullis proxy -service web -upstream db:9191 -print-acl-policy | consul acl policy create -name web -rules -
+  portcullis proxy -service web -upstream db:9191 -print-acl-policy
 Which one: `proxy` is for real services; `demo` shows it with made-up ones.")]
 pub(crate) struct ProxyArgs {
     /// The service that this proxy stands for; its identity in the mesh

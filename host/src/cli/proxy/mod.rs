@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::member::Member;
-use portcullis::proxy::{Addresses, InboundConfig, Limits, Proxy, ProxyConfig, UpstreamConfig};
+use portcullis::proxy::{
+    Addresses, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
+};
 use portcullis::registration::RegistrationConfig;
 use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
 use portcullis_core::agent::{Query, leaf, roots};
@@ -36,7 +38,10 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
-    look(&agent, service).await?;
+    tokio::select! {
+        looked = look(&agent, service) => looked?,
+        _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
+    }
     let member = Member::start(WatcherConfig {
         default_policy: match arguments.default_intention_policy {
             DefaultPolicy::Auto => DefaultPolicySource::Auto,
@@ -75,6 +80,9 @@ async fn serve(arguments: &ProxyArgs, proxy: &Proxy, sha256: &str) -> Result<Exi
     }
     for (upstream, listen) in upstreams(arguments).iter().zip(&addresses.upstreams) {
         tracing::info!(listen = %listen, service = upstream.upstream.name(), "outbound");
+        if matches!(listen, ListenAddress::Tcp(address) if !address.ip().is_loopback()) {
+            tracing::warn!(listen = %listen, "whoever reaches this address acts as the service");
+        }
     }
     proxy.ready().await;
     tracing::info!("ready: connections are taken");
