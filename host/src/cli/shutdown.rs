@@ -43,15 +43,18 @@ impl Shutdown {
         })
     }
 
-    /// Waits until the process is asked to stop, and says by what.
+    /// Waits until the process is asked to stop, and says by what. Nothing is lost
+    /// when the wait is broken off.
     pub(crate) async fn requested(&mut self) -> &'static str {
         let stdin = async {
-            match self.stdin.take() {
+            match &mut self.stdin {
                 Some(closed) => {
                     let _ = closed.await;
                 }
                 None => std::future::pending().await,
             }
+            // It is over, and must not be waited for twice.
+            self.stdin = None;
         };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
