@@ -1,12 +1,15 @@
 //! What the published components are: their imports, their size, and what is said about others.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use portcullis::runtime::ComponentError;
+use portcullis::runtime::{COMPILE_ARGUMENT, ComponentError};
 use portcullis::{Component, ComponentOptions};
 use portcullis_tests::components::{mesh_policy, policy};
 use portcullis_tests::peers::workspace;
+use portcullis_tests::program;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{Config, Engine};
 
@@ -121,6 +124,26 @@ fn files_that_cannot_be_read_are_named() {
         assert!(matches!(&error, ComponentError::Read { .. }), "{error}");
         assert!(error.to_string().contains(path), "{error}");
     }
+}
+
+#[test]
+fn the_command_compiles_in_a_process_of_its_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().join("cache");
+    Component::embedded(&ComponentOptions { cache: Some(cache.clone()), compiler: None }).expect("it compiles");
+    let file = fs::read_dir(&cache).expect("the folder").next().expect("one file").expect("an entry").path();
+    let ours = fs::read(file).expect("the file");
+
+    let mut child = Command::new(program::path())
+        .arg(COMPILE_ARGUMENT)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().expect("piped").write_all(Component::embedded_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", output.status);
+    assert!(!output.stdout.is_empty() && ours.ends_with(&output.stdout), "the machine code is another");
 }
 
 #[test]

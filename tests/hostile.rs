@@ -111,15 +111,18 @@ fn impossible_peers_are_not_taken() {
 
 #[test]
 fn a_storm_of_failures_is_not_a_storm_of_rebuilds() {
-    let policy = policy(2);
+    let policy = policy(1);
     let began = Instant::now();
-    let mut failed = 0_u32;
-    while began.elapsed() < Duration::from_millis(500) {
-        failed += u32::from(ask(&policy, "panic").code == Reason::PolicyFailed);
-    }
-    // Each rebuild takes well over 50 us, so without a brake there would be at most some
-    // thousand questions; a refused one takes far less.
-    assert!(failed > 20_000, "{failed} answers in half a second");
+    let rebuilt = (0..3_000)
+        .filter(|_| {
+            assert_eq!(ask(&policy, "panic").code, Reason::PolicyFailed);
+            // Only an instance that was rebuilt since can say this.
+            ask(&policy, "good").is_allowed()
+        })
+        .count();
+    // Eight at once, and ten a second: however slow the machine is.
+    let most = 8 + began.elapsed().as_millis() / 100 + 1;
+    assert!(rebuilt >= 1 && u128::try_from(rebuilt).is_ok_and(|rebuilt| rebuilt <= most), "{rebuilt} of at most {most}");
     std::thread::sleep(Duration::from_millis(300));
     assert!(ask(&policy, "good").is_allowed());
 }

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, openat, renameat, statat, unlinkat};
 use sha2::{Digest as _, Sha256};
 
 /// First line of every file; changes with the layout.
@@ -21,6 +21,9 @@ const MAGIC: &[u8; 16] = b"portcullis-aot 1";
 const HEADER: usize = 16 + 32 + 32;
 /// Larger than any component that we would compile.
 const MAX_FILE: u64 = 512 << 20;
+
+/// So many files are kept; the oldest go first.
+const KEPT: usize = 16;
 
 /// Identifies one compiled form of one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +98,32 @@ impl Folder {
         let written = self.write_as(&temporary, key, body).and_then(|()| {
             renameat(&self.descriptor, &temporary, &self.descriptor, name(key)).map_err(Into::into)
         });
+        self.forget_old(key);
         written.map_err(|error| {
             // It may not even exist; the next attempt has another name anyway.
             let _ = unlinkat(&self.descriptor, &temporary, AtFlags::empty());
             CacheError::Io { what: "cannot keep the compiled component in", path: self.path.clone(), error }
         })
+    }
+
+    /// Removes all but the newest [`KEPT`] of our files. What fails stays for the next time.
+    fn forget_old(&self, written: Key) {
+        let Ok(entries) = Dir::read_from(&self.descriptor) else { return };
+        let mut ours: Vec<_> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.file_name().to_owned())
+            .filter(|file| file.to_bytes() != name(written).as_bytes())
+            .filter(|file| file.to_string_lossy().contains(".cwasm"))
+            .filter_map(|file| {
+                let stat = statat(&self.descriptor, file.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+                Some(((stat.st_mtime, stat.st_mtime_nsec), file))
+            })
+            .collect();
+        ours.sort();
+        let old = (ours.len() + 1).saturating_sub(KEPT);
+        for (_, file) in ours.into_iter().take(old) {
+            let _ = unlinkat(&self.descriptor, file.as_c_str(), AtFlags::empty());
+        }
     }
 
     fn write_as(&self, name: &str, key: Key, body: &[u8]) -> std::io::Result<()> {
@@ -181,6 +205,20 @@ mod tests {
         assert_eq!(fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(scratch.file()).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn old_files_are_forgotten_and_others_left_alone() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.0).unwrap();
+        fs::write(scratch.0.join("mine.txt"), "x").unwrap();
+        for number in 0..30 {
+            folder.write(Key([number; 32]), b"code").unwrap();
+        }
+        let kept = (0..30).filter(|number| folder.read(Key([*number; 32])).is_some()).count();
+        assert_eq!(kept, KEPT);
+        assert!(folder.read(Key([29; 32])).is_some(), "the newest stays");
+        assert!(scratch.0.join("mine.txt").exists());
     }
 
     #[test]
