@@ -16,7 +16,10 @@ fn main() -> ExitCode {
     match component() {
         Ok(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
-            println!("cargo::rustc-env=PORTCULLIS_POLICY_COMPONENT={}", path.display());
+            println!(
+                "cargo::rustc-env=PORTCULLIS_POLICY_COMPONENT={}",
+                path.display()
+            );
             ExitCode::SUCCESS
         }
         Err(problem) => {
@@ -33,10 +36,24 @@ fn component() -> Result<PathBuf, String> {
             .filter(|path| path.is_file())
             .ok_or_else(|| format!("{OVERRIDE} names `{}`, which is not a file", path.display()));
     }
-    let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set: run this through cargo")?;
-    let workspace = Path::new(&manifest).parent().ok_or("the host crate has no parent folder")?;
-    for source in ["guest/core/src", "guest/core/Cargo.toml", "guest/policy", "wit", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .ok_or("CARGO_MANIFEST_DIR is not set: run this through cargo")?;
+    let workspace = Path::new(&manifest)
+        .parent()
+        .ok_or("the host crate has no parent folder")?;
+    for source in [
+        "guest/core/src",
+        "guest/core/Cargo.toml",
+        "guest/policy",
+        "wit",
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+    ] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(source).display()
+        );
     }
     installed()?;
     build(workspace)
@@ -67,11 +84,22 @@ fn build(workspace: &Path) -> Result<PathBuf, String> {
     }
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--profile", "component", "--target", TARGET, "--package", "portcullis-policy"])
+        .args([
+            "build",
+            "--locked",
+            "--profile",
+            "component",
+            "--target",
+            TARGET,
+            "--package",
+            "portcullis-policy",
+        ])
         .arg("--target-dir")
         .arg(&target)
         .env("CARGO_BUILD_BUILD_DIR", &target);
-    let done = cargo.output().map_err(|error| format!("cannot run cargo for the policy component: {error}"))?;
+    let done = cargo
+        .output()
+        .map_err(|error| format!("cannot run cargo for the policy component: {error}"))?;
     if !done.status.success() {
         let shown = String::from_utf8_lossy(&done.stderr);
         for line in shown.lines() {
@@ -79,19 +107,53 @@ fn build(workspace: &Path) -> Result<PathBuf, String> {
         }
         return Err("the policy component does not build; the lines above say why".to_owned());
     }
-    let path = target.join(TARGET).join("component").join("portcullis_policy.wasm");
-    path.is_file().then_some(path).ok_or_else(|| "cargo built no portcullis_policy.wasm".to_owned())
+    let path = target
+        .join(TARGET)
+        .join("component")
+        .join("portcullis_policy.wasm");
+    path.is_file()
+        .then_some(path)
+        .ok_or_else(|| "cargo built no portcullis_policy.wasm".to_owned())
 }
 
 /// Flags, wrappers and the job server of the outer build do not fit the inner one.
 fn belongs_to_the_outer_build(name: &str) -> bool {
     const EXACT: &[&str] = &[
-        "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_MAKEFLAGS",
-        "MAKEFLAGS", "MFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "RUSTC_LINKER",
-        "TARGET", "HOST", "PROFILE", "OPT_LEVEL", "DEBUG", "NUM_JOBS", "OUT_DIR", "CLIPPY_ARGS", "CLIPPY_CONF_DIR",
-        "CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_MANIFEST_LINKS", "CARGO_PRIMARY_PACKAGE",
-        "__CARGO_DEFAULT_LIB_METADATA", "CARGO_INCREMENTAL",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTFLAGS",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_MAKEFLAGS",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "RUSTC",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTDOC",
+        "RUSTC_LINKER",
+        "TARGET",
+        "HOST",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "NUM_JOBS",
+        "OUT_DIR",
+        "CLIPPY_ARGS",
+        "CLIPPY_CONF_DIR",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_MANIFEST_LINKS",
+        "CARGO_PRIMARY_PACKAGE",
+        "__CARGO_DEFAULT_LIB_METADATA",
+        "CARGO_INCREMENTAL",
     ];
-    const PREFIX: &[&str] = &["CARGO_TARGET_", "CARGO_PROFILE_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PKG_", "DEP_"];
+    const PREFIX: &[&str] = &[
+        "CARGO_TARGET_",
+        "CARGO_PROFILE_",
+        "CARGO_CFG_",
+        "CARGO_FEATURE_",
+        "CARGO_PKG_",
+        "DEP_",
+    ];
     EXACT.contains(&name) || PREFIX.iter().any(|prefix| name.starts_with(prefix))
 }

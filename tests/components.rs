@@ -43,7 +43,10 @@ fn compare(list: &str, actual: &str) {
         fs::write(&path, actual).expect("the list can be written");
     }
     let listed = fs::read_to_string(&path).expect("the list is there");
-    assert_eq!(listed, actual, "what is imported and `wit/imports/{list}` differ");
+    assert_eq!(
+        listed, actual,
+        "what is imported and `wit/imports/{list}` differ"
+    );
 }
 
 #[test]
@@ -59,14 +62,23 @@ fn mesh_policy_imports_what_is_listed() {
 #[test]
 fn the_policy_imports_nothing_by_which_it_could_learn_or_tell() {
     let imports = imports(&policy());
-    for interface in ["wasi:http", "wasi:sockets", "wasi:filesystem", "wasi:clocks", "wasi:random/random"] {
+    for interface in [
+        "wasi:http",
+        "wasi:sockets",
+        "wasi:filesystem",
+        "wasi:clocks",
+        "wasi:random/random",
+    ] {
         assert!(!imports.contains(interface), "{interface}");
     }
 }
 
 #[test]
 fn the_built_in_component_is_this_one() {
-    assert!(fs::read(policy()).expect("the component") == Component::embedded_bytes(), "build the host again");
+    assert!(
+        fs::read(policy()).expect("the component") == Component::embedded_bytes(),
+        "build the host again"
+    );
 }
 
 #[test]
@@ -76,7 +88,10 @@ fn the_policy_is_small() {
 }
 
 fn refused(name: &str, bytes: &[u8]) -> ComponentError {
-    let options = ComponentOptions { cache: None, compiler: None };
+    let options = ComponentOptions {
+        cache: None,
+        compiler: None,
+    };
     Component::from_bytes(name, bytes, &options).expect_err("it is refused")
 }
 
@@ -95,24 +110,44 @@ fn what_is_no_policy_is_refused_in_one_line_each() {
     let cases: [(&str, &[u8], &str); 8] = [
         ("empty", b"", "it is empty"),
         ("text", b"(component)", "does not begin like WebAssembly"),
-        ("core module", b"\0asm\x01\0\0\0", "build it for wasm32-wasip2"),
+        (
+            "core module",
+            b"\0asm\x01\0\0\0",
+            "build it for wasm32-wasip2",
+        ),
         ("unknown version", b"\0asm\x77\0\x09\0", "its version"),
-        ("machine code", b"\x7fELF\x02\x01\x01\0", "give the .wasm itself"),
+        (
+            "machine code",
+            b"\x7fELF\x02\x01\x01\0",
+            "give the .wasm itself",
+        ),
         ("no exports", &torn, "exports nothing"),
-        ("another version", &later, "implements `portcullis:mesh/decisions@0.2.0`"),
-        ("wrong bytes", &[good, b"garbage"].concat(), "cannot be compiled"),
+        (
+            "another version",
+            &later,
+            "implements `portcullis:mesh/decisions@0.2.0`",
+        ),
+        (
+            "wrong bytes",
+            &[good, b"garbage"].concat(),
+            "cannot be compiled",
+        ),
     ];
     assert!(half.contains("cannot be compiled"), "{half}");
     for (name, bytes, part) in cases {
         let said = refused(name, bytes).to_string();
         assert!(said.contains(part), "{name}: {said}");
-        assert!(said.contains(name) && said.lines().count() == 1 && said.len() < 600, "{said}");
+        assert!(
+            said.contains(name) && said.lines().count() == 1 && said.len() < 600,
+            "{said}"
+        );
     }
 }
 
 #[test]
 fn a_component_that_wants_http_is_sent_elsewhere() {
-    let error = Component::from_file(mesh_policy(), &ComponentOptions::default()).expect_err("it is refused");
+    let error = Component::from_file(mesh_policy(), &ComponentOptions::default())
+        .expect_err("it is refused");
     assert!(matches!(error, ComponentError::WantsHttp { .. }), "{error}");
     assert!(error.to_string().contains("wasi:http/"), "{error}");
 }
@@ -120,7 +155,8 @@ fn a_component_that_wants_http_is_sent_elsewhere() {
 #[test]
 fn files_that_cannot_be_read_are_named() {
     for path in ["/nonexistent/policy.wasm", "/tmp"] {
-        let error = Component::from_file(path, &ComponentOptions::default()).expect_err("it is refused");
+        let error =
+            Component::from_file(path, &ComponentOptions::default()).expect_err("it is refused");
         assert!(matches!(&error, ComponentError::Read { .. }), "{error}");
         assert!(error.to_string().contains(path), "{error}");
     }
@@ -130,8 +166,17 @@ fn files_that_cannot_be_read_are_named() {
 fn the_command_compiles_in_a_process_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = folder.path().join("cache");
-    Component::embedded(&ComponentOptions { cache: Some(cache.clone()), compiler: None }).expect("it compiles");
-    let file = fs::read_dir(&cache).expect("the folder").next().expect("one file").expect("an entry").path();
+    Component::embedded(&ComponentOptions {
+        cache: Some(cache.clone()),
+        compiler: None,
+    })
+    .expect("it compiles");
+    let file = fs::read_dir(&cache)
+        .expect("the folder")
+        .next()
+        .expect("one file")
+        .expect("an entry")
+        .path();
     let ours = fs::read(file).expect("the file");
 
     let mut child = Command::new(program::path())
@@ -140,10 +185,18 @@ fn the_command_compiles_in_a_process_of_its_own() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    child.stdin.take().expect("piped").write_all(Component::embedded_bytes()).expect("it reads");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(Component::embedded_bytes())
+        .expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", output.status);
-    assert!(!output.stdout.is_empty() && ours.ends_with(&output.stdout), "the machine code is another");
+    assert!(
+        !output.stdout.is_empty() && ours.ends_with(&output.stdout),
+        "the machine code is another"
+    );
 }
 
 #[test]
@@ -151,14 +204,31 @@ fn a_damaged_cache_is_compiled_anew_and_a_good_one_is_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = folder.path().join("cache");
     // A compiler that cannot be started: then this process compiles.
-    let options =
-        ComponentOptions { cache: Some(cache.clone()), compiler: Some("/nonexistent/compiler".into()) };
+    let options = ComponentOptions {
+        cache: Some(cache.clone()),
+        compiler: Some("/nonexistent/compiler".into()),
+    };
     let component = || Component::embedded(&options).expect("it compiles");
     let first = component();
-    let file = fs::read_dir(&cache).expect("the folder").next().expect("one file").expect("an entry").path();
-    let written = fs::metadata(&file).expect("the file").modified().expect("a time");
+    let file = fs::read_dir(&cache)
+        .expect("the folder")
+        .next()
+        .expect("one file")
+        .expect("an entry")
+        .path();
+    let written = fs::metadata(&file)
+        .expect("the file")
+        .modified()
+        .expect("a time");
     assert_eq!(component().sha256(), first.sha256());
-    assert_eq!(fs::metadata(&file).expect("the file").modified().expect("a time"), written, "it was compiled again");
+    assert_eq!(
+        fs::metadata(&file)
+            .expect("the file")
+            .modified()
+            .expect("a time"),
+        written,
+        "it was compiled again"
+    );
 
     let mut damaged = fs::read(&file).expect("the file");
     let middle = damaged.len() / 2;
@@ -166,12 +236,18 @@ fn a_damaged_cache_is_compiled_anew_and_a_good_one_is_used() {
     fs::write(&file, &damaged).expect("damage");
     component();
     let mended = fs::read(&file).expect("the file");
-    assert!(mended != damaged && mended.len() == damaged.len(), "the damaged file stayed");
+    assert!(
+        mended != damaged && mended.len() == damaged.len(),
+        "the damaged file stayed"
+    );
 
     // A cache that others can write to is neither read nor written.
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("permissions");
     fs::remove_file(&file).expect("removed");
     component();
-    assert!(fs::read_dir(&cache).expect("the folder").next().is_none(), "something was kept");
+    assert!(
+        fs::read_dir(&cache).expect("the folder").next().is_none(),
+        "something was kept"
+    );
 }

@@ -45,7 +45,13 @@ impl Pair {
             &["-service=web", &format!("-upstream=db:{upstream}")],
         );
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { app, upstream: local(upstream), inbound: local(inbound), db, web }
+        Self {
+            app,
+            upstream: local(upstream),
+            inbound: local(inbound),
+            db,
+            web,
+        }
     }
 
     /// Waits until a connection goes through.
@@ -67,18 +73,29 @@ impl Pair {
 
     /// Waits until connections are refused, and sees that none reaches the application then.
     fn denied(&self) {
-        eventually("connections are refused", SOON, || echo::open(self.upstream).is_err().then_some(()));
+        eventually("connections are refused", SOON, || {
+            echo::open(self.upstream).is_err().then_some(())
+        });
         let before = (self.app.accepted(), self.app.received());
         for _ in 0..5 {
-            assert!(echo::open(self.upstream).is_err(), "a refused client got an answer");
+            assert!(
+                echo::open(self.upstream).is_err(),
+                "a refused client got an answer"
+            );
         }
-        assert_eq!((self.app.accepted(), self.app.received()), before, "a refused client reached the application");
+        assert_eq!(
+            (self.app.accepted(), self.app.received()),
+            before,
+            "a refused client reached the application"
+        );
     }
 }
 
 fn intention(api: &Api, source: &str, destination: &str, action: &str) {
     let path = format!("/v1/connect/intentions/exact?source={source}&destination={destination}");
-    let _ = api.put(&path, &json!({ "SourceType": "consul", "Action": action })).good();
+    let _ = api
+        .put(&path, &json!({ "SourceType": "consul", "Action": action }))
+        .good();
 }
 
 /// Whether the connection is closed by the other side.
@@ -92,7 +109,9 @@ fn is_cut(stream: &mut std::net::TcpStream) -> bool {
 
 #[test]
 fn intentions_decide_and_changes_cut_live_connections() {
-    let Some(consul) = Consul::start("intentions_decide", Options::new()) else { return };
+    let Some(consul) = Consul::start("intentions_decide", Options::new()) else {
+        return;
+    };
     let pair = Pair::start(&consul, None);
     let api = consul.api();
 
@@ -107,13 +126,18 @@ fn intentions_decide_and_changes_cut_live_connections() {
     intention(&api, "web", "db", "allow");
     let mut live = pair.allowed();
     intention(&api, "web", "db", "deny");
-    assert!(is_cut(&mut live), "a live connection outlived the intention that allowed it");
+    assert!(
+        is_cut(&mut live),
+        "a live connection outlived the intention that allowed it"
+    );
     pair.denied();
 }
 
 #[test]
 fn announces_the_service_and_takes_it_back() {
-    let Some(consul) = Consul::start("announces_the_service", Options::new()) else { return };
+    let Some(consul) = Consul::start("announces_the_service", Options::new()) else {
+        return;
+    };
     let mut pair = Pair::start(&consul, None);
     let api = consul.api();
     let instances = || api.get("/v1/health/connect/db?passing").good().json();
@@ -132,13 +156,18 @@ fn announces_the_service_and_takes_it_back() {
 
 #[test]
 fn a_rotation_of_the_ca_fails_no_handshake() {
-    let Some(consul) = Consul::start("a_rotation", Options::new()) else { return };
+    let Some(consul) = Consul::start("a_rotation", Options::new()) else {
+        return;
+    };
     let pair = Pair::start(&consul, None);
     let api = consul.api();
     let mut live = pair.allowed();
     let root = |api: &Api| {
         let roots = api.get("/v1/agent/connect/ca/roots").good().json();
-        roots["ActiveRootID"].as_str().expect("an active root").to_owned()
+        roots["ActiveRootID"]
+            .as_str()
+            .expect("an active root")
+            .to_owned()
     };
 
     let mut handshakes = 0;
@@ -149,7 +178,11 @@ fn a_rotation_of_the_ca_fails_no_handshake() {
         assert_ne!(root(&api), before, "the CA has not rotated");
         for _ in 0..100 {
             echo::open(pair.upstream).unwrap_or_else(|error| {
-                panic!("handshake {handshakes} failed: {error}\ndb:\n{}\nweb:\n{}", pair.db.log(), pair.web.log())
+                panic!(
+                    "handshake {handshakes} failed: {error}\ndb:\n{}\nweb:\n{}",
+                    pair.db.log(),
+                    pair.web.log()
+                )
             });
             handshakes += 1;
         }
@@ -159,7 +192,12 @@ fn a_rotation_of_the_ca_fails_no_handshake() {
 
 #[test]
 fn works_with_the_smallest_acl_policy_that_it_prints() {
-    let Some(consul) = Consul::start("works_with_the_smallest_acl_policy", Options::new().with_acls()) else { return };
+    let Some(consul) = Consul::start(
+        "works_with_the_smallest_acl_policy",
+        Options::new().with_acls(),
+    ) else {
+        return;
+    };
     let rules = |flags: &[&str]| {
         let mut command = program::portcullis(["proxy", "-print-acl-policy"]);
         let said = program::run(command.args(flags));
@@ -178,12 +216,18 @@ fn works_with_the_smallest_acl_policy_that_it_prints() {
     drop(pair.allowed());
     intention(&api, "web", "db", "deny");
     pair.denied();
-    assert!(!pair.db.log().contains(&db) && !pair.web.log().contains(&web), "a token is in the log");
+    assert!(
+        !pair.db.log().contains(&db) && !pair.web.log().contains(&web),
+        "a token is in the log"
+    );
 }
 
 #[test]
 fn lives_through_the_death_of_the_agent() {
-    let Some(mut consul) = Consul::start("lives_through_the_death", Options::new().persistent()) else { return };
+    let Some(mut consul) = Consul::start("lives_through_the_death", Options::new().persistent())
+    else {
+        return;
+    };
     let pair = Pair::start(&consul, None);
     intention(&consul.api(), "web", "db", "allow");
     intention(&consul.api(), "*", "db", "deny");
@@ -203,6 +247,9 @@ fn lives_through_the_death_of_the_agent() {
         (!list.as_array().expect("a list").is_empty()).then_some(())
     });
     intention(&api, "web", "db", "deny");
-    assert!(is_cut(&mut live), "a change after the restart does not reach live connections");
+    assert!(
+        is_cut(&mut live),
+        "a change after the restart does not reach live connections"
+    );
     pair.denied();
 }

@@ -35,8 +35,11 @@ fn decides_as_the_agent_does() {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tally = Tally::default();
     for default in ["allow", "deny"] {
-        let options = Options::new().with_config(&format!("default_intention_policy = \"{default}\""));
-        let Some(consul) = Consul::start("differential", options) else { return };
+        let options =
+            Options::new().with_config(&format!("default_intention_policy = \"{default}\""));
+        let Some(consul) = Consul::start("differential", options) else {
+            return;
+        };
         let mut mesh = Mesh::new(&consul, default);
         for number in 0..SETS / 2 {
             mesh.compare(number, &mut random, &mut tally);
@@ -58,7 +61,10 @@ impl Mesh {
     fn new(consul: &Consul, default: &'static str) -> Self {
         let api = consul.api();
         let roots = api.get("/v1/agent/connect/ca/roots").good().json();
-        let trust_domain = roots["TrustDomain"].as_str().expect("a trust domain").to_owned();
+        let trust_domain = roots["TrustDomain"]
+            .as_str()
+            .expect("a trust domain")
+            .to_owned();
         // Destinations of rules with permissions must speak HTTP.
         let _ = api
             .put("/v1/config", &json!({ "Kind": "proxy-defaults", "Name": "global", "Config": { "protocol": "http" } }))
@@ -70,7 +76,13 @@ impl Mesh {
                          "JSONWebKeySet": { "Local": { "JWKS": "eyJrZXlzIjpbXX0=" } } }),
             )
             .good();
-        Self { api, default, trust_domain, policy: Policy::new(chain::rustcrypto()), generation: 0 }
+        Self {
+            api,
+            default,
+            trust_domain,
+            policy: Policy::new(chain::rustcrypto()),
+            generation: 0,
+        }
     }
 
     /// Writes one set of intentions and asks both about it.
@@ -98,7 +110,8 @@ impl Mesh {
     }
 
     fn write(&self, destination: &str, sources: &[Value]) {
-        let entry = json!({ "Kind": "service-intentions", "Name": destination, "Sources": sources });
+        let entry =
+            json!({ "Kind": "service-intentions", "Name": destination, "Sources": sources });
         let reply = self.api.put("/v1/config", &entry);
         assert_eq!(reply.status, 200, "{}: {entry}", reply.body);
     }
@@ -125,11 +138,17 @@ impl Mesh {
     }
 
     fn ask(&mut self, target: &str, list: &Value, question: &Question, tally: &mut Tally) {
-        let client = Client { uris: vec![question.uri.clone()], via_gateway: None };
-        let ours = self.policy.authorize(target, &client, None, Timestamp::from_millis(1));
-        let theirs = self
-            .api
-            .post("/v1/agent/connect/authorize", &json!({ "Target": target, "ClientCertURI": question.uri }));
+        let client = Client {
+            uris: vec![question.uri.clone()],
+            via_gateway: None,
+        };
+        let ours = self
+            .policy
+            .authorize(target, &client, None, Timestamp::from_millis(1));
+        let theirs = self.api.post(
+            "/v1/agent/connect/authorize",
+            &json!({ "Target": target, "ClientCertURI": question.uri }),
+        );
         let theirs = match theirs.status {
             200 => theirs.json()["Authorized"].as_bool().expect("a verdict"),
             400 => false,
@@ -137,11 +156,19 @@ impl Mesh {
         };
         let allowed = ours.effect == Effect::Allow;
         let case = || {
-            format!("default {}, {} -> {target}\n  ours {ours:?}\n  theirs {theirs}\n  {list}", self.default, question.uri)
+            format!(
+                "default {}, {} -> {target}\n  ours {ours:?}\n  theirs {theirs}\n  {list}",
+                self.default, question.uri
+            )
         };
         match question.meant_to_differ(ours.code, list, theirs) {
             Some(difference) => {
-                assert_ne!(allowed, theirs, "unexpected agreement: {difference}\n{}", case());
+                assert_ne!(
+                    allowed,
+                    theirs,
+                    "unexpected agreement: {difference}\n{}",
+                    case()
+                );
                 *tally.differences.entry(difference).or_default() += 1;
             }
             None => assert_eq!(allowed, theirs, "unexpected difference\n{}", case()),
@@ -171,7 +198,11 @@ fn rules(random: &mut StdRng, exact: bool) -> Vec<Value> {
 }
 
 fn rule(random: &mut StdRng, name: &str, exact: bool) -> Value {
-    let action = if random.random_bool(0.5) { "allow" } else { "deny" };
+    let action = if random.random_bool(0.5) {
+        "allow"
+    } else {
+        "deny"
+    };
     let mut rule = json!({ "Name": name, "Action": action });
     if name != "*" && random.random_bool(0.05) {
         rule["Peer"] = json!("elsewhere");
@@ -212,8 +243,14 @@ impl Question {
         let service = format!("/ns/default/dc/dc1/svc/{name}");
         let (kind, uri) = match random.random_range(0..100) {
             0..88 => (Kind::Plain, format!("spiffe://{trust_domain}{service}")),
-            88..90 => (Kind::OtherDatacenter, format!("spiffe://{trust_domain}/ns/default/dc/dc2/svc/{name}")),
-            90..92 => (Kind::DefaultPartition, format!("spiffe://{trust_domain}/ap/default{service}")),
+            88..90 => (
+                Kind::OtherDatacenter,
+                format!("spiffe://{trust_domain}/ns/default/dc/dc2/svc/{name}"),
+            ),
+            90..92 => (
+                Kind::DefaultPartition,
+                format!("spiffe://{trust_domain}/ap/default{service}"),
+            ),
             92..95 => (Kind::Foreign, format!("spiffe://other.consul{service}")),
             95..98 => {
                 let uri = match random.random_range(0..4) {
@@ -224,7 +261,10 @@ impl Question {
                 };
                 (Kind::Malformed, uri)
             }
-            _ => (Kind::NotAService, format!("spiffe://{trust_domain}/agent/client/dc/dc1/id/{name}")),
+            _ => (
+                Kind::NotAService,
+                format!("spiffe://{trust_domain}/agent/client/dc/dc1/id/{name}"),
+            ),
         };
         Self { uri, kind }
     }
@@ -240,7 +280,8 @@ impl Question {
             Kind::Malformed => Some("malformed SPIFFE ID"),
             Kind::Plain | Kind::OtherDatacenter | Kind::DefaultPartition | Kind::NotAService => {
                 let by_rule = matches!(ours, Reason::Intention | Reason::L7IntentionOnTcp);
-                (by_rule && self.has_denied_case_variant(list)).then_some("case variant of a denied source")
+                (by_rule && self.has_denied_case_variant(list))
+                    .then_some("case variant of a denied source")
             }
         }
     }
@@ -249,7 +290,10 @@ impl Question {
     fn has_denied_case_variant(&self, list: &Value) -> bool {
         let name = self.uri.rsplit('/').next().expect("a last segment");
         for rule in list.as_array().into_iter().flatten() {
-            if rule["SourcePeer"].as_str().is_some_and(|peer| !peer.is_empty()) {
+            if rule["SourcePeer"]
+                .as_str()
+                .is_some_and(|peer| !peer.is_empty())
+            {
                 continue;
             }
             let source = rule["SourceName"].as_str().expect("a source");
@@ -287,7 +331,10 @@ impl Tally {
 
     fn check(&self) {
         let all = self.allowed + self.denied;
-        println!("{all} questions: {} allowed, {} denied", self.allowed, self.denied);
+        println!(
+            "{all} questions: {} allowed, {} denied",
+            self.allowed, self.denied
+        );
         println!("decided by precedence (0: no rule) {:?}", self.precedences);
         println!("intended differences {:?}", self.differences);
         assert_eq!(all, SETS / 2 * 2 * QUESTIONS);
@@ -296,14 +343,23 @@ impl Tally {
         }
         for level in [9, 8, 6, 5] {
             let count = self.precedences.get(&level).copied().unwrap_or(0);
-            assert!(count * 100 >= all * 5, "precedence {level} decided only {count} of {all}");
+            assert!(
+                count * 100 >= all * 5,
+                "precedence {level} decided only {count} of {all}"
+            );
         }
         let listed = include_str!("differential/differences.md");
         for line in listed.lines().filter_map(|line| line.strip_prefix("## ")) {
-            assert!(self.differences.contains_key(line), "`{line}` is listed and never happened");
+            assert!(
+                self.differences.contains_key(line),
+                "`{line}` is listed and never happened"
+            );
         }
         for seen in self.differences.keys() {
-            assert!(listed.lines().any(|line| line == format!("## {seen}")), "`{seen}` is not listed");
+            assert!(
+                listed.lines().any(|line| line == format!("## {seen}")),
+                "`{seen}` is not listed"
+            );
         }
     }
 }

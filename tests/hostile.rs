@@ -21,7 +21,9 @@ const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
 
 fn component() -> &'static Component {
     static COMPONENT: OnceLock<Component> = OnceLock::new();
-    COMPONENT.get_or_init(|| Component::from_file(tricks(), &ComponentOptions::default()).expect("it compiles"))
+    COMPONENT.get_or_init(|| {
+        Component::from_file(tricks(), &ComponentOptions::default()).expect("it compiles")
+    })
 }
 
 fn options(instances: usize) -> PolicyOptions {
@@ -35,24 +37,38 @@ fn options(instances: usize) -> PolicyOptions {
 }
 
 fn document(name: &str, body: Value) -> Document {
-    Document { name: name.to_owned(), body: Some(body.to_string().into_bytes()), confirmed_at: NOW }
+    Document {
+        name: name.to_owned(),
+        body: Some(body.to_string().into_bytes()),
+        confirmed_at: NOW,
+    }
 }
 
 fn mesh(default_policy: &str) -> Document {
-    let body = json!({ "trust_domain": TRUST_DOMAIN, "roots": [], "default_policy": default_policy });
+    let body =
+        json!({ "trust_domain": TRUST_DOMAIN, "roots": [], "default_policy": default_policy });
     document("mesh", body)
 }
 
 fn service(name: &str, action: &str) -> Document {
     let intention = json!({ "SourceNS": "default", "SourceName": "web", "DestinationNS": "default",
         "DestinationName": name, "SourceType": "consul", "Action": action, "Precedence": 9 });
-    document(&format!("service/default/default/{name}"), json!({ "intentions": [intention] }))
+    document(
+        &format!("service/default/default/{name}"),
+        json!({ "intentions": [intention] }),
+    )
 }
 
 /// A policy under which web may reach `good` and every trick, and not `bad`.
 fn policy(instances: usize) -> Policy {
     let policy = Policy::new(component(), options(instances)).expect("an instance");
-    let report = policy.load(vec![mesh("deny"), service("good", "allow"), service("bad", "deny")]).expect("it loads");
+    let report = policy
+        .load(vec![
+            mesh("deny"),
+            service("good", "allow"),
+            service("bad", "deny"),
+        ])
+        .expect("it loads");
     assert!(report.refused.is_empty(), "{report:?}");
     policy
 }
@@ -70,10 +86,24 @@ fn every_failure_is_a_denial_and_the_next_question_is_answered() {
     let policy = policy(1);
     let generation = policy.generation();
     for trick in [
-        "panic", "recurse", "allocate", "exit", "environment", "clock", "file", "socket", "huge", "other-generation", "loop",
+        "panic",
+        "recurse",
+        "allocate",
+        "exit",
+        "environment",
+        "clock",
+        "file",
+        "socket",
+        "huge",
+        "other-generation",
+        "loop",
     ] {
         let denied = ask(&policy, trick);
-        assert_eq!((denied.effect, denied.code), (Effect::Deny, Reason::PolicyFailed), "{trick}");
+        assert_eq!(
+            (denied.effect, denied.code),
+            (Effect::Deny, Reason::PolicyFailed),
+            "{trick}"
+        );
         assert_eq!(denied.generation, generation, "{trick}");
         // A rebuild now and then is not held back.
         std::thread::sleep(Duration::from_millis(100));
@@ -89,7 +119,10 @@ fn the_other_functions_fail_closed_too() {
     let needs = policy.needed_headers("panic");
     assert_eq!(needs, portcullis_core::policy::HeaderNeeds::All);
     let denied = ask(&policy, "bad");
-    assert!(policy.describe("panic", &denied).contains("deny"), "a description in our own words");
+    assert!(
+        policy.describe("panic", &denied).contains("deny"),
+        "a description in our own words"
+    );
     let long = policy.describe("long", &denied);
     assert!(long.len() < 5_000, "{} bytes", long.len());
 }
@@ -101,7 +134,12 @@ fn impossible_peers_are_not_taken() {
     let claim = |uri: &str, expected: Option<&str>| {
         policy.verify_peer(&[format!("claim {uri}")], Usage::Server, expected, NOW)
     };
-    for (uri, expected) in [("no uri at all", None), ("spiffe://A/b", None), ("", None), (web.as_str(), Some("spiffe://x/ns/default/dc/dc1/svc/web"))] {
+    for (uri, expected) in [
+        ("no uri at all", None),
+        ("spiffe://A/b", None),
+        ("", None),
+        (web.as_str(), Some("spiffe://x/ns/default/dc/dc1/svc/web")),
+    ] {
         let error = claim(uri, expected).expect_err("it is refused");
         assert_eq!(error.code(), "policy-failed", "{uri}");
     }
@@ -122,7 +160,10 @@ fn a_storm_of_failures_is_not_a_storm_of_rebuilds() {
         .count();
     // Eight at once, and ten a second: however slow the machine is.
     let most = 8 + began.elapsed().as_millis() / 100 + 1;
-    assert!(rebuilt >= 1 && u128::try_from(rebuilt).is_ok_and(|rebuilt| rebuilt <= most), "{rebuilt} of at most {most}");
+    assert!(
+        rebuilt >= 1 && u128::try_from(rebuilt).is_ok_and(|rebuilt| rebuilt <= most),
+        "{rebuilt} of at most {most}"
+    );
     std::thread::sleep(Duration::from_millis(300));
     assert!(ask(&policy, "good").is_allowed());
 }
@@ -136,13 +177,18 @@ fn documents_that_trap_lead_back_to_the_last_good_ones() {
             .load(vec![service("bad", "allow"), service(trick, "allow")])
             .expect_err("it traps")
             .to_string();
-        assert!(error.contains(trick) && error.contains("the last good policy stays in force"), "{error}");
+        assert!(
+            error.contains(trick) && error.contains("the last good policy stays in force"),
+            "{error}"
+        );
         assert_eq!(error.lines().count(), 1, "{error}");
         assert_eq!((policy.generation(), policy.digest()), before, "{trick}");
         assert_eq!(ask(&policy, "bad").effect, Effect::Deny, "{trick}");
         assert!(ask(&policy, "good").is_allowed(), "{trick}");
     }
-    let report = policy.load(vec![service("bad", "allow")]).expect("a good load goes through");
+    let report = policy
+        .load(vec![service("bad", "allow")])
+        .expect("a good load goes through");
     assert!(report.refused.is_empty());
     assert!(policy.generation() > before.0);
     assert!(ask(&policy, "bad").is_allowed());
@@ -164,7 +210,9 @@ fn two_services_with_opposite_policies_never_mix_however_instances_fail() {
             std::thread::spawn(move || {
                 let mut random = seed * 2 + 1;
                 for _ in 0..5_000 {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     let (target, allowed) = match random >> 33 {
                         n if n % 200 == 0 => ("panic", false),
                         n if n % 2 == 0 => ("good", true),
@@ -208,9 +256,15 @@ impl Mirror {
                     let read = stream.read(&mut buffer).await.unwrap_or(0);
                     let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
                     let (status, extra) = if request.contains("redirect") {
-                        ("307 Temporary Redirect", "Location: /v1/agent/connect/ca/leaf/web\r\n")
+                        (
+                            "307 Temporary Redirect",
+                            "Location: /v1/agent/connect/ca/leaf/web\r\n",
+                        )
                     } else {
-                        ("200 OK", "X-Consul-Index: 7\r\nX-Consul-Token: secret\r\nSet-Cookie: a=b\r\n")
+                        (
+                            "200 OK",
+                            "X-Consul-Index: 7\r\nX-Consul-Token: secret\r\nSet-Cookie: a=b\r\n",
+                        )
                     };
                     let reply = format!(
                         "HTTP/1.1 {status}\r\n{extra}Content-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{request}",
@@ -220,7 +274,10 @@ impl Mirror {
                 });
             }
         });
-        Self { address, connections }
+        Self {
+            address,
+            connections,
+        }
     }
 
     fn connections(&self) -> usize {
@@ -236,13 +293,21 @@ async fn attacker(mirror: &Mirror) -> (MeshPolicy, tempfile::NamedTempFile) {
     config.datacenter = Some("dc1".to_owned());
     let client = AgentClient::new(config).expect("a client");
     let settings = MeshSettings::new(&client);
-    let policy = MeshPolicy::from_file(lent_http(), &ComponentOptions::default(), client, settings).await;
+    let policy =
+        MeshPolicy::from_file(lent_http(), &ComponentOptions::default(), client, settings).await;
     (policy.expect("it starts"), token)
 }
 
 async fn send(policy: &MeshPolicy, what: &str, headers: &[&str]) -> String {
-    let client = Client { uris: headers.iter().map(|&header| header.to_owned()).collect(), via_gateway: None };
-    policy.explain(what, &client, None, NOW).await.expect("an answer").text
+    let client = Client {
+        uris: headers.iter().map(|&header| header.to_owned()).collect(),
+        via_gateway: None,
+    };
+    policy
+        .explain(what, &client, None, NOW)
+        .await
+        .expect("an answer")
+        .text
 }
 
 #[tokio::test]
@@ -256,7 +321,10 @@ async fn lent_http_reaches_three_endpoints_and_nothing_else() {
         format!("GET {base}/v1/agent/connect/ca/roots/../leaf/web"),
         format!("GET {base}/v1/agent/connect/ca/roots/%2e%2e/leaf/web"),
         format!("GET {base}//v1/agent/connect/ca/roots"),
-        format!("GET {base}/http://{}/v1/agent/connect/ca/leaf/web", mirror.address),
+        format!(
+            "GET {base}/http://{}/v1/agent/connect/ca/leaf/web",
+            mirror.address
+        ),
         format!("GET http://localhost:{port}/v1/agent/connect/ca/roots"),
         format!("GET http://user@127.0.0.1:{port}/v1/agent/connect/ca/roots"),
         "GET http://127.0.0.1:1/v1/agent/connect/ca/roots".to_owned(),
@@ -270,28 +338,62 @@ async fn lent_http_reaches_three_endpoints_and_nothing_else() {
         format!("GET {base}/v1/acl/tokens"),
     ] {
         let answer = send(&policy, &what, &[]).await;
-        assert!(answer.contains("HttpRequestDenied") || answer == "authority" || answer == "path", "{what}: {answer}");
+        assert!(
+            answer.contains("HttpRequestDenied") || answer == "authority" || answer == "path",
+            "{what}: {answer}"
+        );
     }
-    for header in ["X-Consul-Token: mine", "Authorization: Bearer mine", "Host: evil.example", "Cookie: a=b"] {
-        let answer = send(&policy, &format!("GET {base}/v1/agent/connect/ca/roots"), &[header]).await;
-        assert!(answer.contains("Forbidden") || answer.contains("HttpRequestDenied"), "{header}: {answer}");
+    for header in [
+        "X-Consul-Token: mine",
+        "Authorization: Bearer mine",
+        "Host: evil.example",
+        "Cookie: a=b",
+    ] {
+        let answer = send(
+            &policy,
+            &format!("GET {base}/v1/agent/connect/ca/roots"),
+            &[header],
+        )
+        .await;
+        assert!(
+            answer.contains("Forbidden") || answer.contains("HttpRequestDenied"),
+            "{header}: {answer}"
+        );
     }
     assert_eq!(mirror.connections(), 0, "something was sent");
 
-    let answer = send(&policy, &format!("GET {base}/v1/agent/connect/ca/roots?index=1&wait=1s"), &["X-Evil: 1"]).await;
+    let answer = send(
+        &policy,
+        &format!("GET {base}/v1/agent/connect/ca/roots?index=1&wait=1s"),
+        &["X-Evil: 1"],
+    )
+    .await;
     assert!(answer.starts_with("status 200"), "{answer}");
     let (told, sent) = answer.split_once("\n\n").expect("headers and body");
-    assert!(told.contains("x-consul-index: 7") && !told.contains("secret") && !told.contains("cookie"), "{told}");
+    assert!(
+        told.contains("x-consul-index: 7") && !told.contains("secret") && !told.contains("cookie"),
+        "{told}"
+    );
     // The server saw the token; the component sees it here only because this server tells it.
-    assert!(sent.contains("the-canary-token") && !sent.to_lowercase().contains("x-evil"), "{sent}");
-    assert!(sent.to_lowercase().contains(&format!("host: {}", mirror.address)), "{sent}");
+    assert!(
+        sent.contains("the-canary-token") && !sent.to_lowercase().contains("x-evil"),
+        "{sent}"
+    );
+    assert!(
+        sent.to_lowercase()
+            .contains(&format!("host: {}", mirror.address)),
+        "{sent}"
+    );
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let mirror = Mirror::start().await;
     let (policy, _token) = attacker(&mirror).await;
-    let what = format!("GET http://{}/v1/connect/intentions/match?by=destination&name=redirect", mirror.address);
+    let what = format!(
+        "GET http://{}/v1/connect/intentions/match?by=destination&name=redirect",
+        mirror.address
+    );
     let answer = send(&policy, &what, &[]).await;
     assert!(answer.contains("HttpProtocolError"), "{answer}");
     assert_eq!(mirror.connections(), 1);
@@ -301,16 +403,34 @@ async fn redirects_are_not_followed() {
 async fn errors_tell_the_component_nothing_about_the_host() {
     let mirror = Mirror::start().await;
     let (policy, _token) = attacker(&mirror).await;
-    assert_eq!(send(&policy, "stream error", &[]).await, "the stream failed");
+    assert_eq!(
+        send(&policy, "stream error", &[]).await,
+        "the stream failed"
+    );
 }
 
 #[tokio::test]
 async fn a_mesh_policy_that_loops_is_ended_and_replaced() {
     let mirror = Mirror::start().await;
-    let client = AgentClient::new(AgentConfig::at(&mirror.address.to_string()).expect("an address")).expect("a client");
-    let settings = MeshSettings { fetch_timeout: Duration::from_millis(10), margin: Duration::from_millis(200), ..MeshSettings::new(&client) };
-    let policy = MeshPolicy::from_file(lent_http(), &ComponentOptions::default(), client, settings).await.expect("it starts");
+    let client =
+        AgentClient::new(AgentConfig::at(&mirror.address.to_string()).expect("an address"))
+            .expect("a client");
+    let settings = MeshSettings {
+        fetch_timeout: Duration::from_millis(10),
+        margin: Duration::from_millis(200),
+        ..MeshSettings::new(&client)
+    };
+    let policy = MeshPolicy::from_file(lent_http(), &ComponentOptions::default(), client, settings)
+        .await
+        .expect("it starts");
     let denied = policy.authorize("loop", &web(), None, NOW).await;
-    assert_eq!((denied.effect, denied.code), (Effect::Deny, Reason::PolicyFailed));
-    assert_eq!(policy.authorize("db", &web(), None, NOW).await.code, Reason::NotReady, "the next instance answers");
+    assert_eq!(
+        (denied.effect, denied.code),
+        (Effect::Deny, Reason::PolicyFailed)
+    );
+    assert_eq!(
+        policy.authorize("db", &web(), None, NOW).await.code,
+        Reason::NotReady,
+        "the next instance answers"
+    );
 }

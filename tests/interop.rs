@@ -22,11 +22,19 @@ fn local(port: u16) -> SocketAddr {
 
 fn intention(consul: &Consul, action: &str) {
     let path = "/v1/connect/intentions/exact?source=web&destination=db";
-    let _ = consul.api().put(path, &json!({ "SourceType": "consul", "Action": action })).good();
+    let _ = consul
+        .api()
+        .put(path, &json!({ "SourceType": "consul", "Action": action }))
+        .good();
 }
 
 /// Allowed, then denied, over `upstream`; whatever stands on either side.
-fn allowed_then_denied(consul: &Consul, upstream: SocketAddr, app: &Echo, logs: impl Fn() -> String) {
+fn allowed_then_denied(
+    consul: &Consul,
+    upstream: SocketAddr,
+    app: &Echo,
+    logs: impl Fn() -> String,
+) {
     intention(consul, "allow");
     let began = std::time::Instant::now();
     while let Err(error) = echo::open(upstream) {
@@ -34,15 +42,26 @@ fn allowed_then_denied(consul: &Consul, upstream: SocketAddr, app: &Echo, logs: 
         std::thread::sleep(Duration::from_millis(50));
     }
     intention(consul, "deny");
-    eventually("connections are refused", SOON, || echo::open(upstream).is_err().then_some(()));
+    eventually("connections are refused", SOON, || {
+        echo::open(upstream).is_err().then_some(())
+    });
     let before = app.received();
-    assert!(echo::open(upstream).is_err(), "a refused client got an answer");
-    assert_eq!(app.received(), before, "a refused client reached the application");
+    assert!(
+        echo::open(upstream).is_err(),
+        "a refused client got an answer"
+    );
+    assert_eq!(
+        app.received(),
+        before,
+        "a refused client reached the application"
+    );
 }
 
 #[test]
 fn consuls_proxy_calls_ours() {
-    let Some(consul) = Consul::start("consuls_proxy_calls_ours", Options::new()) else { return };
+    let Some(consul) = Consul::start("consuls_proxy_calls_ours", Options::new()) else {
+        return;
+    };
     let app = Echo::start();
     let [inbound, upstream] = ports::free::<2>();
     let ours = Proxy::start(
@@ -55,13 +74,20 @@ fn consuls_proxy_calls_ours() {
             "-register",
         ],
     );
-    let theirs = Proxy::start_consul(&consul, &["-service=web", &format!("-upstream=db:{upstream}")]);
-    allowed_then_denied(&consul, local(upstream), &app, || format!("{}\n{}", ours.log(), theirs.log()));
+    let theirs = Proxy::start_consul(
+        &consul,
+        &["-service=web", &format!("-upstream=db:{upstream}")],
+    );
+    allowed_then_denied(&consul, local(upstream), &app, || {
+        format!("{}\n{}", ours.log(), theirs.log())
+    });
 }
 
 #[test]
 fn ours_calls_consuls_proxy() {
-    let Some(consul) = Consul::start("ours_calls_consuls_proxy", Options::new()) else { return };
+    let Some(consul) = Consul::start("ours_calls_consuls_proxy", Options::new()) else {
+        return;
+    };
     let app = Echo::start();
     let [inbound, upstream] = ports::free::<2>();
     let theirs = Proxy::start_consul(
@@ -73,8 +99,14 @@ fn ours_calls_consuls_proxy() {
             "-register",
         ],
     );
-    let ours = Proxy::start(consul.address(), None, &["-service=web", &format!("-upstream=db:{upstream}")]);
-    allowed_then_denied(&consul, local(upstream), &app, || format!("{}\n{}", ours.log(), theirs.log()));
+    let ours = Proxy::start(
+        consul.address(),
+        None,
+        &["-service=web", &format!("-upstream=db:{upstream}")],
+    );
+    allowed_then_denied(&consul, local(upstream), &app, || {
+        format!("{}\n{}", ours.log(), theirs.log())
+    });
     // The refusal comes as an alert; our log says whom to ask.
     ours.logs("portcullis check web db");
 }
@@ -98,7 +130,13 @@ impl Client<'_> {
         };
         let mut command = Command::new("openssl");
         command
-            .args(["s_client", "-quiet", "-no_ign_eof", "-connect", &self.inbound.to_string()])
+            .args([
+                "s_client",
+                "-quiet",
+                "-no_ign_eof",
+                "-connect",
+                &self.inbound.to_string(),
+            ])
             .args(["-verify_quiet", "-verify_return_error", "-CAfile"])
             .arg(file("roots.pem", self.roots))
             .args(flags)
@@ -107,7 +145,13 @@ impl Client<'_> {
             .stderr(Stdio::piped());
         if let Some((chain, key)) = leaf {
             let chain = file("chain.pem", chain);
-            command.arg("-cert").arg(&chain).arg("-cert_chain").arg(&chain).arg("-key").arg(file("key.pem", key));
+            command
+                .arg("-cert")
+                .arg(&chain)
+                .arg("-cert_chain")
+                .arg(&chain)
+                .arg("-key")
+                .arg(file("key.pem", key));
         }
         let before = self.app.accepted();
         let mut child = command.spawn().expect("openssl starts");
@@ -115,7 +159,9 @@ impl Client<'_> {
         let _ = input.write_all(b"ping");
         // The answer, or the refusal, comes before the end of input closes the session.
         let began = std::time::Instant::now();
-        while began.elapsed() < Duration::from_secs(3) && child.try_wait().expect("a child").is_none() {
+        while began.elapsed() < Duration::from_secs(3)
+            && child.try_wait().expect("a child").is_none()
+        {
             if self.app.accepted() > before {
                 std::thread::sleep(Duration::from_millis(200));
                 break;
@@ -125,8 +171,15 @@ impl Client<'_> {
         drop(input);
         let output = child.wait_with_output().expect("openssl ends");
         let answered = output.stdout.windows(4).any(|four| four == b"ping");
-        assert_eq!(answered, self.app.accepted() > before, "the application was reached without an answer, or the reverse");
-        (answered, String::from_utf8_lossy(&output.stderr).into_owned())
+        assert_eq!(
+            answered,
+            self.app.accepted() > before,
+            "the application was reached without an answer, or the reverse"
+        );
+        (
+            answered,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     }
 
     fn accepts(&self, leaf: &TestLeaf, flags: &[&str]) {
@@ -136,18 +189,25 @@ impl Client<'_> {
 
     fn refuses(&self, what: &str, leaf: Option<&TestLeaf>) {
         let leaf = leaf.map(|leaf| (leaf.pem(), leaf.key_pem()));
-        let leaf = leaf.as_ref().map(|(chain, key)| (chain.as_str(), key.as_str()));
+        let leaf = leaf
+            .as_ref()
+            .map(|(chain, key)| (chain.as_str(), key.as_str()));
         for version in ["-tls1_2", "-tls1_3"] {
             let (answered, said) = self.tries(leaf, &[version]);
             assert!(!answered, "{what} was let in over {version}");
-            assert!(said.contains("alert") || said.contains("errno"), "{what} over {version}: {said}");
+            assert!(
+                said.contains("alert") || said.contains("errno"),
+                "{what} over {version}: {said}"
+            );
         }
     }
 }
 
 #[test]
 fn openssl_is_let_in_or_refused_by_the_rules() {
-    let Some(consul) = Consul::start("openssl", Options::new()) else { return };
+    let Some(consul) = Consul::start("openssl", Options::new()) else {
+        return;
+    };
     let api = consul.api();
     let trust_domain = api.get("/v1/agent/connect/ca/roots").good().json()["TrustDomain"]
         .as_str()
@@ -163,7 +223,9 @@ fn openssl_is_let_in_or_refused_by_the_rules() {
     let reply = api.put("/v1/connect/ca/configuration", &config);
     assert_eq!(reply.status, 200, "{}", reply.body);
     let path = "/v1/connect/intentions/exact?source=nobody&destination=db";
-    let _ = api.put(path, &json!({ "SourceType": "consul", "Action": "deny" })).good();
+    let _ = api
+        .put(path, &json!({ "SourceType": "consul", "Action": "deny" }))
+        .good();
 
     let app = Echo::start();
     let [inbound] = ports::free::<1>();
@@ -178,7 +240,11 @@ fn openssl_is_let_in_or_refused_by_the_rules() {
     );
     proxy.logs("ready");
     let roots = api.get("/v1/connect/ca/roots?pem=true").good().body;
-    let client = Client { inbound: local(inbound), roots: &roots, app: &app };
+    let client = Client {
+        inbound: local(inbound),
+        roots: &roots,
+        app: &app,
+    };
 
     let web = ca.service("web").issue();
     client.accepts(&web, &["-tls1_3"]);
@@ -188,15 +254,47 @@ fn openssl_is_let_in_or_refused_by_the_rules() {
 
     client.refuses("no certificate", None);
     client.refuses("a denied service", Some(&ca.service("nobody").issue()));
-    client.refuses("an unknown root", Some(&TestCa::new(&trust_domain).service("web").issue()));
-    client.refuses("an expired leaf", Some(&ca.service("web").with(|leaf| leaf.expired()).issue()));
-    client.refuses("a leaf of tomorrow", Some(&ca.service("web").with(|leaf| leaf.not_yet_valid()).issue()));
+    client.refuses(
+        "an unknown root",
+        Some(&TestCa::new(&trust_domain).service("web").issue()),
+    );
+    client.refuses(
+        "an expired leaf",
+        Some(&ca.service("web").with(|leaf| leaf.expired()).issue()),
+    );
+    client.refuses(
+        "a leaf of tomorrow",
+        Some(&ca.service("web").with(|leaf| leaf.not_yet_valid()).issue()),
+    );
     let second = ca.service_id("api");
-    client.refuses("two identities", Some(&ca.service("web").with(|leaf| leaf.two_uris(&second)).issue()));
-    client.refuses("another trust domain", Some(&ca.service("web").with(|leaf| leaf.wrong_trust_domain()).issue()));
-    client.refuses("no identity", Some(&ca.service("web").with(|leaf| leaf.no_uri()).issue()));
-    client.refuses("a server's certificate", Some(&ca.service("web").with(|leaf| leaf.server_only()).issue()));
-    client.refuses("a signing certificate", Some(&ca.service("web").with(|leaf| leaf.with_cert_sign()).issue()));
+    client.refuses(
+        "two identities",
+        Some(
+            &ca.service("web")
+                .with(|leaf| leaf.two_uris(&second))
+                .issue(),
+        ),
+    );
+    client.refuses(
+        "another trust domain",
+        Some(
+            &ca.service("web")
+                .with(|leaf| leaf.wrong_trust_domain())
+                .issue(),
+        ),
+    );
+    client.refuses(
+        "no identity",
+        Some(&ca.service("web").with(|leaf| leaf.no_uri()).issue()),
+    );
+    client.refuses(
+        "a server's certificate",
+        Some(&ca.service("web").with(|leaf| leaf.server_only()).issue()),
+    );
+    client.refuses(
+        "a signing certificate",
+        Some(&ca.service("web").with(|leaf| leaf.with_cert_sign()).issue()),
+    );
 
     let (answered, said) = client.tries(Some((&web.pem(), &web.key_pem())), &["-tls1_1"]);
     assert!(!answered, "TLS 1.1 was let in: {said}");

@@ -26,7 +26,8 @@ const ROUNDS: usize = 31;
 const SLICE: Duration = Duration::from_millis(20);
 
 fn main() {
-    let component = Component::embedded(&ComponentOptions::default()).expect("the component compiles");
+    let component =
+        Component::embedded(&ComponentOptions::default()).expect("the component compiles");
     println!("component sha256 {}\n", component.sha256());
     decisions(&component);
     verifications(&component);
@@ -41,7 +42,11 @@ struct Contender<'a> {
 
 impl<'a> Contender<'a> {
     fn new(name: &'static str, work: impl FnMut() + 'a) -> Self {
-        Self { name, work: Box::new(work), samples: Vec::new() }
+        Self {
+            name,
+            work: Box::new(work),
+            samples: Vec::new(),
+        }
     }
 
     /// Nanoseconds per call over one slice.
@@ -54,7 +59,8 @@ impl<'a> Contender<'a> {
             }
             calls += 8;
         }
-        self.samples.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(calls));
+        self.samples
+            .push(began.elapsed().as_secs_f64() * 1e9 / f64::from(calls));
     }
 }
 
@@ -68,12 +74,19 @@ fn compare(title: &str, mut contenders: Vec<Contender<'_>>) {
         contenders.iter_mut().for_each(Contender::measure);
     }
     println!("{title}");
-    println!("  {:<46} {:>12} {:>12} {:>12} {:>9}", "", "best", "median", "worst", "ratio");
+    println!(
+        "  {:<46} {:>12} {:>12} {:>12} {:>9}",
+        "", "best", "median", "worst", "ratio"
+    );
     let mut first = None;
     for contender in &mut contenders {
         contender.samples.sort_by(f64::total_cmp);
         let samples = &contender.samples;
-        let (best, median, worst) = (samples[0], samples[samples.len() / 2], samples[samples.len() - 1]);
+        let (best, median, worst) = (
+            samples[0],
+            samples[samples.len() / 2],
+            samples[samples.len() - 1],
+        );
         let ratio = median / *first.get_or_insert(median);
         println!(
             "  {:<46} {:>12} {:>12} {:>12} {:>8.2}x",
@@ -115,7 +128,10 @@ fn intention(source: &str) -> Value {
 
 fn decisions(component: &Component) {
     let uri = |name: &str| format!("spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/{name}");
-    let client = |name: &str| Client { uris: vec![uri(name)], via_gateway: None };
+    let client = |name: &str| Client {
+        uris: vec![uri(name)],
+        via_gateway: None,
+    };
     let now = Clock::system().now();
     let loaded: Vec<(usize, policy::Policy, Policy, String)> = [10, 1000]
         .into_iter()
@@ -125,13 +141,20 @@ fn decisions(component: &Component) {
             let mut native = policy::Policy::new(chain::rustcrypto());
             assert!(native.load(1, documents(&list, &[])).refused.is_empty());
             let wasm = Policy::new(component, PolicyOptions::default()).expect("an instance");
-            assert!(wasm.load(documents(&list, &[])).expect("documents load").refused.is_empty());
+            assert!(
+                wasm.load(documents(&list, &[]))
+                    .expect("documents load")
+                    .refused
+                    .is_empty()
+            );
             (count, native, wasm, format!("web-{}", count - 1))
         })
         .collect();
 
     let consul = Consul::start("first figures", Options::new());
-    let mut agent = consul.as_ref().map(|consul| Agent::new(consul, &loaded[0].3));
+    let mut agent = consul
+        .as_ref()
+        .map(|consul| Agent::new(consul, &loaded[0].3));
 
     let mut contenders = Vec::new();
     for (count, mut native, wasm, name) in loaded {
@@ -140,22 +163,36 @@ fn decisions(component: &Component) {
         assert!(wasm.authorize("db", &client, None, now).is_allowed());
         let asked = client.clone();
         contenders.push(Contender::new(
-            if count == 10 { "core, native, 10 intentions" } else { "core, native, 1,000 intentions" },
+            if count == 10 {
+                "core, native, 10 intentions"
+            } else {
+                "core, native, 1,000 intentions"
+            },
             move || {
                 black_box(native.authorize("db", black_box(&asked), None, now));
             },
         ));
         contenders.push(Contender::new(
-            if count == 10 { "host library, 10 intentions" } else { "host library, 1,000 intentions" },
+            if count == 10 {
+                "host library, 10 intentions"
+            } else {
+                "host library, 1,000 intentions"
+            },
             move || {
                 black_box(wasm.authorize("db", black_box(&client), None, now));
             },
         ));
     }
     if let Some(agent) = &mut agent {
-        contenders.push(Contender::new("Consul agent's authorize, HTTP kept alive", || agent.authorize()));
+        contenders.push(Contender::new(
+            "Consul agent's authorize, HTTP kept alive",
+            || agent.authorize(),
+        ));
     }
-    compare("A decision, L4 (goal: at most 1 us through the host library)", contenders);
+    compare(
+        "A decision, L4 (goal: at most 1 us through the host library)",
+        contenders,
+    );
 }
 
 /// The real agent, over one connection that stays open.
@@ -168,7 +205,9 @@ impl Agent {
     fn new(consul: &Consul, source: &str) -> Self {
         let api = consul.api();
         let path = format!("/v1/connect/intentions/exact?source={source}&destination=db");
-        let _ = api.put(&path, &json!({ "SourceType": "consul", "Action": "allow" })).good();
+        let _ = api
+            .put(&path, &json!({ "SourceType": "consul", "Action": "allow" }))
+            .good();
         let body = json!({ "Target": "db",
             "ClientCertURI": format!("spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/{source}") })
         .to_string();
@@ -179,11 +218,17 @@ impl Agent {
         );
         let stream = TcpStream::connect(consul.address()).expect("the agent listens");
         stream.set_nodelay(true).expect("a socket option");
-        Self { stream: BufReader::new(stream), request }
+        Self {
+            stream: BufReader::new(stream),
+            request,
+        }
     }
 
     fn authorize(&mut self) {
-        self.stream.get_mut().write_all(self.request.as_bytes()).expect("the agent reads");
+        self.stream
+            .get_mut()
+            .write_all(self.request.as_bytes())
+            .expect("the agent reads");
         let mut length = 0;
         let mut line = String::new();
         loop {
@@ -197,8 +242,13 @@ impl Agent {
             }
         }
         let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("the agent answers in full");
-        assert!(String::from_utf8_lossy(&body).contains("true"), "the agent denies");
+        self.stream
+            .read_exact(&mut body)
+            .expect("the agent answers in full");
+        assert!(
+            String::from_utf8_lossy(&body).contains("true"),
+            "the agent denies"
+        );
     }
 }
 
@@ -213,25 +263,47 @@ fn verifications(component: &Component) {
 
     let native = |algorithms| {
         let mut policy = policy::Policy::new(algorithms);
-        assert!(policy.load(1, documents(&Value::Null, &roots)).refused.is_empty());
+        assert!(
+            policy
+                .load(1, documents(&Value::Null, &roots))
+                .refused
+                .is_empty()
+        );
         policy
     };
     let wasm = || {
         let policy = Policy::new(component, PolicyOptions::default()).expect("an instance");
-        assert!(policy.load(documents(&Value::Null, &roots)).expect("documents load").refused.is_empty());
+        assert!(
+            policy
+                .load(documents(&Value::Null, &roots))
+                .expect("documents load")
+                .refused
+                .is_empty()
+        );
         policy
     };
     for (title, leaf) in [
-        ("First sight of a P-256 certificate (goal: at most 1.0 ms through the host library)", &direct),
-        ("First sight, after a rotation: through a cross-signed intermediate", &crossed),
+        (
+            "First sight of a P-256 certificate (goal: at most 1.0 ms through the host library)",
+            &direct,
+        ),
+        (
+            "First sight, after a rotation: through a cross-signed intermediate",
+            &crossed,
+        ),
     ] {
         let chain = leaf.chain_der();
-        let (mut rustcrypto, mut aws_lc, library) =
-            (native(chain::rustcrypto()), native(portcullis::runtime::aws_lc()), wasm());
+        let (mut rustcrypto, mut aws_lc, library) = (
+            native(chain::rustcrypto()),
+            native(portcullis::runtime::aws_lc()),
+            wasm(),
+        );
         compare(
             title,
             vec![
-                Contender::new("core, native, RustCrypto", || verify(&mut rustcrypto, &chain, now)),
+                Contender::new("core, native, RustCrypto", || {
+                    verify(&mut rustcrypto, &chain, now)
+                }),
                 Contender::new("core, native, aws-lc", || verify(&mut aws_lc, &chain, now)),
                 Contender::new("host library", || {
                     let verified = library.verify_peer(black_box(&chain), Usage::Client, None, now);
@@ -247,12 +319,24 @@ fn verifications(component: &Component) {
     compare(
         "A known certificate (goal: at most 2 us)",
         vec![Contender::new("host library, remembered", move || {
-            black_box(known.verify(black_box(&chain), Usage::Client, None).expect("the chain is good"));
+            black_box(
+                known
+                    .verify(black_box(&chain), Usage::Client, None)
+                    .expect("the chain is good"),
+            );
         })],
     );
-    assert_eq!(verifier.remembered(), 1, "the certificate was not remembered");
+    assert_eq!(
+        verifier.remembered(),
+        1,
+        "the certificate was not remembered"
+    );
 }
 
 fn verify(policy: &mut policy::Policy, chain: &[Vec<u8>], now: Timestamp) {
-    black_box(policy.verify_peer(black_box(chain), Usage::Client, None, now).expect("the chain is good"));
+    black_box(
+        policy
+            .verify_peer(black_box(chain), Usage::Client, None, now)
+            .expect("the chain is good"),
+    );
 }

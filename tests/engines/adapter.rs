@@ -16,14 +16,31 @@ pub(crate) fn node(test: &str, plans: &[Plan]) -> Option<Vec<Vec<Value>>> {
     let output = Command::new(packages.join(".bin/jco"))
         .arg("transpile")
         .arg(policy())
-        .args(["--name", "policy", "--instantiation", "sync", "--quiet", "--out-dir"])
+        .args([
+            "--name",
+            "policy",
+            "--instantiation",
+            "sync",
+            "--quiet",
+            "--out-dir",
+        ])
         .arg(&folder)
         .output()
         .expect("jco runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::write(folder.join("package.json"), r#"{"type": "module"}"#).expect("the module's kind is written");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::write(folder.join("package.json"), r#"{"type": "module"}"#)
+        .expect("the module's kind is written");
     let adapter = workspace().join("tests/adapters/node/adapter.mjs");
-    Some(ask(Command::new("node").arg(adapter).arg(folder.join("policy.js")), plans))
+    Some(ask(
+        Command::new("node")
+            .arg(adapter)
+            .arg(folder.join("policy.js")),
+        plans,
+    ))
 }
 
 /// Python with wasmtime's package; `None` where peers are left out.
@@ -34,16 +51,32 @@ pub(crate) fn python(test: &str, plans: &[Plan]) -> Option<Vec<Vec<Value>>> {
 }
 
 fn ask(command: &mut Command, plans: &[Plan]) -> Vec<Vec<Value>> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the adapter starts");
-    let lines: String =
-        plans.iter().map(|plan| format!("{}\n", json!({ "id": plan.id, "calls": plan.calls }))).collect();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the adapter starts");
+    let lines: String = plans
+        .iter()
+        .map(|plan| format!("{}\n", json!({ "id": plan.id, "calls": plan.calls })))
+        .collect();
     let mut input = child.stdin.take().expect("piped");
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
     let output = child.wait_with_output().expect("the adapter ends");
-    assert!(output.status.success(), "the adapter ended with {}", output.status);
-    writer.join().expect("the writer ends").expect("the adapter reads all questions");
+    assert!(
+        output.status.success(),
+        "the adapter ended with {}",
+        output.status
+    );
+    writer
+        .join()
+        .expect("the writer ends")
+        .expect("the adapter reads all questions");
     let answers = String::from_utf8(output.stdout).expect("text");
-    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let answers: Vec<Value> = answers
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
     assert_eq!(answers.len(), plans.len(), "one line for each");
     answers
         .into_iter()
@@ -57,4 +90,3 @@ fn ask(command: &mut Command, plans: &[Plan]) -> Vec<Vec<Value>> {
         })
         .collect()
 }
-

@@ -36,14 +36,24 @@ fn differences(plans: &[Plan], one: &[Vec<Value>], other: &[Vec<Value>]) -> Vec<
         if one != other {
             let place = one.iter().zip(other).position(|(one, other)| one != other);
             let call = place.unwrap_or(one.len().min(other.len()));
-            different.push(format!("{}: call {call}: {:?} and {:?}", plan.id, one.get(call), other.get(call)));
+            different.push(format!(
+                "{}: call {call}: {:?} and {:?}",
+                plan.id,
+                one.get(call),
+                other.get(call)
+            ));
         }
     }
     different
 }
 
 fn assert_none(problems: &[String], what: &str) {
-    assert!(problems.is_empty(), "{} {what}:\n{}", problems.len(), problems[..problems.len().min(20)].join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} {what}:\n{}",
+        problems.len(),
+        problems[..problems.len().min(20)].join("\n")
+    );
 }
 
 #[test]
@@ -56,16 +66,36 @@ fn the_native_core_answers_as_expected() {
 #[test]
 fn every_reason_is_asked_for_and_every_function_called() {
     let plans = plan::all();
-    let codes: BTreeSet<_> = plans.iter().flat_map(|plan| &plan.expected).filter_map(Expected::reason).collect();
+    let codes: BTreeSet<_> = plans
+        .iter()
+        .flat_map(|plan| &plan.expected)
+        .filter_map(Expected::reason)
+        .collect();
     let missing: Vec<_> = Reason::all()
         .iter()
         .filter(|reason| !codes.contains(reason.code()))
         // Requests are judged in a later version; the host alone says that a policy failed.
         .filter(|reason| !LATER.contains(reason) && **reason != Reason::PolicyFailed)
         .collect();
-    assert!(missing.is_empty(), "no question is answered with {missing:?}");
-    let called: BTreeSet<_> = plans.iter().flat_map(|plan| &plan.calls).filter_map(|call| call[0].as_str()).collect();
-    let all = ["authorize", "describe", "explain", "load", "needed-headers", "parse-id", "touch", "verify-peer"];
+    assert!(
+        missing.is_empty(),
+        "no question is answered with {missing:?}"
+    );
+    let called: BTreeSet<_> = plans
+        .iter()
+        .flat_map(|plan| &plan.calls)
+        .filter_map(|call| call[0].as_str())
+        .collect();
+    let all = [
+        "authorize",
+        "describe",
+        "explain",
+        "load",
+        "needed-headers",
+        "parse-id",
+        "touch",
+        "verify-peer",
+    ];
     assert_eq!(called.into_iter().collect::<Vec<_>>(), all);
 }
 
@@ -91,7 +121,10 @@ fn the_component_in_our_host_answers_like_the_native_core() {
 #[test]
 fn the_component_in_node_answers_like_the_native_core() {
     let plans = plan::all();
-    let Some(node) = adapter::node("the_component_in_node_answers_like_the_native_core", &plans) else { return };
+    let Some(node) = adapter::node("the_component_in_node_answers_like_the_native_core", &plans)
+    else {
+        return;
+    };
     let native: Vec<_> = plans.iter().map(rust::native).collect();
     assert_none(&differences(&plans, &native, &node), "differences");
 }
@@ -99,7 +132,12 @@ fn the_component_in_node_answers_like_the_native_core() {
 #[test]
 fn the_component_in_python_answers_like_the_native_core() {
     let plans = plan::all();
-    let Some(python) = adapter::python("the_component_in_python_answers_like_the_native_core", &plans) else { return };
+    let Some(python) = adapter::python(
+        "the_component_in_python_answers_like_the_native_core",
+        &plans,
+    ) else {
+        return;
+    };
     let native: Vec<_> = plans.iter().map(rust::native).collect();
     assert_none(&differences(&plans, &native, &python), "differences");
 }

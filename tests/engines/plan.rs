@@ -23,7 +23,11 @@ pub(crate) enum Expected {
     /// Nothing but that all engines agree.
     Agreement,
     /// A decision, or a trace with it.
-    Decision { effect: String, code: String, intention: Option<String> },
+    Decision {
+        effect: String,
+        code: String,
+        intention: Option<String>,
+    },
     /// The documents that a load refuses.
     Refused(Vec<String>),
     /// An identity's parts.
@@ -47,18 +51,29 @@ impl Expected {
     pub(crate) fn problem(&self, answer: &Value) -> Option<String> {
         let right = match self {
             Self::Agreement => true,
-            Self::Decision { effect, code, intention } => {
+            Self::Decision {
+                effect,
+                code,
+                intention,
+            } => {
                 let decision = answer.get("decision").unwrap_or(answer);
                 decision["effect"] == json!(effect)
                     && decision["code"] == json!(code)
-                    && intention.as_ref().is_none_or(|index| decision["intention"] == json!(index))
+                    && intention
+                        .as_ref()
+                        .is_none_or(|index| decision["intention"] == json!(index))
             }
             Self::Refused(documents) => {
                 let refused = answer["refused"].as_array().expect("a list");
-                let names: Vec<_> = refused.iter().filter_map(|problem| problem["document"].as_str()).collect();
+                let names: Vec<_> = refused
+                    .iter()
+                    .filter_map(|problem| problem["document"].as_str())
+                    .collect();
                 names == *documents
             }
-            Self::Identity(parts) => parts.iter().all(|(name, part)| answer["ok"][name.replace('_', "-")] == *part),
+            Self::Identity(parts) => parts
+                .iter()
+                .all(|(name, part)| answer["ok"][name.replace('_', "-")] == *part),
             Self::Error(code) => answer["err"]["code"] == json!(code),
             Self::Peer(uri) => answer["ok"]["identity"]["uri"] == json!(uri),
         };
@@ -78,8 +93,11 @@ pub(crate) fn all() -> Vec<Plan> {
 
 fn read(name: &str) -> Vec<Value> {
     let path = workspace().join(format!("tests/vectors/{name}.ndjson"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 fn text(value: &Value) -> String {
@@ -88,7 +106,10 @@ fn text(value: &Value) -> String {
 
 /// Each character is one byte.
 fn latin1(value: &Value) -> String {
-    let bytes: Vec<u8> = text(value).chars().map(|letter| u8::try_from(letter).expect("one byte")).collect();
+    let bytes: Vec<u8> = text(value)
+        .chars()
+        .map(|letter| u8::try_from(letter).expect("one byte"))
+        .collect();
     STANDARD.encode(bytes)
 }
 
@@ -107,7 +128,8 @@ fn decided(answer: &Value) -> Expected {
 /// A question of `eval`: its documents are loaded, and it is asked in all ways.
 fn authorize(line: &Value) -> Plan {
     let question = &line["question"];
-    let field = |name: &str, default: &str| question.get(name).map_or_else(|| default.to_owned(), text);
+    let field =
+        |name: &str, default: &str| question.get(name).map_or_else(|| default.to_owned(), text);
     let mut mesh = json!({
         "trust_domain": question["trust_domain"],
         "roots": [],
@@ -116,28 +138,50 @@ fn authorize(line: &Value) -> Plan {
         "max_stale_ms": 0,
     });
     if let Some(peers) = question.get("peers") {
-        let peers = peers.as_object().expect("an object").iter().map(|(name, peer)| {
-            let mut peer = peer.clone();
-            peer["roots"] = json!([]);
-            (name.clone(), peer)
-        });
+        let peers = peers
+            .as_object()
+            .expect("an object")
+            .iter()
+            .map(|(name, peer)| {
+                let mut peer = peer.clone();
+                peer["roots"] = json!([]);
+                (name.clone(), peer)
+            });
         mesh["peers"] = Value::Object(peers.collect());
     }
-    let (namespace, partition) = (field("target_namespace", "default"), field("target_partition", "default"));
+    let (namespace, partition) = (
+        field("target_namespace", "default"),
+        field("target_partition", "default"),
+    );
     let name = text(&question["target"]);
-    let intentions = line.get("intentions_json").map_or_else(|| question["intentions"].to_string(), text);
-    let service = format!("{{\"protocol\":{},\"intentions\":{intentions}}}", json!(field("protocol", "tcp")));
+    let intentions = line
+        .get("intentions_json")
+        .map_or_else(|| question["intentions"].to_string(), text);
+    let service = format!(
+        "{{\"protocol\":{},\"intentions\":{intentions}}}",
+        json!(field("protocol", "tcp"))
+    );
     let changes = json!([
         document("mesh", Some(&mesh.to_string()), "0"),
-        document(&format!("service/{partition}/{namespace}/{name}"), Some(&service), "0"),
+        document(
+            &format!("service/{partition}/{namespace}/{name}"),
+            Some(&service),
+            "0"
+        ),
     ]);
     let target = format!("{partition}/{namespace}/{name}");
     let client = json!({ "uris": question["client_uris"], "via-gateway": question.get("via_gateway").map(latin1) });
-    let request = question.get("request").map(|request| self::request(request, &field("http_version", "1.1")));
+    let request = question
+        .get("request")
+        .map(|request| self::request(request, &field("http_version", "1.1")));
     let ask = |function: &str| json!([function, target, client, request, "1000"]);
     let expected = decided(&line["answer"]);
     let described = match &expected {
-        Expected::Decision { effect, code, intention } => json!({ "effect": effect, "code": code,
+        Expected::Decision {
+            effect,
+            code,
+            intention,
+        } => json!({ "effect": effect, "code": code,
             "intention": intention, "permission": null, "generation": "1", "path": null }),
         _ => Value::Null,
     };
@@ -171,7 +215,11 @@ fn request(request: &Value, version: &str) -> Value {
             (bytes(&header[0]), bytes(&header[1]))
         })
         .collect();
-    let headers = encode_headers(headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice())));
+    let headers = encode_headers(
+        headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice())),
+    );
     json!({
         "version": if version == "2" { "http2" } else { "http1" },
         "method": latin1(&request["method"]),
@@ -200,7 +248,11 @@ fn parse_id(line: &Value) -> Plan {
 
 /// Loads, confirmations and questions in turn.
 fn story(line: &Value) -> Plan {
-    let mut plan = Plan { id: text(&line["id"]), calls: Vec::new(), expected: Vec::new() };
+    let mut plan = Plan {
+        id: text(&line["id"]),
+        calls: Vec::new(),
+        expected: Vec::new(),
+    };
     for step in line["steps"].as_array().expect("a list") {
         let (call, expected) = if let Some(load) = step.get("load") {
             let changes: Vec<_> = load["changes"]
@@ -208,18 +260,45 @@ fn story(line: &Value) -> Plan {
                 .expect("a list")
                 .iter()
                 .map(|change| {
-                    let body = change.get("body").filter(|body| !body.is_null()).map(ToString::to_string);
-                    document(&text(&change["name"]), body.as_deref(), &change["confirmed_at"].to_string())
+                    let body = change
+                        .get("body")
+                        .filter(|body| !body.is_null())
+                        .map(ToString::to_string);
+                    document(
+                        &text(&change["name"]),
+                        body.as_deref(),
+                        &change["confirmed_at"].to_string(),
+                    )
                 })
                 .collect();
-            let refused = step["refused"].as_array().expect("a list").iter().map(text).collect();
-            (json!(["load", load["generation"].to_string(), changes]), Expected::Refused(refused))
+            let refused = step["refused"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(text)
+                .collect();
+            (
+                json!(["load", load["generation"].to_string(), changes]),
+                Expected::Refused(refused),
+            )
         } else if let Some(touch) = step.get("touch") {
-            (json!(["touch", touch["names"], touch["confirmed_at"].to_string()]), Expected::Agreement)
+            (
+                json!(["touch", touch["names"], touch["confirmed_at"].to_string()]),
+                Expected::Agreement,
+            )
         } else {
             let asked = &step["authorize"];
             let client = json!({ "uris": asked["client_uris"], "via-gateway": null });
-            (json!(["authorize", asked["target"], client, null, asked["at"].to_string()]), decided(&step["answer"]))
+            (
+                json!([
+                    "authorize",
+                    asked["target"],
+                    client,
+                    null,
+                    asked["at"].to_string()
+                ]),
+                decided(&step["answer"]),
+            )
         };
         plan.calls.push(call);
         plan.expected.push(expected);
@@ -230,31 +309,114 @@ fn story(line: &Value) -> Plan {
 /// Chains of a new authority: one that is good, and one for each way to be refused.
 fn chains() -> Vec<Plan> {
     const TRUST_DOMAIN: &str = "11111111-2222-3333-4444-555555555555.consul";
-    let now = portcullis::clock::Clock::system().now().as_millis().to_string();
+    let now = portcullis::clock::Clock::system()
+        .now()
+        .as_millis()
+        .to_string();
     let (ca, other) = (TestCa::new(TRUST_DOMAIN), TestCa::new(TRUST_DOMAIN));
     let mesh = json!({ "trust_domain": TRUST_DOMAIN, "roots": [ca.pem()], "default_policy": "deny", "max_stale_ms": 0 });
     let good = ca.service("web").issue();
     let uri = format!("spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/web");
-    let chain = |der: &[Vec<u8>]| der.iter().map(|certificate| STANDARD.encode(certificate)).collect::<Vec<_>>();
+    let chain = |der: &[Vec<u8>]| {
+        der.iter()
+            .map(|certificate| STANDARD.encode(certificate))
+            .collect::<Vec<_>>()
+    };
     let good = chain(&good.chain_der());
     let twice = [good.clone(), good.clone()].concat();
-    let crossed = other.clone().presenting(&[ca.cross_sign(&other)]).service("web").issue();
+    let crossed = other
+        .clone()
+        .presenting(&[ca.cross_sign(&other)])
+        .service("web")
+        .issue();
     let peer = || Expected::Peer(uri.clone());
     let cases = [
-        ("good", json!(["verify-peer", good, "client", null, now]), peer()),
-        ("good as a server", json!(["verify-peer", good, "server", uri, now]), peer()),
-        ("twice", json!(["verify-peer", twice, "client", null, now]), peer()),
-        ("cross-signed", json!(["verify-peer", chain(&crossed.chain_der()), "client", null, now]), peer()),
-        ("another identity", json!(["verify-peer", good, "server", format!("{uri}2"), now]), Expected::Agreement),
-        ("no identity", json!(["verify-peer", good, "server", "", now]), Expected::Error("malformed-expected-identity".to_owned())),
-        ("another root", json!(["verify-peer", chain(&other.service("web").issue().chain_der()), "client", null, now]), Expected::Agreement),
-        ("too early", json!(["verify-peer", good, "client", null, "0"]), Expected::Agreement),
-        ("too late", json!(["verify-peer", good, "client", null, u64::MAX.to_string()]), Expected::Agreement),
-        ("nothing", json!(["verify-peer", [], "client", null, now]), Expected::Agreement),
-        ("no certificate", json!(["verify-peer", [STANDARD.encode("x")], "client", null, now]), Expected::Agreement),
-        ("garbage behind", json!(["verify-peer", [good[0], STANDARD.encode("x")], "client", null, now]), Expected::Agreement),
+        (
+            "good",
+            json!(["verify-peer", good, "client", null, now]),
+            peer(),
+        ),
+        (
+            "good as a server",
+            json!(["verify-peer", good, "server", uri, now]),
+            peer(),
+        ),
+        (
+            "twice",
+            json!(["verify-peer", twice, "client", null, now]),
+            peer(),
+        ),
+        (
+            "cross-signed",
+            json!([
+                "verify-peer",
+                chain(&crossed.chain_der()),
+                "client",
+                null,
+                now
+            ]),
+            peer(),
+        ),
+        (
+            "another identity",
+            json!(["verify-peer", good, "server", format!("{uri}2"), now]),
+            Expected::Agreement,
+        ),
+        (
+            "no identity",
+            json!(["verify-peer", good, "server", "", now]),
+            Expected::Error("malformed-expected-identity".to_owned()),
+        ),
+        (
+            "another root",
+            json!([
+                "verify-peer",
+                chain(&other.service("web").issue().chain_der()),
+                "client",
+                null,
+                now
+            ]),
+            Expected::Agreement,
+        ),
+        (
+            "too early",
+            json!(["verify-peer", good, "client", null, "0"]),
+            Expected::Agreement,
+        ),
+        (
+            "too late",
+            json!(["verify-peer", good, "client", null, u64::MAX.to_string()]),
+            Expected::Agreement,
+        ),
+        (
+            "nothing",
+            json!(["verify-peer", [], "client", null, now]),
+            Expected::Agreement,
+        ),
+        (
+            "no certificate",
+            json!(["verify-peer", [STANDARD.encode("x")], "client", null, now]),
+            Expected::Agreement,
+        ),
+        (
+            "garbage behind",
+            json!([
+                "verify-peer",
+                [good[0], STANDARD.encode("x")],
+                "client",
+                null,
+                now
+            ]),
+            Expected::Agreement,
+        ),
     ];
-    let load = || json!(["load", "1", [document("mesh", Some(&mesh.to_string()), "0")]]);
+    let load = || {
+        json!([
+            "load",
+            "1",
+            [document("mesh", Some(&mesh.to_string()), "0")]
+        ])
+    };
     let mut plans: Vec<Plan> = cases
         .into_iter()
         .map(|(name, call, expected)| Plan {

@@ -20,9 +20,27 @@ use crate::plan::Plan;
 trait Decisions {
     fn load(&mut self, generation: u64, changes: Vec<Document>) -> LoadReport;
     fn touch(&mut self, names: &[String], at: Timestamp);
-    fn authorize(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision;
-    fn explain(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Trace;
-    fn verify(&mut self, chain: &[Vec<u8>], usage: Usage, expected: Option<&str>, now: Timestamp) -> Value;
+    fn authorize(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision;
+    fn explain(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Trace;
+    fn verify(
+        &mut self,
+        chain: &[Vec<u8>],
+        usage: Usage,
+        expected: Option<&str>,
+        now: Timestamp,
+    ) -> Value;
     fn needed_headers(&mut self, target: &str) -> HeaderNeeds;
     fn describe(&mut self, target: &str, decision: &Decision) -> String;
     fn parse_id(&mut self, uri: &str) -> Value;
@@ -35,13 +53,31 @@ impl Decisions for policy::Policy {
     fn touch(&mut self, names: &[String], at: Timestamp) {
         Self::touch(self, names, at);
     }
-    fn authorize(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision {
+    fn authorize(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
         Self::authorize(self, target, client, request, now)
     }
-    fn explain(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Trace {
+    fn explain(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Trace {
         Self::explain(self, target, client, request, now)
     }
-    fn verify(&mut self, chain: &[Vec<u8>], usage: Usage, expected: Option<&str>, now: Timestamp) -> Value {
+    fn verify(
+        &mut self,
+        chain: &[Vec<u8>],
+        usage: Usage,
+        expected: Option<&str>,
+        now: Timestamp,
+    ) -> Value {
         verified(
             self.verify_peer(chain, usage, expected, now)
                 .map_err(|error| (error.kind(), error.code().to_owned(), error.to_string())),
@@ -61,19 +97,41 @@ impl Decisions for policy::Policy {
 impl Decisions for Policy {
     fn load(&mut self, generation: u64, changes: Vec<Document>) -> LoadReport {
         let report = Self::load(self, changes).expect("the component does not fail");
-        assert_eq!(self.generation(), generation, "the vectors count as the host does");
+        assert_eq!(
+            self.generation(),
+            generation,
+            "the vectors count as the host does"
+        );
         report
     }
     fn touch(&mut self, names: &[String], at: Timestamp) {
         Self::touch(self, names, at);
     }
-    fn authorize(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision {
+    fn authorize(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
         Self::authorize(self, target, client, request, now)
     }
-    fn explain(&mut self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Trace {
+    fn explain(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Trace {
         Self::explain(self, target, client, request, now).expect("the component does not fail")
     }
-    fn verify(&mut self, chain: &[Vec<u8>], usage: Usage, expected: Option<&str>, now: Timestamp) -> Value {
+    fn verify(
+        &mut self,
+        chain: &[Vec<u8>],
+        usage: Usage,
+        expected: Option<&str>,
+        now: Timestamp,
+    ) -> Value {
         verified(
             self.verify_peer(chain, usage, expected, now)
                 .map_err(|error| (error.kind(), error.code().to_owned(), error.to_string())),
@@ -86,7 +144,9 @@ impl Decisions for Policy {
         Self::describe(self, target, decision)
     }
     fn parse_id(&mut self, uri: &str) -> Value {
-        parsed(Self::parse_id(self, uri).map_err(|error| (error.code().to_owned(), error.to_string())))
+        parsed(
+            Self::parse_id(self, uri).map_err(|error| (error.code().to_owned(), error.to_string())),
+        )
     }
 }
 
@@ -98,10 +158,16 @@ pub(crate) fn native(plan: &Plan) -> Vec<Value> {
 /// The component through the host library.
 pub(crate) fn wasmtime(plan: &Plan) -> Vec<Value> {
     static COMPONENT: OnceLock<Component> = OnceLock::new();
-    let component =
-        COMPONENT.get_or_init(|| Component::embedded(&ComponentOptions::default()).expect("it compiles"));
-    let options = PolicyOptions { instances: 1, ..PolicyOptions::default() };
-    answers(plan, &mut Policy::new(component, options).expect("an instance"))
+    let component = COMPONENT
+        .get_or_init(|| Component::embedded(&ComponentOptions::default()).expect("it compiles"));
+    let options = PolicyOptions {
+        instances: 1,
+        ..PolicyOptions::default()
+    };
+    answers(
+        plan,
+        &mut Policy::new(component, options).expect("an instance"),
+    )
 }
 
 fn answers(plan: &Plan, engine: &mut impl Decisions) -> Vec<Value> {
@@ -112,22 +178,46 @@ fn answer(call: &Value, engine: &mut impl Decisions) -> Value {
     let text = |index: usize| call[index].as_str().expect("text");
     match text(0) {
         "load" => {
-            let changes = call[2].as_array().expect("a list").iter().map(document).collect();
+            let changes = call[2]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(document)
+                .collect();
             load_report(&engine.load(number(&call[1]), changes))
         }
         "touch" => {
             let names = call[1].as_array().expect("a list").iter();
-            let names: Vec<String> = names.map(|name| name.as_str().expect("text").to_owned()).collect();
+            let names: Vec<String> = names
+                .map(|name| name.as_str().expect("text").to_owned())
+                .collect();
             engine.touch(&names, time(&call[2]));
             Value::Null
         }
-        "authorize" => {
-            decision(&engine.authorize(text(1), &client(&call[2]), request(&call[3]).as_ref(), time(&call[4])))
-        }
-        "explain" => trace(&engine.explain(text(1), &client(&call[2]), request(&call[3]).as_ref(), time(&call[4]))),
+        "authorize" => decision(&engine.authorize(
+            text(1),
+            &client(&call[2]),
+            request(&call[3]).as_ref(),
+            time(&call[4]),
+        )),
+        "explain" => trace(&engine.explain(
+            text(1),
+            &client(&call[2]),
+            request(&call[3]).as_ref(),
+            time(&call[4]),
+        )),
         "verify-peer" => {
-            let chain: Vec<Vec<u8>> = call[1].as_array().expect("a list").iter().filter_map(bytes).collect();
-            let usage = if text(2) == "client" { Usage::Client } else { Usage::Server };
+            let chain: Vec<Vec<u8>> = call[1]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter_map(bytes)
+                .collect();
+            let usage = if text(2) == "client" {
+                Usage::Client
+            } else {
+                Usage::Server
+            };
             engine.verify(&chain, usage, call[3].as_str(), time(&call[4]))
         }
         "needed-headers" => match engine.needed_headers(text(1)) {
@@ -164,14 +254,20 @@ fn document(value: &Value) -> Document {
 fn client(value: &Value) -> Client {
     let uris = value["uris"].as_array().expect("a list").iter();
     Client {
-        uris: uris.map(|uri| uri.as_str().expect("text").to_owned()).collect(),
+        uris: uris
+            .map(|uri| uri.as_str().expect("text").to_owned())
+            .collect(),
         via_gateway: bytes(&value["via-gateway"]),
     }
 }
 
 fn request(value: &Value) -> Option<Request> {
     (!value.is_null()).then(|| Request {
-        version: if value["version"] == json!("http2") { HttpVersion::Http2 } else { HttpVersion::Http1 },
+        version: if value["version"] == json!("http2") {
+            HttpVersion::Http2
+        } else {
+            HttpVersion::Http1
+        },
         method: bytes(&value["method"]).expect("bytes"),
         path: bytes(&value["path"]).expect("bytes"),
         authority: bytes(&value["authority"]),
@@ -181,10 +277,22 @@ fn request(value: &Value) -> Option<Request> {
 }
 
 fn decision_from(value: &Value) -> Decision {
-    let effects = [Effect::Allow, Effect::Deny, Effect::BadRequest, Effect::Redirect];
-    let index = |name: &str| value[name].as_str().map(|text| text.parse().expect("a number"));
+    let effects = [
+        Effect::Allow,
+        Effect::Deny,
+        Effect::BadRequest,
+        Effect::Redirect,
+    ];
+    let index = |name: &str| {
+        value[name]
+            .as_str()
+            .map(|text| text.parse().expect("a number"))
+    };
     Decision {
-        effect: *effects.iter().find(|effect| value["effect"] == json!(effect.code())).expect("an effect"),
+        effect: *effects
+            .iter()
+            .find(|effect| value["effect"] == json!(effect.code()))
+            .expect("an effect"),
         code: Reason::from_code(value["code"].as_str().expect("text")).expect("a reason"),
         intention: index("intention"),
         permission: index("permission"),
@@ -229,9 +337,7 @@ fn trace(trace: &Trace) -> Value {
 }
 
 fn load_report(report: &LoadReport) -> Value {
-    let problem = |problem: &LoadProblem| {
-        json!({ "document": problem.document, "pointer": problem.pointer, "text": problem.text })
-    };
+    let problem = |problem: &LoadProblem| json!({ "document": problem.document, "pointer": problem.pointer, "text": problem.text });
     json!({
         "refused": report.refused.iter().map(problem).collect::<Vec<_>>(),
         "warnings": report.warnings.iter().map(problem).collect::<Vec<_>>(),
@@ -279,13 +385,20 @@ fn identity(id: &SpiffeId) -> Value {
             set("datacenter", path.datacenter.to_string());
             set("service", path.service.to_string());
         }
-        Kind::Agent { partition, datacenter, node } => {
+        Kind::Agent {
+            partition,
+            datacenter,
+            node,
+        } => {
             set("partition", partition.to_string());
             set("datacenter", datacenter.to_string());
             set("agent", node.to_string());
         }
         Kind::Server { datacenter } => set("datacenter", datacenter.to_string()),
-        Kind::MeshGateway { partition, datacenter } => {
+        Kind::MeshGateway {
+            partition,
+            datacenter,
+        } => {
             set("partition", partition.to_string());
             set("datacenter", datacenter.to_string());
         }

@@ -44,7 +44,12 @@ fn build(package: &str) -> PathBuf {
     let folder = workspace().join("target/guest");
     let status = Command::new(env!("CARGO"))
         .current_dir(workspace())
-        .args(["build", "--quiet", "--profile=component", "--target=wasm32-wasip2"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile=component",
+            "--target=wasm32-wasip2",
+        ])
         .arg(format!("--package={package}"))
         .arg("--target-dir")
         .arg(&folder)
@@ -53,5 +58,7 @@ fn build(package: &str) -> PathBuf {
         .status()
         .expect("cargo runs");
     assert!(status.success(), "{package} does not build");
-    folder.join("wasm32-wasip2/component").join(format!("{}.wasm", package.replace('-', "_")))
+    folder
+        .join("wasm32-wasip2/component")
+        .join(format!("{}.wasm", package.replace('-', "_")))
 }

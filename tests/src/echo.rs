@@ -22,7 +22,9 @@ impl Echo {
     pub fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let echo = Self {
-            address: listener.local_addr().expect("a bound socket has an address"),
+            address: listener
+                .local_addr()
+                .expect("a bound socket has an address"),
             accepted: Arc::default(),
             received: Arc::default(),
         };
@@ -61,7 +63,8 @@ impl Echo {
             if length == 0 {
                 return stream.shutdown(Shutdown::Write);
             }
-            self.received.fetch_add(u64::try_from(length).unwrap_or(0), Ordering::SeqCst);
+            self.received
+                .fetch_add(u64::try_from(length).unwrap_or(0), Ordering::SeqCst);
             stream.write_all(buffer.get(..length).unwrap_or_default())?;
         }
     }
@@ -86,5 +89,9 @@ pub fn exchange(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"ping")?;
     let mut answer = [0; 4];
     stream.read_exact(&mut answer)?;
-    if &answer == b"ping" { Ok(()) } else { Err(io::Error::other("the echo is not the echo")) }
+    if &answer == b"ping" {
+        Ok(())
+    } else {
+        Err(io::Error::other("the echo is not the echo"))
+    }
 }

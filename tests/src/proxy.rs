@@ -24,7 +24,9 @@ impl Proxy {
     /// If it cannot be started.
     pub fn start(agent: SocketAddr, token: Option<&str>, flags: &[&str]) -> Self {
         let mut command = program::portcullis(["proxy", "-log-level=info"]);
-        command.args(flags).env("CONSUL_HTTP_ADDR", agent.to_string());
+        command
+            .args(flags)
+            .env("CONSUL_HTTP_ADDR", agent.to_string());
         if let Some(token) = token {
             command.env("CONSUL_HTTP_TOKEN", token);
         }
@@ -37,7 +39,9 @@ impl Proxy {
     /// If it cannot be started.
     pub fn start_consul(consul: &crate::consul::Consul, flags: &[&str]) -> Self {
         let mut command = Command::new(consul.binary());
-        command.args(["connect", "proxy", "-log-level=debug"]).args(flags);
+        command
+            .args(["connect", "proxy", "-log-level=debug"])
+            .args(flags);
         command.arg(format!("-http-addr={}", consul.address()));
         Self::spawn(command)
     }
@@ -45,8 +49,14 @@ impl Proxy {
     fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("the log is created");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log is shared")).stderr(log);
-        Self { process: Process::new(command.spawn().expect("the proxy starts")), folder }
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log is shared"))
+            .stderr(log);
+        Self {
+            process: Process::new(command.spawn().expect("the proxy starts")),
+            folder,
+        }
     }
 
     /// What it has logged.
@@ -66,7 +76,10 @@ impl Proxy {
         };
         let began = std::time::Instant::now();
         while found(&mut log).is_none() {
-            assert!(began.elapsed() < Duration::from_secs(20), "no `{text}` in the log:\n{log}");
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "no `{text}` in the log:\n{log}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -78,6 +91,9 @@ impl Proxy {
     pub fn stop(&mut self) -> Option<i32> {
         self.process.signal(15);
         let process = &mut self.process;
-        eventually("the proxy ends", Duration::from_secs(40), || process.wait(Duration::ZERO)).code()
+        eventually("the proxy ends", Duration::from_secs(40), || {
+            process.wait(Duration::ZERO)
+        })
+        .code()
     }
 }

@@ -22,7 +22,10 @@ fn fields(value: Value) -> Fields {
 pub(super) fn decision(decision: &Decision, text: &str, request: Option<&Request>) -> Fields {
     let mut because = Map::new();
     because.insert("code".to_owned(), json!(decision.code.code()));
-    for (name, index) in [("intention", decision.intention), ("permission", decision.permission)] {
+    for (name, index) in [
+        ("intention", decision.intention),
+        ("permission", decision.permission),
+    ] {
         if let Some(index) = index {
             because.insert(name.to_owned(), json!(index));
         }
@@ -137,13 +140,20 @@ fn parts(id: &SpiffeId) -> Value {
             set("datacenter", path.datacenter.as_str());
             set("service", path.service.as_str());
         }
-        Kind::Agent { partition, datacenter, node } => {
+        Kind::Agent {
+            partition,
+            datacenter,
+            node,
+        } => {
             set("partition", partition.as_str());
             set("datacenter", datacenter.as_str());
             set("agent", node.as_str());
         }
         Kind::Server { datacenter } => drop(set("datacenter", datacenter.as_str())),
-        Kind::MeshGateway { partition, datacenter } => {
+        Kind::MeshGateway {
+            partition,
+            datacenter,
+        } => {
             set("partition", partition.as_str());
             set("datacenter", datacenter.as_str());
         }

@@ -95,7 +95,11 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
     /// An evaluator that takes its policies from `new_policy`. With `explain`, answers
     /// to `authorize` carry the whole trace.
     pub fn new(new_policy: F, explain: bool) -> Self {
-        Self { new_policy, explain, meshes: HashMap::new() }
+        Self {
+            new_policy,
+            explain,
+            meshes: HashMap::new(),
+        }
     }
 
     /// Answers one line; `number` counts from 1 and is part of what is said about a
@@ -146,14 +150,20 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
         if let Ok(destination) = Destination::parse(&target) {
             mesh.load(destination.document(), question.service())?;
         }
-        let decision = mesh.policy.authorize(&target, &client, request.as_ref(), now);
+        let decision = mesh
+            .policy
+            .authorize(&target, &client, request.as_ref(), now);
         let text = mesh.policy.describe(&target, &decision);
         let mut fields = answer::decision(&decision, &text, request.as_ref());
         if explain {
-            let trace = mesh.policy.explain(&target, &client, request.as_ref(), now)?;
+            let trace = mesh
+                .policy
+                .explain(&target, &client, request.as_ref(), now)?;
             let document = Destination::parse(&target).map(|destination| destination.document());
             let service = document.ok().and_then(|name| mesh.services.get(&name));
-            let warnings = service.map(|service| service.warnings.as_slice()).unwrap_or_default();
+            let warnings = service
+                .map(|service| service.warnings.as_slice())
+                .unwrap_or_default();
             fields.insert("trace".to_owned(), answer::trace(&trace, warnings));
         }
         Ok(fields)
@@ -165,18 +175,25 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
             Ok(mesh) => mesh,
             // No root can be used: a host would have none.
             Err(EvalError::Refused { pointer, text, .. }) if pointer == "/roots" => {
-                return Ok(answer::rejected(VerifyErrorKind::NotReady, "roots-not-loaded", &text));
+                return Ok(answer::rejected(
+                    VerifyErrorKind::NotReady,
+                    "roots-not-loaded",
+                    &text,
+                ));
             }
             Err(error) => return Err(error),
         };
         let expected = question.expect_uri.as_deref();
-        let result = mesh.policy.verify_peer(&chain, question.usage(), expected, question.at);
+        let result = mesh
+            .policy
+            .verify_peer(&chain, question.usage(), expected, question.at);
         Ok(answer::verified(result))
     }
 
     fn parse_id(&mut self, question: &ParseId) -> Result<Fields, EvalError> {
         // Any policy will do.
-        let trust_domain = br#"{"trust_domain":"parse-id","default_policy":"deny","max_stale_ms":0}"#;
+        let trust_domain =
+            br#"{"trust_domain":"parse-id","default_policy":"deny","max_stale_ms":0}"#;
         let mesh = self.mesh(trust_domain.to_vec())?;
         Ok(answer::parsed(mesh.policy.parse_id(&question.uri)))
     }
@@ -186,8 +203,15 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
         if self.meshes.len() >= MAX_MESHES && !self.meshes.contains_key(&body) {
             self.meshes.clear();
         }
-        if self.meshes.get(&body).is_none_or(|mesh| mesh.services.len() >= MAX_SERVICES) {
-            let mut mesh = Mesh { policy: (self.new_policy)()?, services: HashMap::new() };
+        if self
+            .meshes
+            .get(&body)
+            .is_none_or(|mesh| mesh.services.len() >= MAX_SERVICES)
+        {
+            let mut mesh = Mesh {
+                policy: (self.new_policy)()?,
+                services: HashMap::new(),
+            };
             mesh.load(MESH.to_owned(), body.clone())?;
             mesh.services.clear();
             self.meshes.insert(body.clone(), mesh);
@@ -199,17 +223,39 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
 impl Mesh {
     /// Loads a document unless it is in force already.
     fn load(&mut self, name: String, body: Vec<u8>) -> Result<(), EvalError> {
-        if self.services.get(&name).is_some_and(|service| service.body == body) {
+        if self
+            .services
+            .get(&name)
+            .is_some_and(|service| service.body == body)
+        {
             return Ok(());
         }
         let confirmed_at = Timestamp::default();
-        let document = Document { name: name.clone(), body: Some(body.clone()), confirmed_at };
+        let document = Document {
+            name: name.clone(),
+            body: Some(body.clone()),
+            confirmed_at,
+        };
         let report = self.policy.load(vec![document])?;
         if let Some(refused) = report.refused.into_iter().next() {
-            let LoadProblem { document, pointer, text } = refused;
-            return Err(EvalError::Refused { document, pointer, text });
+            let LoadProblem {
+                document,
+                pointer,
+                text,
+            } = refused;
+            return Err(EvalError::Refused {
+                document,
+                pointer,
+                text,
+            });
         }
-        self.services.insert(name, Service { body, warnings: report.warnings });
+        self.services.insert(
+            name,
+            Service {
+                body,
+                warnings: report.warnings,
+            },
+        );
         Ok(())
     }
 }

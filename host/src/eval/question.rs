@@ -142,7 +142,10 @@ impl Authorize<'_> {
 
     /// `partition/namespace/name`.
     pub(super) fn target(&self) -> String {
-        format!("{}/{}/{}", self.target_partition, self.target_namespace, self.target)
+        format!(
+            "{}/{}/{}",
+            self.target_partition, self.target_namespace, self.target
+        )
     }
 
     /// The mesh document that the question describes.
@@ -194,23 +197,41 @@ impl Authorize<'_> {
             Protocol::Http2 => "http2",
             Protocol::Grpc => "grpc",
         };
-        format!("{{\"protocol\":\"{protocol}\",\"intentions\":{}}}", self.intentions.get()).into_bytes()
+        format!(
+            "{{\"protocol\":\"{protocol}\",\"intentions\":{}}}",
+            self.intentions.get()
+        )
+        .into_bytes()
     }
 
     pub(super) fn client(&self) -> Result<Client, EvalError> {
-        let via_gateway = self.via_gateway.as_deref().map(|text| bytes("via_gateway", text)).transpose()?;
-        Ok(Client { uris: self.client_uris.clone(), via_gateway })
+        let via_gateway = self
+            .via_gateway
+            .as_deref()
+            .map(|text| bytes("via_gateway", text))
+            .transpose()?;
+        Ok(Client {
+            uris: self.client_uris.clone(),
+            via_gateway,
+        })
     }
 
     pub(super) fn request(&self) -> Result<Option<Request>, EvalError> {
-        let Some(asked) = &self.request else { return Ok(None) };
+        let Some(asked) = &self.request else {
+            return Ok(None);
+        };
         let mut headers = Vec::new();
         for (name, value) in &asked.headers {
             headers.push((bytes("headers", name)?, bytes("headers", value)?));
         }
-        let pairs = headers.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()));
         let Some(headers) = encode_headers(pairs) else {
-            return Err(EvalError::Field { field: "headers", problem: "is too long".to_owned() });
+            return Err(EvalError::Field {
+                field: "headers",
+                problem: "is too long".to_owned(),
+            });
         };
         Ok(Some(Request {
             version: match self.http_version {
@@ -219,7 +240,11 @@ impl Authorize<'_> {
             },
             method: bytes("method", &asked.method)?,
             path: bytes("path", &asked.path)?,
-            authority: asked.authority.as_deref().map(|text| bytes("authority", text)).transpose()?,
+            authority: asked
+                .authority
+                .as_deref()
+                .map(|text| bytes("authority", text))
+                .transpose()?,
             scheme: asked.scheme.clone(),
             headers,
         }))
@@ -231,7 +256,10 @@ fn bytes(field: &'static str, text: &str) -> Result<Vec<u8>, EvalError> {
     text.chars()
         .map(|c| u8::try_from(u32::from(c)))
         .collect::<Result<_, _>>()
-        .map_err(|_| EvalError::Field { field, problem: "has a character above U+00FF".to_owned() })
+        .map_err(|_| EvalError::Field {
+            field,
+            problem: "has a character above U+00FF".to_owned(),
+        })
 }
 
 /// `"ask": "verify-peer"`.
@@ -304,9 +332,10 @@ impl VerifyPeer {
 }
 
 fn der(field: &'static str, text: &str) -> Result<Vec<u8>, EvalError> {
-    STANDARD
-        .decode(text)
-        .map_err(|error| EvalError::Field { field, problem: format!("is not base64: {error}") })
+    STANDARD.decode(text).map_err(|error| EvalError::Field {
+        field,
+        problem: format!("is not base64: {error}"),
+    })
 }
 
 /// `"ask": "parse-id"`.

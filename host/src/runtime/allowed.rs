@@ -32,7 +32,9 @@ impl Scope {
         let scheme = if self.tls { "https" } else { "http" };
         let target = uri.path_and_query()?;
         let here = uri.scheme_str() == Some(scheme)
-            && uri.authority().is_some_and(|authority| authority.as_str() == self.authority)
+            && uri
+                .authority()
+                .is_some_and(|authority| authority.as_str() == self.authority)
             && target.as_str().len() <= MAX_TARGET;
         if !here {
             return None;
@@ -43,15 +45,20 @@ impl Scope {
             ("POST", "/v1/agent/connect/authorize") => Endpoint::Authorize,
             _ => return None,
         };
-        self.allows_query(endpoint, target.query()).then_some(endpoint)
+        self.allows_query(endpoint, target.query())
+            .then_some(endpoint)
     }
 
     fn allows_query(&self, endpoint: Endpoint, query: Option<&str>) -> bool {
-        let Some(query) = query else { return endpoint != Endpoint::Match };
+        let Some(query) = query else {
+            return endpoint != Endpoint::Match;
+        };
         let mut seen: Vec<&str> = Vec::new();
         let mut by_destination = false;
         for pair in query.split('&') {
-            let (key, value) = pair.split_once('=').map_or((pair, None), |(key, value)| (key, Some(value)));
+            let (key, value) = pair
+                .split_once('=')
+                .map_or((pair, None), |(key, value)| (key, Some(value)));
             if key != "name" && seen.contains(&key) {
                 return false;
             }
@@ -80,7 +87,8 @@ impl Scope {
 
 /// Whether the target asks the agent to wait.
 pub(super) fn blocks(uri: &http::Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("index=")))
+    uri.query()
+        .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("index=")))
 }
 
 fn number(text: &str) -> bool {
@@ -118,9 +126,15 @@ mod tests {
     #[test]
     fn the_three_endpoints_are_allowed() {
         assert_eq!(ask("GET", ROOTS), Some(Endpoint::Roots));
-        assert_eq!(ask("GET", &format!("{ROOTS}?index=12&wait=300s&dc=dc1")), Some(Endpoint::Roots));
+        assert_eq!(
+            ask("GET", &format!("{ROOTS}?index=12&wait=300s&dc=dc1")),
+            Some(Endpoint::Roots)
+        );
         let query = "by=destination&name=db&name=team%2Fweb&index=7&wait=10000ms&stale";
-        assert_eq!(ask("GET", &format!("{MATCH}?{query}")), Some(Endpoint::Match));
+        assert_eq!(
+            ask("GET", &format!("{MATCH}?{query}")),
+            Some(Endpoint::Match)
+        );
         assert_eq!(ask("POST", AUTHORIZE), Some(Endpoint::Authorize));
     }
 
@@ -137,22 +151,37 @@ mod tests {
             ("GET", "http://127.0.0.1:8500/"),
             ("GET", "http://127.0.0.1:8500"),
             // ways to write one endpoint as another
-            ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/roots/../leaf/web"),
-            ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/roots/%2e%2e/leaf/web"),
-            ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/%2e%2e/ca/roots"),
+            (
+                "GET",
+                "http://127.0.0.1:8500/v1/agent/connect/ca/roots/../leaf/web",
+            ),
+            (
+                "GET",
+                "http://127.0.0.1:8500/v1/agent/connect/ca/roots/%2e%2e/leaf/web",
+            ),
+            (
+                "GET",
+                "http://127.0.0.1:8500/v1/agent/connect/ca/%2e%2e/ca/roots",
+            ),
             ("GET", "http://127.0.0.1:8500//v1/agent/connect/ca/roots"),
             ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/roots/"),
             ("GET", "http://127.0.0.1:8500/v1/agent/connect//ca/roots"),
             ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/Roots"),
             ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/r%6fots"),
             ("GET", "http://127.0.0.1:8500/v1/agent/connect/ca/roots;x"),
-            ("GET", "http://127.0.0.1:8500/http://127.0.0.1:8500/v1/agent/connect/ca/roots"),
+            (
+                "GET",
+                "http://127.0.0.1:8500/http://127.0.0.1:8500/v1/agent/connect/ca/roots",
+            ),
             // other places
             ("GET", "http://127.0.0.1:8501/v1/agent/connect/ca/roots"),
             ("GET", "http://localhost:8500/v1/agent/connect/ca/roots"),
             ("GET", "http://127.0.0.1/v1/agent/connect/ca/roots"),
             ("GET", "http://x@127.0.0.1:8500/v1/agent/connect/ca/roots"),
-            ("GET", "http://127.0.0.1:8500.evil.example/v1/agent/connect/ca/roots"),
+            (
+                "GET",
+                "http://127.0.0.1:8500.evil.example/v1/agent/connect/ca/roots",
+            ),
             ("GET", "https://127.0.0.1:8500/v1/agent/connect/ca/roots"),
             ("GET", "/v1/agent/connect/ca/roots"),
         ] {
@@ -163,18 +192,52 @@ mod tests {
     #[test]
     fn queries_are_a_closed_list_too() {
         for query in [
-            "token=x", "dc=dc2", "dc", "dc=", "dc=dc1&dc=dc2", "dc=dc1&dc=dc1", "ns=default", "partition=default",
-            "d%63=dc2", "index=1&index=2", "index=-1", "index=", "wait=1h", "wait=99999999s", "wait=s", "pem",
-            "pem=true", "filter=x", "", "&", "stale", "name=x", "near=_agent", "cached", "peer=x",
+            "token=x",
+            "dc=dc2",
+            "dc",
+            "dc=",
+            "dc=dc1&dc=dc2",
+            "dc=dc1&dc=dc1",
+            "ns=default",
+            "partition=default",
+            "d%63=dc2",
+            "index=1&index=2",
+            "index=-1",
+            "index=",
+            "wait=1h",
+            "wait=99999999s",
+            "wait=s",
+            "pem",
+            "pem=true",
+            "filter=x",
+            "",
+            "&",
+            "stale",
+            "name=x",
+            "near=_agent",
+            "cached",
+            "peer=x",
         ] {
             assert_eq!(ask("GET", &format!("{ROOTS}?{query}")), None, "{query}");
         }
-        for query in ["", "name=db", "by=source&name=db", "by=destination&name=", "by=destination&by=source", "by=destination&token=x", "by=destination&ns=x"] {
+        for query in [
+            "",
+            "name=db",
+            "by=source&name=db",
+            "by=destination&name=",
+            "by=destination&by=source",
+            "by=destination&token=x",
+            "by=destination&ns=x",
+        ] {
             assert_eq!(ask("GET", &format!("{MATCH}?{query}")), None, "{query}");
         }
         assert_eq!(ask("GET", MATCH), None);
         for query in ["index=1", "token=x", "wait=1s", "stale"] {
-            assert_eq!(ask("POST", &format!("{AUTHORIZE}?{query}")), None, "{query}");
+            assert_eq!(
+                ask("POST", &format!("{AUTHORIZE}?{query}")),
+                None,
+                "{query}"
+            );
         }
         let long = format!("{MATCH}?by=destination&name={}", "a".repeat(MAX_TARGET));
         assert_eq!(ask("GET", &long), None);
@@ -182,7 +245,10 @@ mod tests {
 
     #[test]
     fn without_a_datacenter_none_may_be_named() {
-        let scope = Scope { datacenter: None, ..scope() };
+        let scope = Scope {
+            datacenter: None,
+            ..scope()
+        };
         let uri = format!("{ROOTS}?dc=dc1").parse().unwrap();
         assert_eq!(scope.endpoint(&http::Method::GET, &uri), None);
     }

@@ -19,8 +19,16 @@ pub struct VerifyError {
 }
 
 impl VerifyError {
-    pub(super) fn new(kind: VerifyErrorKind, code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { kind, code: bounded(code.into()), text: bounded(text.into()) }
+    pub(super) fn new(
+        kind: VerifyErrorKind,
+        code: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            code: bounded(code.into()),
+            text: bounded(text.into()),
+        }
     }
 
     /// Who must act.
@@ -53,7 +61,10 @@ pub struct IdentityError {
 
 impl IdentityError {
     pub(super) fn new(code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { code: bounded(code.into()), text: bounded(text.into()) }
+        Self {
+            code: bounded(code.into()),
+            text: bounded(text.into()),
+        }
     }
 
     /// The rule that it breaks; names are stable. `policy-failed` if the policy itself failed.

@@ -17,20 +17,33 @@ struct Bucket {
 
 impl Brake {
     pub(super) fn new(now: Instant, burst: u32, interval: Duration) -> Self {
-        Self { burst, interval, bucket: Mutex::new(Bucket { tokens: burst, since: now }) }
+        Self {
+            burst,
+            interval,
+            bucket: Mutex::new(Bucket {
+                tokens: burst,
+                since: now,
+            }),
+        }
     }
 
     /// May it be done now?
     pub(super) fn allows(&self, now: Instant) -> bool {
-        let Ok(mut bucket) = self.bucket.lock() else { return false };
-        let gained = now.saturating_duration_since(bucket.since).as_millis() / self.interval.as_millis().max(1);
+        let Ok(mut bucket) = self.bucket.lock() else {
+            return false;
+        };
+        let gained = now.saturating_duration_since(bucket.since).as_millis()
+            / self.interval.as_millis().max(1);
         if let Ok(gained) = u32::try_from(gained)
             && gained < self.burst
         {
             bucket.tokens = bucket.tokens.saturating_add(gained).min(self.burst);
             bucket.since += self.interval * gained;
         } else {
-            *bucket = Bucket { tokens: self.burst, since: now };
+            *bucket = Bucket {
+                tokens: self.burst,
+                since: now,
+            };
         }
         match bucket.tokens.checked_sub(1) {
             Some(left) => {

@@ -34,7 +34,11 @@ pub(super) struct Key(pub(super) [u8; 32]);
 pub(super) enum CacheError {
     /// There is no such folder, and it cannot be made; or reading and writing failed.
     #[error("{what} `{path}`: {error}")]
-    Io { what: &'static str, path: PathBuf, error: std::io::Error },
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        error: std::io::Error,
+    },
     /// Somebody else could put files into the folder.
     #[error("`{path}` {why}")]
     Unsafe { path: PathBuf, why: &'static str },
@@ -48,7 +52,11 @@ pub(super) struct Folder {
 
 /// `$PORTCULLIS_CACHE_DIR`, `$XDG_CACHE_HOME/portcullis` or `~/.cache/portcullis`.
 pub(super) fn default_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     set("PORTCULLIS_CACHE_DIR")
         .or_else(|| set("XDG_CACHE_HOME").map(|base| base.join("portcullis")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/portcullis")))
@@ -57,18 +65,33 @@ pub(super) fn default_folder() -> Option<PathBuf> {
 impl Folder {
     /// Opens the folder, and makes it where it is missing.
     pub(super) fn open(path: &Path) -> Result<Self, CacheError> {
-        let io = |what, error| CacheError::Io { what, path: path.to_owned(), error };
+        let io = |what, error| CacheError::Io {
+            what,
+            path: path.to_owned(),
+            error,
+        };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path)
             .map_err(|error| io("cannot make the cache folder", error))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|error| io("cannot open the cache folder (a symbolic link is not followed)", error.into()))?;
-        let stat = fstat(&descriptor).map_err(|error| io("cannot look at the cache folder", error.into()))?;
-        private(stat.st_uid, stat.st_mode).map_err(|why| CacheError::Unsafe { path: path.to_owned(), why })?;
-        Ok(Self { path: path.to_owned(), descriptor })
+        let descriptor = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+            io(
+                "cannot open the cache folder (a symbolic link is not followed)",
+                error.into(),
+            )
+        })?;
+        let stat = fstat(&descriptor)
+            .map_err(|error| io("cannot look at the cache folder", error.into()))?;
+        private(stat.st_uid, stat.st_mode).map_err(|why| CacheError::Unsafe {
+            path: path.to_owned(),
+            why,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            descriptor,
+        })
     }
 
     /// The compiled form with this key; `None` if there is none that is in order.
@@ -102,20 +125,27 @@ impl Folder {
         written.map_err(|error| {
             // It may not even exist; the next attempt has another name anyway.
             let _ = unlinkat(&self.descriptor, &temporary, AtFlags::empty());
-            CacheError::Io { what: "cannot keep the compiled component in", path: self.path.clone(), error }
+            CacheError::Io {
+                what: "cannot keep the compiled component in",
+                path: self.path.clone(),
+                error,
+            }
         })
     }
 
     /// Removes all but the newest [`KEPT`] of our files. What fails stays for the next time.
     fn forget_old(&self, written: Key) {
-        let Ok(entries) = Dir::read_from(&self.descriptor) else { return };
+        let Ok(entries) = Dir::read_from(&self.descriptor) else {
+            return;
+        };
         let mut ours: Vec<_> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.file_name().to_owned())
             .filter(|file| file.to_bytes() != name(written).as_bytes())
             .filter(|file| file.to_string_lossy().contains(".cwasm"))
             .filter_map(|file| {
-                let stat = statat(&self.descriptor, file.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+                let stat =
+                    statat(&self.descriptor, file.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
                 Some(((stat.st_mtime, stat.st_mtime_nsec), file))
             })
             .collect();
@@ -127,8 +157,14 @@ impl Folder {
     }
 
     fn write_as(&self, name: &str, key: Key, body: &[u8]) -> std::io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.descriptor, name, flags, Mode::RUSR | Mode::WUSR)?);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(
+            &self.descriptor,
+            name,
+            flags,
+            Mode::RUSR | Mode::WUSR,
+        )?);
         file.write_all(&header_for(key, body))?;
         file.write_all(body)?;
         file.sync_all()
@@ -161,11 +197,13 @@ fn name(key: Key) -> String {
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -202,9 +240,19 @@ mod tests {
         folder.write(KEY, b"code").unwrap();
         assert_eq!(folder.read(KEY).as_deref(), Some(&b"code"[..]));
         assert_eq!(folder.read(Key([8; 32])), None);
-        assert_eq!(fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(scratch.file()).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(
+            fs::metadata(&scratch.0).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
+        assert_eq!(
+            fs::metadata(scratch.file()).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(&scratch.0).unwrap().count(),
+            1,
+            "no temporary file stays"
+        );
     }
 
     #[test]
@@ -215,7 +263,9 @@ mod tests {
         for number in 0..30 {
             folder.write(Key([number; 32]), b"code").unwrap();
         }
-        let kept = (0..30).filter(|number| folder.read(Key([*number; 32])).is_some()).count();
+        let kept = (0..30)
+            .filter(|number| folder.read(Key([*number; 32])).is_some())
+            .count();
         assert_eq!(kept, KEPT);
         assert!(folder.read(Key([29; 32])).is_some(), "the newest stays");
         assert!(scratch.0.join("mine.txt").exists());
@@ -279,7 +329,10 @@ mod tests {
         Folder::open(&scratch.0).unwrap();
         for mode in [0o770, 0o707, 0o777, 0o1777] {
             fs::set_permissions(&scratch.0, fs::Permissions::from_mode(mode)).unwrap();
-            assert!(matches!(Folder::open(&scratch.0), Err(CacheError::Unsafe { .. })), "{mode:o}");
+            assert!(
+                matches!(Folder::open(&scratch.0), Err(CacheError::Unsafe { .. })),
+                "{mode:o}"
+            );
         }
     }
 
@@ -295,7 +348,10 @@ mod tests {
         let (scratch, other) = (Scratch::new(), Scratch::new());
         let folder = Folder::open(&scratch.0).unwrap();
         folder.write(KEY, b"ours").unwrap();
-        Folder::open(&other.0).unwrap().write(KEY, b"theirs").unwrap();
+        Folder::open(&other.0)
+            .unwrap()
+            .write(KEY, b"theirs")
+            .unwrap();
         let aside = Scratch::new();
         fs::rename(&scratch.0, &aside.0).unwrap();
         fs::rename(&other.0, &scratch.0).unwrap();

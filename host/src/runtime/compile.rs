@@ -19,7 +19,10 @@ pub const COMPILE_ARGUMENT: &str = "__compile";
 /// When input or output fail, or the input is not a component. The text is one line.
 pub fn compile_stdin_to_stdout() -> Result<(), String> {
     let mut wasm = Vec::new();
-    io::stdin().lock().read_to_end(&mut wasm).map_err(|error| format!("cannot read the component: {error}"))?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .map_err(|error| format!("cannot read the component: {error}"))?;
     let compiled = in_process(&wasm)?;
     let mut output = io::stdout().lock();
     output
@@ -41,7 +44,9 @@ pub(super) fn compile(wasm: &[u8], program: Option<&Path>) -> Result<Vec<u8>, St
 }
 
 fn in_process(wasm: &[u8]) -> Result<Vec<u8>, String> {
-    engine()?.precompile_component(wasm).map_err(|error| one_line(&error))
+    engine()?
+        .precompile_component(wasm)
+        .map_err(|error| one_line(&error))
 }
 
 fn by_child(wasm: &[u8], program: &Path) -> io::Result<Vec<u8>> {
@@ -53,11 +58,18 @@ fn by_child(wasm: &[u8], program: &Path) -> io::Result<Vec<u8>> {
         .stderr(Stdio::null())
         .spawn()?;
     // Dropped at the end of the statement, which ends the child's input.
-    let sent = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(wasm));
+    let sent = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut input| input.write_all(wasm));
     let answer = child.wait_with_output()?;
     sent?;
     if !answer.status.success() || answer.stdout.is_empty() {
-        return Err(io::Error::other(format!("`{} {COMPILE_ARGUMENT}` ended with {}", program.display(), answer.status)));
+        return Err(io::Error::other(format!(
+            "`{} {COMPILE_ARGUMENT}` ended with {}",
+            program.display(),
+            answer.status
+        )));
     }
     Ok(answer.stdout)
 }

@@ -37,7 +37,10 @@ pub struct ComponentOptions {
 
 impl Default for ComponentOptions {
     fn default() -> Self {
-        Self { cache: cache::default_folder(), compiler: None }
+        Self {
+            cache: cache::default_folder(),
+            compiler: None,
+        }
     }
 }
 
@@ -85,7 +88,9 @@ pub enum ComponentError {
         detail: String,
     },
     /// It wants to reach the network.
-    #[error("{name} imports `{import}`, which decisions are not given; `mesh-policy` components need a host that lends them HTTP")]
+    #[error(
+        "{name} imports `{import}`, which decisions are not given; `mesh-policy` components need a host that lends them HTTP"
+    )]
     WantsHttp {
         /// Which one.
         name: String,
@@ -123,9 +128,15 @@ impl Component {
     ///
     /// # Errors
     /// When the file cannot be read, is not a component, or is not a policy of our version.
-    pub fn from_file(path: impl AsRef<Path>, options: &ComponentOptions) -> Result<Self, ComponentError> {
+    pub fn from_file(
+        path: impl AsRef<Path>,
+        options: &ComponentOptions,
+    ) -> Result<Self, ComponentError> {
         let path = path.as_ref();
-        let wasm = read(path).map_err(|error| ComponentError::Read { path: path.to_owned(), error })?;
+        let wasm = read(path).map_err(|error| ComponentError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::from_bytes(&format!("`{}`", path.display()), &wasm, options)
     }
 
@@ -133,20 +144,39 @@ impl Component {
     ///
     /// # Errors
     /// As [`Component::from_file`], but for reading.
-    pub fn from_bytes(name: &str, wasm: &[u8], options: &ComponentOptions) -> Result<Self, ComponentError> {
+    pub fn from_bytes(
+        name: &str,
+        wasm: &[u8],
+        options: &ComponentOptions,
+    ) -> Result<Self, ComponentError> {
         let engine = engine().map_err(ComponentError::Engine)?;
         let sha256: [u8; 32] = Sha256::digest(wasm).into();
         let compiled = compiled(engine, name, wasm, sha256, options)?;
         exports_decisions(engine, name, &compiled)?;
         let imports = imports::imports(engine, &compiled);
-        if let Some(import) = imports.iter().find(|import| import.starts_with("wasi:http/")) {
-            return Err(ComponentError::WantsHttp { name: name.to_owned(), import: import.clone() });
+        if let Some(import) = imports
+            .iter()
+            .find(|import| import.starts_with("wasi:http/"))
+        {
+            return Err(ComponentError::WantsHttp {
+                name: name.to_owned(),
+                import: import.clone(),
+            });
         }
         let pre = imports::linker(engine, &compiled)
             .and_then(|linker| linker.instantiate_pre(&compiled))
             .and_then(PolicyPre::new)
-            .map_err(|error| ComponentError::NotAPolicy { name: name.to_owned(), detail: one_line(&error) })?;
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), sha256, size: wasm.len(), imports, pre })))
+            .map_err(|error| ComponentError::NotAPolicy {
+                name: name.to_owned(),
+                detail: one_line(&error),
+            })?;
+        Ok(Self(Arc::new(Inner {
+            name: name.to_owned(),
+            sha256,
+            size: wasm.len(),
+            imports,
+            pre,
+        })))
     }
 
     /// The bytes of the component that this library carries.
@@ -186,7 +216,12 @@ impl Component {
 
 impl fmt::Debug for Component {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Component({}, sha256 {})", self.0.name, self.sha256())
+        write!(
+            formatter,
+            "Component({}, sha256 {})",
+            self.0.name,
+            self.sha256()
+        )
     }
 }
 
@@ -214,23 +249,34 @@ pub(super) fn compiled(
 ) -> Result<Compiled, ComponentError> {
     is_component(name, wasm)?;
     let key = key(engine, &sha256);
-    let folder = options.cache.as_deref().and_then(|path| match Folder::open(path) {
-        Ok(folder) => Some(folder),
-        Err(error) => {
-            tracing::warn!(%error, "compiled components are not kept");
-            None
-        }
-    });
+    let folder = options
+        .cache
+        .as_deref()
+        .and_then(|path| match Folder::open(path) {
+            Ok(folder) => Some(folder),
+            Err(error) => {
+                tracing::warn!(%error, "compiled components are not kept");
+                None
+            }
+        });
     if let Some(code) = folder.as_ref().and_then(|folder| folder.read(key)) {
         match load(engine, &code) {
             Ok(compiled) => return Ok(compiled),
-            Err(error) => tracing::warn!(error = one_line(&error), "a compiled component in the cache does not fit and is compiled anew"),
+            Err(error) => tracing::warn!(
+                error = one_line(&error),
+                "a compiled component in the cache does not fit and is compiled anew"
+            ),
         }
     }
-    let code = compile(wasm, options.compiler.as_deref())
-        .map_err(|detail| ComponentError::Compile { name: name.to_owned(), detail })?;
-    let compiled = load(engine, &code)
-        .map_err(|error| ComponentError::Compile { name: name.to_owned(), detail: one_line(&error) })?;
+    let code =
+        compile(wasm, options.compiler.as_deref()).map_err(|detail| ComponentError::Compile {
+            name: name.to_owned(),
+            detail,
+        })?;
+    let compiled = load(engine, &code).map_err(|error| ComponentError::Compile {
+        name: name.to_owned(),
+        detail: one_line(&error),
+    })?;
     if let Some(Err(error)) = folder.map(|folder| folder.write(key, &code)) {
         tracing::warn!(%error, "the compiled component is not kept");
     }
@@ -254,11 +300,18 @@ fn is_component(name: &str, wasm: &[u8]) -> Result<(), ComponentError> {
         (None, _) => "it is empty or cut off",
         _ => "it does not begin like WebAssembly",
     };
-    Err(ComponentError::NotAComponent { name: name.to_owned(), what })
+    Err(ComponentError::NotAComponent {
+        name: name.to_owned(),
+        what,
+    })
 }
 
 /// Looks for the interface by its name, to say what is there instead.
-fn exports_decisions(engine: &Engine, name: &str, compiled: &Compiled) -> Result<(), ComponentError> {
+fn exports_decisions(
+    engine: &Engine,
+    name: &str,
+    compiled: &Compiled,
+) -> Result<(), ComponentError> {
     let ty = compiled.component_type();
     let exports: Vec<&str> = ty.exports(engine).map(|(export, _)| export).collect();
     if exports.contains(&DECISIONS) {
@@ -266,13 +319,19 @@ fn exports_decisions(engine: &Engine, name: &str, compiled: &Compiled) -> Result
     }
     let ours = |export: &&&str| export.starts_with("portcullis:mesh/decisions@");
     if let Some(found) = exports.iter().find(ours) {
-        return Err(ComponentError::Version { name: name.to_owned(), found: (*found).to_owned() });
+        return Err(ComponentError::Version {
+            name: name.to_owned(),
+            found: (*found).to_owned(),
+        });
     }
     let detail = match exports.as_slice() {
         [] => format!("it exports nothing, `{DECISIONS}` is asked for"),
         [first, ..] => format!("it exports `{first}`, not `{DECISIONS}`"),
     };
-    Err(ComponentError::NotAPolicy { name: name.to_owned(), detail })
+    Err(ComponentError::NotAPolicy {
+        name: name.to_owned(),
+        detail,
+    })
 }
 
 /// Content and everything that the compiled form depends on: version of the engine,
@@ -281,7 +340,8 @@ fn key(engine: &Engine, sha256: &[u8; 32]) -> Key {
     struct Digest(Sha256);
     impl Hasher for Digest {
         fn write(&mut self, bytes: &[u8]) {
-            self.0.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
+            self.0
+                .update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
             self.0.update(bytes);
         }
         fn finish(&self) -> u64 {

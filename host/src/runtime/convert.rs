@@ -6,7 +6,9 @@
 use portcullis_core::chain::{Usage, VerifiedPeer, VerifyErrorKind};
 use portcullis_core::identity::{PeerName, SpiffeId};
 use portcullis_core::intention::{Decision, Effect, Reason};
-use portcullis_core::policy::{Document, HeaderNeeds, HttpVersion, LoadProblem, LoadReport, Request, Step, Trace};
+use portcullis_core::policy::{
+    Document, HeaderNeeds, HttpVersion, LoadProblem, LoadReport, Request, Step, Trace,
+};
 use portcullis_core::time::Timestamp;
 
 use super::answer::{Failure, IdentityError, VerifyError, bounded};
@@ -51,7 +53,10 @@ pub(super) fn load_report(report: wit::LoadReport) -> LoadReport {
             })
             .collect()
     };
-    LoadReport { refused: problems(report.refused), warnings: problems(report.warnings) }
+    LoadReport {
+        refused: problems(report.refused),
+        warnings: problems(report.warnings),
+    }
 }
 
 pub(super) fn decision(decision: wit::DecisionResult) -> Decision {
@@ -111,16 +116,28 @@ reasons! {
 }
 
 /// The identity is read again here: its parts may be used to dial and to compare.
-pub(super) fn verified_peer(peer: wit::VerifiedPeer, expected: Option<&str>) -> Result<VerifiedPeer, Failure> {
-    let id = SpiffeId::parse(&peer.identity.uri)
-        .map_err(|error| Failure(format!("it verified a peer whose identity is none: {error}")))?;
+pub(super) fn verified_peer(
+    peer: wit::VerifiedPeer,
+    expected: Option<&str>,
+) -> Result<VerifiedPeer, Failure> {
+    let id = SpiffeId::parse(&peer.identity.uri).map_err(|error| {
+        Failure(format!(
+            "it verified a peer whose identity is none: {error}"
+        ))
+    })?;
     if expected.is_some_and(|expected| expected != peer.identity.uri) {
-        return Err(Failure("it verified a peer with another identity than the expected one".to_owned()));
+        return Err(Failure(
+            "it verified a peer with another identity than the expected one".to_owned(),
+        ));
     }
     let name = peer.peer_name.as_deref().map(PeerName::parse).transpose();
     Ok(VerifiedPeer {
         id,
-        peer: name.map_err(|error| Failure(format!("it verified a peer of a cluster with an impossible name: {error}")))?,
+        peer: name.map_err(|error| {
+            Failure(format!(
+                "it verified a peer of a cluster with an impossible name: {error}"
+            ))
+        })?,
         serial: bounded(peer.serial),
         not_after: Timestamp::from_millis(peer.not_after),
     })
@@ -138,7 +155,8 @@ pub(super) fn verify_error(error: wit::VerifyError) -> VerifyError {
 }
 
 pub(super) fn identity(identity: &wit::Identity) -> Result<SpiffeId, Failure> {
-    SpiffeId::parse(&identity.uri).map_err(|error| Failure(format!("it read an identity that is none: {error}")))
+    SpiffeId::parse(&identity.uri)
+        .map_err(|error| Failure(format!("it read an identity that is none: {error}")))
 }
 
 pub(super) fn identity_error(error: wit::IdentityError) -> IdentityError {

@@ -49,7 +49,11 @@ impl Documents {
     /// Takes over what a component accepted as `generation`.
     pub(super) fn accept(&mut self, generation: u64, changes: &[Document], report: &LoadReport) {
         for change in changes {
-            if report.refused.iter().any(|problem| problem.document == change.name) {
+            if report
+                .refused
+                .iter()
+                .any(|problem| problem.document == change.name)
+            {
                 continue;
             }
             let name = folded(&change.name);
@@ -69,11 +73,20 @@ impl Documents {
     }
 
     fn replace_mesh(&mut self, generation: u64, entry: Option<&Entry>) {
-        let unchanged = self.mesh.zip(entry).is_some_and(|(mesh, entry)| mesh.version.digest == entry.digest);
+        let unchanged = self
+            .mesh
+            .zip(entry)
+            .is_some_and(|(mesh, entry)| mesh.version.digest == entry.digest);
         if !unchanged {
             self.mesh = entry.and_then(|entry| {
-                let version = MeshVersion { digest: entry.digest, epoch: generation };
-                Some(Mesh { version, max_stale: max_stale(&entry.body)? })
+                let version = MeshVersion {
+                    digest: entry.digest,
+                    epoch: generation,
+                };
+                Some(Mesh {
+                    version,
+                    max_stale: max_stale(&entry.body)?,
+                })
             });
         }
     }
@@ -81,7 +94,9 @@ impl Documents {
     /// The agent has confirmed these; no names mean all.
     pub(super) fn touch<S: AsRef<str>>(&mut self, names: &[S], confirmed_at: Timestamp) {
         if names.is_empty() {
-            self.by_name.values_mut().for_each(|entry| entry.confirmed_at = confirmed_at);
+            self.by_name
+                .values_mut()
+                .for_each(|entry| entry.confirmed_at = confirmed_at);
         }
         for name in names {
             if let Some(entry) = self.by_name.get_mut(&folded(name.as_ref())) {
@@ -162,19 +177,43 @@ mod tests {
     #[test]
     fn the_digest_depends_on_names_and_bodies_only() {
         let one = accepted(&[("a", Some("1")), ("b", Some("2"))]);
-        let other = accepted(&[("b", Some("9")), ("B", Some("2")), ("c", Some("3")), ("a", Some("1")), ("c", None)]);
+        let other = accepted(&[
+            ("b", Some("9")),
+            ("B", Some("2")),
+            ("c", Some("3")),
+            ("a", Some("1")),
+            ("c", None),
+        ]);
         assert_eq!(one.digest(), other.digest());
-        assert_ne!(one.digest(), accepted(&[("a", Some("2")), ("b", Some("1"))]).digest());
+        assert_ne!(
+            one.digest(),
+            accepted(&[("a", Some("2")), ("b", Some("1"))]).digest()
+        );
         assert_ne!(one.digest(), accepted(&[("a", Some("1"))]).digest());
     }
 
     #[test]
     fn what_was_refused_does_not_replace_anything() {
         let mut documents = accepted(&[("a", Some("good"))]);
-        let refused = LoadProblem { document: "a".to_owned(), pointer: String::new(), text: String::new() };
-        let report = LoadReport { refused: vec![refused], warnings: Vec::new() };
-        documents.accept(2, &[document("a", Some("bad")), document("b", Some("2"))], &report);
-        let bodies: Vec<_> = documents.all().into_iter().filter_map(|document| document.body).collect();
+        let refused = LoadProblem {
+            document: "a".to_owned(),
+            pointer: String::new(),
+            text: String::new(),
+        };
+        let report = LoadReport {
+            refused: vec![refused],
+            warnings: Vec::new(),
+        };
+        documents.accept(
+            2,
+            &[document("a", Some("bad")), document("b", Some("2"))],
+            &report,
+        );
+        let bodies: Vec<_> = documents
+            .all()
+            .into_iter()
+            .filter_map(|document| document.body)
+            .collect();
         assert_eq!(bodies, [b"good".to_vec(), b"2".to_vec()]);
     }
 
@@ -200,6 +239,10 @@ mod tests {
         documents.touch::<&str>(&[], at(1_501));
         assert!(documents.mesh_version(at(2_001)).is_some());
         assert!(documents.mesh_version(Timestamp::MAX).is_none());
-        assert!(accepted(&[("mesh", Some("{\"max_stale_ms\":0}"))]).mesh_version(Timestamp::MAX).is_some());
+        assert!(
+            accepted(&[("mesh", Some("{\"max_stale_ms\":0}"))])
+                .mesh_version(Timestamp::MAX)
+                .is_some()
+        );
     }
 }

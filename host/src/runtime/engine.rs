@@ -39,7 +39,10 @@ fn config() -> Config {
 pub(super) fn ticks(time: Duration) -> u64 {
     let ticks = time.as_millis() / TICK.as_millis();
     // One more, because the first tick may come at once.
-    u64::try_from(ticks).unwrap_or(u64::MAX).clamp(1, u64::from(IDLE_TICKS) / 2) + 1
+    u64::try_from(ticks)
+        .unwrap_or(u64::MAX)
+        .clamp(1, u64::from(IDLE_TICKS) / 2)
+        + 1
 }
 
 static CALLED: AtomicBool = AtomicBool::new(false);
@@ -77,7 +80,11 @@ fn tick(engine: &'static Engine) {
     loop {
         thread::sleep(TICK);
         engine.increment_epoch();
-        idle = if CALLED.swap(false, Ordering::SeqCst) { 0 } else { idle.saturating_add(1) };
+        idle = if CALLED.swap(false, Ordering::SeqCst) {
+            0
+        } else {
+            idle.saturating_add(1)
+        };
         if idle >= IDLE_TICKS {
             // A call that begins now sets the flag first and wakes us afterwards.
             while !CALLED.load(Ordering::SeqCst) {

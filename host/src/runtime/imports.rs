@@ -21,7 +21,10 @@ pub(super) struct State {
 
 /// A store for one instance.
 pub(super) fn store(engine: &Engine, limits: &Limits) -> Store<State> {
-    let state = State { limits: limits.store_limits(), seed: rand::random() };
+    let state = State {
+        limits: limits.store_limits(),
+        seed: rand::random(),
+    };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limits);
     store.epoch_deadline_trap();
@@ -57,7 +60,11 @@ pub(super) fn imports(engine: &Engine, component: &Component) -> Vec<String> {
                     .filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
                     .map(|(function, _)| format!("{interface}#{function}"))
                     .collect();
-                if functions.is_empty() { vec![format!("{interface} (types)")] } else { functions }
+                if functions.is_empty() {
+                    vec![format!("{interface} (types)")]
+                } else {
+                    functions
+                }
             }
             _ => vec![interface.to_owned()],
         })

@@ -36,7 +36,9 @@ impl Instance {
     /// An instance without documents.
     pub(super) fn new(component: &Component, limits: &Limits) -> Result<Self, Failure> {
         if !engine::keep_ticking() {
-            return Err(Failure("the clock that ends calls cannot be started".to_owned()));
+            return Err(Failure(
+                "the clock that ends calls cannot be started".to_owned(),
+            ));
         }
         let deadlines = Deadlines {
             decision: engine::ticks(limits.decision),
@@ -46,11 +48,22 @@ impl Instance {
         let pre = component.pre();
         let mut store = store(pre.engine(), limits);
         store.set_epoch_deadline(deadlines.load);
-        let exports = pre.instantiate(&mut store).map_err(|error| failure(&error))?;
-        Ok(Self { store, exports, generation: 0, deadlines })
+        let exports = pre
+            .instantiate(&mut store)
+            .map_err(|error| failure(&error))?;
+        Ok(Self {
+            store,
+            exports,
+            generation: 0,
+            deadlines,
+        })
     }
 
-    pub(super) fn load(&mut self, generation: u64, changes: &[Document]) -> Result<LoadReport, Failure> {
+    pub(super) fn load(
+        &mut self,
+        generation: u64,
+        changes: &[Document],
+    ) -> Result<LoadReport, Failure> {
         let changes: Vec<_> = changes.iter().map(convert::document).collect();
         self.begin(self.deadlines.load)?;
         let report = self
@@ -81,10 +94,26 @@ impl Instance {
         let via_gateway = client.via_gateway.as_deref();
         // The usual client has one name, which then needs no list of its own.
         let decision = if let [uri] = client.uris.as_slice() {
-            self.ask_authorize(target, wit::Client { uris: &[uri], via_gateway }, request, now)
+            self.ask_authorize(
+                target,
+                wit::Client {
+                    uris: &[uri],
+                    via_gateway,
+                },
+                request,
+                now,
+            )
         } else {
             let uris: Vec<&str> = client.uris.iter().map(String::as_str).collect();
-            self.ask_authorize(target, wit::Client { uris: &uris, via_gateway }, request, now)
+            self.ask_authorize(
+                target,
+                wit::Client {
+                    uris: &uris,
+                    via_gateway,
+                },
+                request,
+                now,
+            )
         }?;
         self.of_this_generation(decision)
     }
@@ -115,7 +144,13 @@ impl Instance {
         let answer = self
             .exports
             .portcullis_mesh_decisions()
-            .call_verify_peer(&mut self.store, chain, convert::usage(usage), expected, now.as_millis())
+            .call_verify_peer(
+                &mut self.store,
+                chain,
+                convert::usage(usage),
+                expected,
+                now.as_millis(),
+            )
             .map_err(|error| failure(&error))?;
         match answer {
             Ok(peer) => convert::verified_peer(peer, expected).map(Ok),
@@ -140,19 +175,32 @@ impl Instance {
         now: Timestamp,
     ) -> Result<Trace, Failure> {
         let uris: Vec<&str> = client.uris.iter().map(String::as_str).collect();
-        let client = wit::Client { uris: &uris, via_gateway: client.via_gateway.as_deref() };
+        let client = wit::Client {
+            uris: &uris,
+            via_gateway: client.via_gateway.as_deref(),
+        };
         self.begin(self.deadlines.load)?;
         let trace = self
             .exports
             .portcullis_mesh_decisions()
-            .call_explain(&mut self.store, target, client, request.map(convert::request), now.as_millis())
+            .call_explain(
+                &mut self.store,
+                target,
+                client,
+                request.map(convert::request),
+                now.as_millis(),
+            )
             .map_err(|error| failure(&error))?;
         let mut trace = convert::trace(trace)?;
         trace.decision = self.of_this_generation(trace.decision)?;
         Ok(trace)
     }
 
-    pub(super) fn describe(&mut self, target: &str, decision: &Decision) -> Result<String, Failure> {
+    pub(super) fn describe(
+        &mut self,
+        target: &str,
+        decision: &Decision,
+    ) -> Result<String, Failure> {
         self.begin(self.deadlines.decision)?;
         self.exports
             .portcullis_mesh_decisions()
@@ -161,7 +209,10 @@ impl Instance {
             .map_err(|error| failure(&error))
     }
 
-    pub(super) fn parse_id(&mut self, uri: &str) -> Result<Result<SpiffeId, IdentityError>, Failure> {
+    pub(super) fn parse_id(
+        &mut self,
+        uri: &str,
+    ) -> Result<Result<SpiffeId, IdentityError>, Failure> {
         self.begin(self.deadlines.decision)?;
         let answer = self
             .exports
@@ -177,7 +228,9 @@ impl Instance {
     /// The deadline counts from now; the one before may be over.
     fn begin(&mut self, deadline: u64) -> Result<(), Failure> {
         if !engine::keep_ticking() {
-            return Err(Failure("the clock that ends calls cannot be started".to_owned()));
+            return Err(Failure(
+                "the clock that ends calls cannot be started".to_owned(),
+            ));
         }
         self.store.set_epoch_deadline(deadline);
         Ok(())
@@ -200,7 +253,9 @@ pub(super) fn failure(error: &wasmtime::Error) -> Failure {
     let text = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "it took longer than its deadline".to_owned(),
         Some(Trap::UnreachableCodeReached) => "it panicked or ran out of memory".to_owned(),
-        Some(Trap::MemoryOutOfBounds | Trap::StackOverflow) => "it recursed too deep or used memory that it has not".to_owned(),
+        Some(Trap::MemoryOutOfBounds | Trap::StackOverflow) => {
+            "it recursed too deep or used memory that it has not".to_owned()
+        }
         Some(trap) => format!("it trapped: {trap}"),
         None if format!("{error:#}").contains("wasi:cli/stderr") => "it panicked".to_owned(),
         None => one_line(error),

@@ -13,7 +13,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use portcullis_core::agent::{HttpRequest, Method};
 use tokio::sync::Semaphore;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
 };
 
 use super::allowed::{Endpoint, Scope, blocks};
@@ -32,7 +33,13 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 const LONGEST_WAIT: Duration = Duration::from_secs(650);
 const LONGEST: Duration = Duration::from_secs(30);
 
-type Exchange = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Exchange = Result<
+    (
+        Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
 
 /// The hooks of one instance.
 pub(super) struct LentHttp {
@@ -44,7 +51,12 @@ pub(super) struct LentHttp {
 
 impl LentHttp {
     pub(super) fn new(agent: AgentClient, scope: Scope) -> Self {
-        Self { agent, scope, room: Arc::new(Semaphore::new(AT_ONCE)), brake: Brake::new(Instant::now(), BURST, EVERY) }
+        Self {
+            agent,
+            scope,
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            brake: Brake::new(Instant::now(), BURST, EVERY),
+        }
     }
 
     /// Decides before anything is opened or read.
@@ -67,15 +79,23 @@ impl LentHttp {
 
 /// What only the host may say.
 fn forbidden(name: &HeaderName) -> bool {
-    const TOKENS: [&str; 4] = ["x-consul-token", "authorization", "cookie", "x-forwarded-for"];
-    TOKENS.contains(&name.as_str()) || name.as_str().starts_with("x-consul-") || name == header::PROXY_AUTHORIZATION
+    const TOKENS: [&str; 4] = [
+        "x-consul-token",
+        "authorization",
+        "cookie",
+        "x-forwarded-for",
+    ];
+    TOKENS.contains(&name.as_str())
+        || name.as_str().starts_with("x-consul-")
+        || name == header::PROXY_AUTHORIZATION
 }
 
 impl WasiHttpHooks for LentHttp {
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
         // Also asked about headers of answers, where Consul's own must pass.
         Arc::new(|name| {
-            DEFAULT_FORBIDDEN_HEADERS.contains(name) || (forbidden(name) && !name.as_str().starts_with("x-consul-"))
+            DEFAULT_FORBIDDEN_HEADERS.contains(name)
+                || (forbidden(name) && !name.as_str().starts_with("x-consul-"))
                 || name.as_str() == "x-consul-token"
         })
     }
@@ -94,21 +114,40 @@ impl WasiHttpHooks for LentHttp {
         let (agent, room) = (self.agent.clone(), Arc::clone(&self.room));
         Box::new(async move {
             let endpoint = admitted?;
-            let _room = room.try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
+            let _room = room
+                .try_acquire_owned()
+                .map_err(|_| Error::ConnectionLimitReached)?;
             let asked = question(endpoint, request, options).await?;
             let reply = agent.execute(&asked).await.map_err(|error| fixed(&error))?;
-            let nothing: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(async { Ok(()) });
+            let nothing: Box<dyn Future<Output = Result<(), Error>> + Send> =
+                Box::new(async { Ok(()) });
             Ok((answer(reply)?, nothing))
         })
     }
 }
 
 /// The request as our client takes it.
-async fn question(endpoint: Endpoint, request: Request<WasiBody>, options: Option<RequestOptions>) -> Result<HttpRequest, Error> {
-    let longest = if blocks(request.uri()) { LONGEST_WAIT } else { LONGEST };
-    let timeout = options.and_then(|options| options.first_byte_timeout).unwrap_or(longest).min(longest);
+async fn question(
+    endpoint: Endpoint,
+    request: Request<WasiBody>,
+    options: Option<RequestOptions>,
+) -> Result<HttpRequest, Error> {
+    let longest = if blocks(request.uri()) {
+        LONGEST_WAIT
+    } else {
+        LONGEST
+    };
+    let timeout = options
+        .and_then(|options| options.first_byte_timeout)
+        .unwrap_or(longest)
+        .min(longest);
     let (head, body) = request.into_parts();
-    let path_and_query = head.uri.path_and_query().ok_or(Error::HttpRequestUriInvalid)?.as_str().to_owned();
+    let path_and_query = head
+        .uri
+        .path_and_query()
+        .ok_or(Error::HttpRequestUriInvalid)?
+        .as_str()
+        .to_owned();
     let mut headers = Vec::new();
     for name in ["accept", "content-type"] {
         if let Some(value) = head.headers.get(name).and_then(|value| value.to_str().ok()) {
@@ -117,14 +156,26 @@ async fn question(endpoint: Endpoint, request: Request<WasiBody>, options: Optio
     }
     let body = match endpoint {
         Endpoint::Authorize => {
-            let collected = tokio::time::timeout(LONGEST, Limited::new(Pin::new(Box::new(body)), MAX_QUESTION).collect());
+            let collected = tokio::time::timeout(
+                LONGEST,
+                Limited::new(Pin::new(Box::new(body)), MAX_QUESTION).collect(),
+            );
             let collected = collected.await.map_err(|_| Error::ConnectionWriteTimeout)?;
-            Some(collected.map_err(|_| Error::HttpRequestBodySize(None))?.to_bytes().to_vec())
+            Some(
+                collected
+                    .map_err(|_| Error::HttpRequestBodySize(None))?
+                    .to_bytes()
+                    .to_vec(),
+            )
         }
         Endpoint::Roots | Endpoint::Match => None,
     };
     Ok(HttpRequest {
-        method: if body.is_some() { Method::Post } else { Method::Get },
+        method: if body.is_some() {
+            Method::Post
+        } else {
+            Method::Get
+        },
         path_and_query,
         body,
         headers,
@@ -137,12 +188,16 @@ async fn question(endpoint: Endpoint, request: Request<WasiBody>, options: Optio
 fn answer(reply: AgentReply) -> Result<Response<WasiBody>, Error> {
     let mut response = Response::builder().status(reply.status);
     for (name, value) in &reply.headers {
-        let told = name == header::CONTENT_TYPE || name == header::RETRY_AFTER || name.as_str().starts_with("x-consul-");
+        let told = name == header::CONTENT_TYPE
+            || name == header::RETRY_AFTER
+            || name.as_str().starts_with("x-consul-");
         if told && name.as_str() != "x-consul-token" {
             response = response.header(name, value);
         }
     }
-    let body = Full::<Bytes>::new(reply.body).map_err(|never| match never {}).boxed_unsync();
+    let body = Full::<Bytes>::new(reply.body)
+        .map_err(|never| match never {})
+        .boxed_unsync();
     response.body(body).map_err(|_| Error::HttpProtocolError)
 }
 
@@ -152,7 +207,10 @@ fn fixed(error: &AgentError) -> Error {
     match error {
         AgentError::Timeout { .. } => Error::ConnectionReadTimeout,
         AgentError::Refused { .. } => Error::ConnectionRefused,
-        AgentError::UnknownHost { .. } => Error::DnsError { rcode: None, info_code: None },
+        AgentError::UnknownHost { .. } => Error::DnsError {
+            rcode: None,
+            info_code: None,
+        },
         AgentError::Tls { .. } => Error::TlsProtocolError,
         AgentError::TooLarge { .. } => Error::HttpResponseBodySize(None),
         AgentError::NotConsul { .. } => Error::HttpProtocolError,

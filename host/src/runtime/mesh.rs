@@ -30,6 +30,7 @@ use super::brake::Brake;
 use super::cache::hex;
 use super::compile::one_line;
 use super::component::{ComponentError, ComponentOptions, compiled, read};
+use super::convert;
 use super::engine::{engine, keep_ticking, ticks};
 use super::instance::failure;
 use super::lent_http::LentHttp;
@@ -37,7 +38,6 @@ use super::limits::Limits;
 use super::mesh_bindings::exports::portcullis::mesh::agent;
 use super::mesh_bindings::{Mesh, MeshPre};
 use super::pool::{REBUILD_EVERY, REBUILDS};
-use super::convert;
 use crate::agent_client::{AgentAddress, AgentClient};
 
 pub use agent::{DefaultPolicy, Mode};
@@ -150,13 +150,20 @@ struct State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
     }
 }
 
@@ -173,7 +180,10 @@ impl MeshPolicy {
         settings: MeshSettings,
     ) -> Result<Self, MeshError> {
         let path = path.as_ref();
-        let wasm = read(path).map_err(|error| ComponentError::Read { path: path.to_owned(), error })?;
+        let wasm = read(path).map_err(|error| ComponentError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
         let name = format!("`{}`", path.display());
         let engine = engine().map_err(ComponentError::Engine)?;
         let sha256: [u8; 32] = Sha256::digest(&wasm).into();
@@ -182,9 +192,20 @@ impl MeshPolicy {
         let pre = linker
             .instantiate_pre(&component)
             .and_then(MeshPre::new)
-            .map_err(|error| ComponentError::NotAPolicy { name: name.clone(), detail: one_line(&error) })?;
+            .map_err(|error| ComponentError::NotAPolicy {
+                name: name.clone(),
+                detail: one_line(&error),
+            })?;
         let brake = Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY);
-        let policy = Self(Arc::new(Inner { name, sha256, pre, client, settings, brake, live: Mutex::new(None) }));
+        let policy = Self(Arc::new(Inner {
+            name,
+            sha256,
+            pre,
+            client,
+            settings,
+            brake,
+            live: Mutex::new(None),
+        }));
         let first = policy.start().await?;
         *policy.0.live.lock().await = Some(first);
         Ok(policy)
@@ -220,7 +241,12 @@ impl MeshPolicy {
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_trap();
         self.begin(&mut store).map_err(failed)?;
-        let exports = self.0.pre.instantiate_async(&mut store).await.map_err(|error| failed(failure(&error)))?;
+        let exports = self
+            .0
+            .pre
+            .instantiate_async(&mut store)
+            .await
+            .map_err(|error| failed(failure(&error)))?;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let wanted = agent::Settings {
             authority: &settings.authority,
@@ -232,10 +258,16 @@ impl MeshPolicy {
             max_stale: millis(settings.max_stale),
             fetch_timeout: u32::try_from(millis(settings.fetch_timeout)).unwrap_or(u32::MAX),
         };
-        let answer = exports.portcullis_mesh_agent().call_configure(&mut store, wanted).await;
+        let answer = exports
+            .portcullis_mesh_agent()
+            .call_configure(&mut store, wanted)
+            .await;
         match answer {
             Ok(Ok(())) => Ok(Live { store, exports }),
-            Ok(Err(detail)) => Err(MeshError::Settings { component: self.0.name.clone(), detail: bounded(detail) }),
+            Ok(Err(detail)) => Err(MeshError::Settings {
+                component: self.0.name.clone(),
+                detail: bounded(detail),
+            }),
             Err(error) => Err(failed(failure(&error))),
         }
     }
@@ -243,7 +275,9 @@ impl MeshPolicy {
     /// The time of the next call begins.
     fn begin(&self, store: &mut Store<State>) -> Result<(), Failure> {
         if !keep_ticking() {
-            return Err(Failure("the clock that ends calls cannot be started".to_owned()));
+            return Err(Failure(
+                "the clock that ends calls cannot be started".to_owned(),
+            ));
         }
         // Waiting counts too: the clock goes on while the host waits for the agent.
         store.set_epoch_deadline(ticks(self.longest_call()));
@@ -251,18 +285,31 @@ impl MeshPolicy {
     }
 
     fn longest_call(&self) -> Duration {
-        self.0.settings.fetch_timeout.saturating_add(self.0.settings.margin)
+        self.0
+            .settings
+            .fetch_timeout
+            .saturating_add(self.0.settings.margin)
     }
 
     /// Calls the instance, for as long as a call may take.
-    async fn call<R>(&self, question: impl AsyncFnOnce(&mut Live) -> wasmtime::Result<R>) -> Result<R, Failure> {
+    async fn call<R>(
+        &self,
+        question: impl AsyncFnOnce(&mut Live) -> wasmtime::Result<R>,
+    ) -> Result<R, Failure> {
         let mut seat = self.0.live.lock().await;
         // Whoever gives up waiting for us leaves an instance in the middle of a call behind: it
         // is taken out first and only put back when it has answered.
         let mut live = match seat.take() {
             Some(live) => live,
-            None if self.0.brake.allows(Instant::now()) => self.start().await.map_err(|error| Failure(error.to_string()))?,
-            None => return Err(Failure("it failed too often and is rebuilt later".to_owned())),
+            None if self.0.brake.allows(Instant::now()) => self
+                .start()
+                .await
+                .map_err(|error| Failure(error.to_string()))?,
+            None => {
+                return Err(Failure(
+                    "it failed too often and is rebuilt later".to_owned(),
+                ));
+            }
         };
         self.begin(&mut live.store)?;
         let answer = tokio::time::timeout(self.longest_call(), question(&mut live)).await;
@@ -283,9 +330,14 @@ impl MeshPolicy {
     /// # Errors
     /// When the component fails.
     pub async fn poll(&self) -> Result<(), MeshError> {
-        self.call(async |live| live.exports.portcullis_mesh_agent().call_poll(&mut live.store).await)
-            .await
-            .map_err(|failure| failed(&self.0.name, &failure))
+        self.call(async |live| {
+            live.exports
+                .portcullis_mesh_agent()
+                .call_poll(&mut live.store)
+                .await
+        })
+        .await
+        .map_err(|failure| failed(&self.0.name, &failure))
     }
 
     /// What is watched, and how fresh it is.
@@ -294,7 +346,12 @@ impl MeshPolicy {
     /// When the component fails.
     pub async fn status(&self) -> Result<Vec<Watched>, MeshError> {
         let watched = self
-            .call(async |live| live.exports.portcullis_mesh_agent().call_status(&mut live.store).await)
+            .call(async |live| {
+                live.exports
+                    .portcullis_mesh_agent()
+                    .call_status(&mut live.store)
+                    .await
+            })
             .await
             .map_err(|failure| failed(&self.0.name, &failure))?;
         let watched = watched.into_iter().map(|watched| Watched {
@@ -308,15 +365,29 @@ impl MeshPolicy {
 
     /// May `client` open a connection to `target`, or with a request, send it?
     /// Fetches what is needed for the answer.
-    pub async fn authorize(&self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision {
+    pub async fn authorize(
+        &self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
         let uris: Vec<&str> = client.uris.iter().map(String::as_str).collect();
-        let client = wit::Client { uris: &uris, via_gateway: client.via_gateway.as_deref() };
+        let client = wit::Client {
+            uris: &uris,
+            via_gateway: client.via_gateway.as_deref(),
+        };
         let request = request.map(convert::request);
         let answer = self.call(async |live| {
             let decisions = live.exports.portcullis_mesh_decisions();
-            decisions.call_authorize(&mut live.store, target, client, request, now.as_millis()).await
+            decisions
+                .call_authorize(&mut live.store, target, client, request, now.as_millis())
+                .await
         });
-        answer.await.map_or_else(|_| Decision::denied(Reason::PolicyFailed, 0), convert::decision)
+        answer.await.map_or_else(
+            |_| Decision::denied(Reason::PolicyFailed, 0),
+            convert::decision,
+        )
     }
 
     /// Checks a presented chain (DER, leaf first) against the agent's roots.
@@ -334,9 +405,23 @@ impl MeshPolicy {
         let chain: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
         let answer = self.call(async |live| {
             let decisions = live.exports.portcullis_mesh_decisions();
-            decisions.call_verify_peer(&mut live.store, &chain, convert::usage(usage), expected, now.as_millis()).await
+            decisions
+                .call_verify_peer(
+                    &mut live.store,
+                    &chain,
+                    convert::usage(usage),
+                    expected,
+                    now.as_millis(),
+                )
+                .await
         });
-        let failed = |_| VerifyError::new(VerifyErrorKind::NotReady, "policy-failed", "the policy itself failed");
+        let failed = |_| {
+            VerifyError::new(
+                VerifyErrorKind::NotReady,
+                "policy-failed",
+                "the policy itself failed",
+            )
+        };
         match answer.await.map_err(failed)? {
             Ok(peer) => convert::verified_peer(peer, expected).map_err(failed),
             Err(error) => Err(convert::verify_error(error)),
@@ -355,24 +440,40 @@ impl MeshPolicy {
         now: Timestamp,
     ) -> Result<Trace, MeshError> {
         let uris: Vec<&str> = client.uris.iter().map(String::as_str).collect();
-        let client = wit::Client { uris: &uris, via_gateway: client.via_gateway.as_deref() };
+        let client = wit::Client {
+            uris: &uris,
+            via_gateway: client.via_gateway.as_deref(),
+        };
         let request = request.map(convert::request);
         let answer = self.call(async |live| {
             let decisions = live.exports.portcullis_mesh_decisions();
-            decisions.call_explain(&mut live.store, target, client, request, now.as_millis()).await
+            decisions
+                .call_explain(&mut live.store, target, client, request, now.as_millis())
+                .await
         });
-        answer.await.and_then(convert::trace).map_err(|failure| failed(&self.0.name, &failure))
+        answer
+            .await
+            .and_then(convert::trace)
+            .map_err(|failure| failed(&self.0.name, &failure))
     }
 }
 
 impl fmt::Debug for MeshPolicy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "MeshPolicy({}, sha256 {})", self.0.name, self.sha256())
+        write!(
+            formatter,
+            "MeshPolicy({}, sha256 {})",
+            self.0.name,
+            self.sha256()
+        )
     }
 }
 
 fn failed(name: &str, failure: &Failure) -> MeshError {
-    MeshError::Failed { component: name.to_owned(), detail: failure.0.clone() }
+    MeshError::Failed {
+        component: name.to_owned(),
+        detail: failure.0.clone(),
+    }
 }
 
 /// Clocks, streams, a seed, silent standard streams, and the agent's HTTP.
@@ -389,15 +490,18 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    linker.instance("wasi:random/insecure-seed@0.2.3")?.func_wrap(
-        "insecure-seed",
-        |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
-    )?;
+    linker
+        .instance("wasi:random/insecure-seed@0.2.3")?
+        .func_wrap(
+            "insecure-seed",
+            |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
+        )?;
     // What the host knows about an error, backtraces included, stays here.
     linker.allow_shadowing(true);
     linker.instance(IO_ERROR)?.func_wrap(
         "[method]error.to-debug-string",
-        |_: wasmtime::StoreContextMut<'_, State>, (_error,): (wasmtime::component::Resource<IoError>,)| {
+        |_: wasmtime::StoreContextMut<'_, State>,
+         (_error,): (wasmtime::component::Resource<IoError>,)| {
             Ok(("the stream failed".to_owned(),))
         },
     )?;

@@ -46,7 +46,12 @@ impl Native {
     pub(super) fn new(algorithms: Algorithms) -> Self {
         let documents = Documents::default();
         let digest = documents.digest();
-        Self(Mutex::new(State { policy: Policy::new(algorithms), generation: 0, documents, digest }))
+        Self(Mutex::new(State {
+            policy: Policy::new(algorithms),
+            generation: 0,
+            documents,
+            digest,
+        }))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use portcullis_core::chain::{Algorithms, Usage, VerifiedPeer, VerifyErrorKind};
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::intention::{Decision, Reason};
-use portcullis_core::policy::{self as core, Client, Document, HeaderNeeds, LoadReport, Request, Trace};
+use portcullis_core::policy::{
+    self as core, Client, Document, HeaderNeeds, LoadReport, Request, Trace,
+};
 use portcullis_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -36,8 +38,12 @@ pub struct PolicyOptions {
 
 impl Default for PolicyOptions {
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        Self { instances: processors, limits: Limits::default() }
+        let processors =
+            std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        Self {
+            instances: processors,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -53,7 +59,9 @@ pub enum PolicyError {
         detail: String,
     },
     /// It failed while it read documents; what was in force before still is.
-    #[error("{component} failed while it loaded {documents}: {detail}; the last good policy stays in force")]
+    #[error(
+        "{component} failed while it loaded {documents}: {detail}; the last good policy stays in force"
+    )]
     Load {
         /// Which component.
         component: String,
@@ -98,9 +106,12 @@ impl Policy {
     /// # Errors
     /// When no instance of the component can be made.
     pub fn new(component: &Component, options: PolicyOptions) -> Result<Self, PolicyError> {
-        let pool = Pool::new(component, options.limits, options.instances).map_err(|Failure(detail)| {
-            PolicyError::Start { component: component.name().to_owned(), detail }
-        })?;
+        let pool = Pool::new(component, options.limits, options.instances).map_err(
+            |Failure(detail)| PolicyError::Start {
+                component: component.name().to_owned(),
+                detail,
+            },
+        )?;
         Ok(Self::with(Engine::Component(Box::new(pool))))
     }
 
@@ -112,7 +123,11 @@ impl Policy {
     }
 
     fn with(engine: Engine) -> Self {
-        Self(Arc::new(Inner { engine, published: watch::Sender::new(0), latest: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            engine,
+            published: watch::Sender::new(0),
+            latest: AtomicU64::new(0),
+        }))
     }
 
     /// The component that decides; none for [`Policy::native`].
@@ -132,11 +147,14 @@ impl Policy {
     /// When the component fails: then nothing was replaced.
     pub fn load(&self, changes: Vec<Document>) -> Result<LoadReport, PolicyError> {
         let report = match &self.0.engine {
-            Engine::Component(pool) => pool.load(&changes).map_err(|Failure(detail)| PolicyError::Load {
-                component: pool.component().name().to_owned(),
-                documents: names(&changes),
-                detail,
-            })?,
+            Engine::Component(pool) => {
+                pool.load(&changes)
+                    .map_err(|Failure(detail)| PolicyError::Load {
+                        component: pool.component().name().to_owned(),
+                        documents: names(&changes),
+                        detail,
+                    })?
+            }
             Engine::Native(native) => native.state().load(changes),
         };
         let generation = self.generation();
@@ -180,7 +198,9 @@ impl Policy {
     /// its staleness budget. What was verified with another version is worth nothing.
     #[must_use]
     pub fn mesh_version(&self, now: Timestamp) -> Option<MeshVersion> {
-        let now = now.max(Timestamp::from_millis(self.0.latest.load(Ordering::Relaxed)));
+        let now = now.max(Timestamp::from_millis(
+            self.0.latest.load(Ordering::Relaxed),
+        ));
         match &self.0.engine {
             Engine::Component(pool) => pool.mesh_version(now),
             Engine::Native(native) => native.state().mesh_version(now),
@@ -196,19 +216,27 @@ impl Policy {
     /// May `client` open a connection to `target`, or with a request, send it?
     /// `target` is `name`, `namespace/name` or `partition/namespace/name`.
     #[must_use]
-    pub fn authorize(&self, target: &str, client: &Client, request: Option<&Request>, now: Timestamp) -> Decision {
+    pub fn authorize(
+        &self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
         let earlier = self.set_back(now);
         match &self.0.engine {
-            Engine::Component(pool) => {
-                pool.ask(|instance| {
+            Engine::Component(pool) => pool
+                .ask(|instance| {
                     if let Some(earlier) = earlier {
                         instance.authorize(target, client, None, earlier)?;
                     }
                     instance.authorize(target, client, request, now)
                 })
-                .unwrap_or_else(|_| Decision::denied(Reason::PolicyFailed, pool.generation()))
-            }
-            Engine::Native(native) => native.state().policy.authorize(target, client, request, now),
+                .unwrap_or_else(|_| Decision::denied(Reason::PolicyFailed, pool.generation())),
+            Engine::Native(native) => native
+                .state()
+                .policy
+                .authorize(target, client, request, now),
         }
     }
 
@@ -237,11 +265,18 @@ impl Policy {
                     instance.verify_peer(&chain, usage, expected, now)
                 });
                 asked.unwrap_or_else(|_| {
-                    Err(VerifyError::new(VerifyErrorKind::NotReady, FAILED, "the policy itself failed"))
+                    Err(VerifyError::new(
+                        VerifyErrorKind::NotReady,
+                        FAILED,
+                        "the policy itself failed",
+                    ))
                 })
             }
             Engine::Native(native) => {
-                let verdict = native.state().policy.verify_peer(chain, usage, expected, now);
+                let verdict = native
+                    .state()
+                    .policy
+                    .verify_peer(chain, usage, expected, now);
                 verdict.map_err(|error| VerifyError::from(&error))
             }
         }
@@ -252,9 +287,9 @@ impl Policy {
     #[must_use]
     pub fn needed_headers(&self, target: &str) -> HeaderNeeds {
         match &self.0.engine {
-            Engine::Component(pool) => {
-                pool.ask(|instance| instance.needed_headers(target)).unwrap_or(HeaderNeeds::All)
-            }
+            Engine::Component(pool) => pool
+                .ask(|instance| instance.needed_headers(target))
+                .unwrap_or(HeaderNeeds::All),
             Engine::Native(native) => native.state().policy.needed_headers(target),
         }
     }
@@ -281,7 +316,9 @@ impl Policy {
                 });
                 asked.map_err(|failure| failed(pool, failure))
             }
-            Engine::Native(native) => Ok(native.state().policy.explain(target, client, request, now)),
+            Engine::Native(native) => {
+                Ok(native.state().policy.explain(target, client, request, now))
+            }
         }
     }
 
@@ -315,7 +352,8 @@ impl Policy {
         if now.as_millis() > latest {
             self.0.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
         }
-        (latest.saturating_sub(now.as_millis()) > CLOCK_SLACK).then(|| Timestamp::from_millis(latest))
+        (latest.saturating_sub(now.as_millis()) > CLOCK_SLACK)
+            .then(|| Timestamp::from_millis(latest))
     }
 }
 
@@ -330,13 +368,20 @@ impl fmt::Debug for Policy {
 }
 
 fn failed(pool: &Pool, Failure(detail): Failure) -> PolicyError {
-    PolicyError::Answer { component: pool.component().name().to_owned(), detail }
+    PolicyError::Answer {
+        component: pool.component().name().to_owned(),
+        detail,
+    }
 }
 
 /// Some of the names, for one line.
 fn names(changes: &[Document]) -> String {
     const SHOWN: usize = 3;
-    let mut text: Vec<String> = changes.iter().take(SHOWN).map(|change| format!("`{}`", change.name)).collect();
+    let mut text: Vec<String> = changes
+        .iter()
+        .take(SHOWN)
+        .map(|change| format!("`{}`", change.name))
+        .collect();
     if changes.len() > SHOWN {
         text.push(format!("{} more", changes.len() - SHOWN));
     }

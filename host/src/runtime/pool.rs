@@ -65,17 +65,29 @@ impl Pool {
     /// A pool with one instance, which shows that the component works; the others
     /// are made when they are needed.
     pub(super) fn new(component: &Component, limits: Limits, size: usize) -> Result<Self, Failure> {
-        let first = Chair { instance: Some(Instance::new(component, &limits)?), failed: false };
+        let first = Chair {
+            instance: Some(Instance::new(component, &limits)?),
+            failed: false,
+        };
         let chairs = std::iter::once(first).chain(std::iter::repeat_with(Chair::default));
         let size = size.max(1);
-        let force = InForce { digest: Documents::default().digest(), ..InForce::default() };
+        let force = InForce {
+            digest: Documents::default().digest(),
+            ..InForce::default()
+        };
         Ok(Self {
             component: component.clone(),
             limits,
             brake: Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY),
-            seats: chairs.take(size).map(|chair| Seat(Mutex::new(chair))).collect(),
+            seats: chairs
+                .take(size)
+                .map(|chair| Seat(Mutex::new(chair)))
+                .collect(),
             force: Mutex::new(force),
-            spares: Mutex::new(Spares { generation: 0, instances: std::iter::repeat_with(|| None).take(size).collect() }),
+            spares: Mutex::new(Spares {
+                generation: 0,
+                instances: std::iter::repeat_with(|| None).take(size).collect(),
+            }),
         })
     }
 
@@ -85,10 +97,15 @@ impl Pool {
 
     /// Asks a free instance, preferably the one that this thread asked before. One
     /// that fails is dropped, and its question gets no second chance.
-    pub(super) fn ask<R>(&self, question: impl FnOnce(&mut Instance) -> Result<R, Failure>) -> Result<R, Failure> {
+    pub(super) fn ask<R>(
+        &self,
+        question: impl FnOnce(&mut Instance) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
         let mut chair = self.sit();
         let Some(instance) = &mut chair.instance else {
-            return Err(Failure("it failed too often and is rebuilt later".to_owned()));
+            return Err(Failure(
+                "it failed too often and is rebuilt later".to_owned(),
+            ));
         };
         question(instance).inspect_err(|failure| {
             chair.instance = None;
@@ -100,8 +117,11 @@ impl Pool {
     /// A free seat with an instance if there is any.
     fn sit(&self) -> MutexGuard<'_, Chair> {
         let start = preferred();
-        let order = || (0..self.seats.len()).map(|turn| start.wrapping_add(turn) % self.seats.len());
-        for (index, seat) in order().filter_map(|index| self.seats.get(index).map(|seat| (index, seat))) {
+        let order =
+            || (0..self.seats.len()).map(|turn| start.wrapping_add(turn) % self.seats.len());
+        for (index, seat) in
+            order().filter_map(|index| self.seats.get(index).map(|seat| (index, seat)))
+        {
             let mut chair = match seat.0.try_lock() {
                 Ok(chair) => chair,
                 Err(TryLockError::Poisoned(poisoned)) => seat.vacated(poisoned),
@@ -121,7 +141,9 @@ impl Pool {
 
     fn lock(&self, index: usize) -> MutexGuard<'_, Chair> {
         let seat = &self.seats[index];
-        seat.0.lock().unwrap_or_else(|poisoned| seat.vacated(poisoned))
+        seat.0
+            .lock()
+            .unwrap_or_else(|poisoned| seat.vacated(poisoned))
     }
 
     /// Puts an instance with the documents in force onto an empty seat.
@@ -135,7 +157,10 @@ impl Pool {
         };
         match self.fresh(generation, &documents) {
             Ok(instance) => {
-                *chair = Chair { instance: Some(instance), failed: false };
+                *chair = Chair {
+                    instance: Some(instance),
+                    failed: false,
+                };
                 true
             }
             Err(failure) => {
@@ -174,7 +199,10 @@ impl Pool {
         after.digest = after.documents.digest();
         self.exchange(&mut spares, after);
         for spare in &mut spares.instances {
-            if spare.as_mut().is_some_and(|instance| instance.load(generation, changes).is_err()) {
+            if spare
+                .as_mut()
+                .is_some_and(|instance| instance.load(generation, changes).is_err())
+            {
                 *spare = None;
             }
         }
@@ -202,7 +230,9 @@ impl Pool {
             let report = instance.load(generation, changes)?;
             match &first {
                 Some(first) if first.refused != report.refused => {
-                    return Err(Failure("two of its instances disagree about the same documents".to_owned()));
+                    return Err(Failure(
+                        "two of its instances disagree about the same documents".to_owned(),
+                    ));
                 }
                 Some(_) => {}
                 None => first = Some(report),
@@ -213,7 +243,9 @@ impl Pool {
 
     /// Publishes a generation: from here on, only instances that have it answer.
     fn exchange(&self, spares: &mut Spares, after: InForce) {
-        let mut chairs: Vec<_> = (0..self.seats.len()).map(|index| self.lock(index)).collect();
+        let mut chairs: Vec<_> = (0..self.seats.len())
+            .map(|index| self.lock(index))
+            .collect();
         for (chair, spare) in chairs.iter_mut().zip(&mut spares.instances) {
             std::mem::swap(&mut chair.instance, spare);
             // Without a spare the seat is empty, and whoever takes it rebuilds it from the new documents.
@@ -267,7 +299,10 @@ impl Seat {
     /// What was on the seat when a thread panicked there is in an unknown state.
     fn vacated<'a>(&self, poisoned: PoisonError<MutexGuard<'a, Chair>>) -> MutexGuard<'a, Chair> {
         let mut chair = poisoned.into_inner();
-        *chair = Chair { instance: None, failed: true };
+        *chair = Chair {
+            instance: None,
+            failed: true,
+        };
         self.0.clear_poison();
         chair
     }
