@@ -105,6 +105,7 @@ fn a_component_that_is_none_is_named() {
 }
 
 /// A demo up to the line that contains `end`.
+#[expect(clippy::zombie_processes, reason = "whoever asks for it waits for it")]
 fn until(arguments: &[&str], end: &str) -> (Child, String, Vec<String>) {
     let (mut command, mark) = demo(arguments);
     let mut child = command
@@ -116,12 +117,10 @@ fn until(arguments: &[&str], end: &str) -> (Child, String, Vec<String>) {
     let mut out = BufReader::new(child.stdout.take().expect("piped"));
     loop {
         let mut line = String::new();
-        if out.read_line(&mut line).expect("text") == 0 {
-            panic!(
-                "the demo ended with {:?}:\n{}",
-                child.wait(),
-                lines.join("\n")
-            );
+        let read = out.read_line(&mut line);
+        if !matches!(read, Ok(1..)) {
+            let status = child.wait();
+            panic!("{read:?}, it ended with {status:?}:\n{}", lines.join("\n"));
         }
         let ready = line.contains(end);
         lines.push(line.trim_end().to_owned());

@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use portcullis::runtime::Policy;
 use portcullis_core::chain::{Usage, VerifyErrorKind};
-use portcullis_core::identity::SpiffeId;
 use portcullis_core::policy::Document;
 use portcullis_core::time::Timestamp;
 use rustls_pki_types::CertificateDer;
@@ -104,6 +104,7 @@ fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
             .parse::<Timestamp>()
             .map_err(|error| Failure::while_doing(format_args!("--at `{text}`"), &error))?,
     };
+    let policy = arguments.component.policy()?;
     let mut all_good = true;
     let mut reports = Vec::new();
     for what in &arguments.what {
@@ -111,9 +112,9 @@ fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
             .get(..9)
             .is_some_and(|start| start.eq_ignore_ascii_case("spiffe://"))
         {
-            of_id(what)
+            of_id(&policy, what)
         } else {
-            of_chain(arguments, what, at)?
+            of_chain(arguments, &policy, what, at)?
         };
         all_good &= report.verdict.ok;
         reports.push(report);
@@ -133,8 +134,8 @@ fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn of_id(uri: &str) -> Report {
-    let (identity, verdict) = judged(uri);
+fn of_id(policy: &Policy, uri: &str) -> Report {
+    let (identity, verdict) = judged(policy, uri);
     Report {
         what: uri.to_owned(),
         certificates: Vec::new(),
@@ -144,10 +145,10 @@ fn of_id(uri: &str) -> Report {
 }
 
 /// A name alone.
-fn judged(uri: &str) -> (Option<Identity>, Verdict) {
-    match SpiffeId::parse(uri) {
+fn judged(policy: &Policy, uri: &str) -> (Option<Identity>, Verdict) {
+    match policy.parse_id(uri) {
         Ok(id) => {
-            let text = format!("a valid SPIFFE ID of the kind {}", id.kind().name());
+            let text = format!("a SPIFFE ID of the kind {}", id.kind().name());
             let verdict = Verdict {
                 ok: true,
                 verified: false,
@@ -171,7 +172,12 @@ fn refused(kind: &str, code: &str, text: &str) -> Verdict {
     }
 }
 
-fn of_chain(arguments: &InspectArgs, what: &str, at: Timestamp) -> Result<Report, Failure> {
+fn of_chain(
+    arguments: &InspectArgs,
+    policy: &Policy,
+    what: &str,
+    at: Timestamp,
+) -> Result<Report, Failure> {
     let chain = read_chain(what)?;
     let mut certificates = Vec::new();
     for (number, der) in chain.iter().enumerate() {
@@ -188,7 +194,7 @@ fn of_chain(arguments: &InspectArgs, what: &str, at: Timestamp) -> Result<Report
         .map(|leaf| leaf.uri_names.as_slice())
         .unwrap_or_default();
     let (identity, mut verdict) = match uris {
-        [uri] => judged(uri),
+        [uri] => judged(policy, uri),
         [] => (
             None,
             refused(
@@ -206,7 +212,7 @@ fn of_chain(arguments: &InspectArgs, what: &str, at: Timestamp) -> Result<Report
         }
     };
     if let Some(roots) = &arguments.roots {
-        verdict = verified(arguments, roots, &chain, identity.as_ref(), at)?;
+        verdict = verified(arguments, policy, roots, &chain, identity.as_ref(), at)?;
     }
     Ok(Report {
         what: what.to_owned(),
@@ -219,6 +225,7 @@ fn of_chain(arguments: &InspectArgs, what: &str, at: Timestamp) -> Result<Report
 /// The chain's verdict, from the policy component.
 fn verified(
     arguments: &InspectArgs,
+    policy: &Policy,
     roots: &PathBuf,
     chain: &[CertificateDer<'static>],
     identity: Option<&Identity>,
@@ -237,7 +244,6 @@ fn verified(
         ));
     };
     let mesh = serde_json::json!({ "trust_domain": trust_domain, "roots": [pem], "default_policy": "deny" });
-    let policy = arguments.component.policy()?;
     let document = Document {
         name: "mesh".to_owned(),
         body: Some(mesh.to_string().into_bytes()),
