@@ -1,4 +1,18 @@
-//! Portcullis.
+//! Consul service mesh identity and intentions from one WebAssembly policy.
+//!
+//! - [`member::Member`] is the way in: one service's place in the mesh, to accept
+//!   connections from it and to dial others.
+//! - [`runtime`] loads the policy component and asks it; [`Policy`] is what all
+//!   decisions come from.
+//! - [`tls`] has rustls configurations whose verifiers ask the policy, [`connector`]
+//!   dials services by name, [`proxy`] serves programs that know nothing of all this.
+//! - [`watcher`] keeps leaf certificate, roots and intentions fresh from the agent that
+//!   [`agent_client`] talks to, [`registration`] announces the service there.
+//! - [`eval`] answers questions from files.
+//!
+//! Types of questions and answers are those of `portcullis_core`. Repository, command
+//! and contract: README.md, ARCHITECTURE.md and wit/ of the project.
+
 pub mod agent_client;
 pub mod clock;
 pub mod connector;
