@@ -11,7 +11,7 @@ use wasmtime::{Engine, Store, StoreLimits};
 use super::limits::Limits;
 
 /// The most that one answer may hand over.
-const MAX_ANSWER: usize = 16 << 20;
+pub(super) const MAX_ANSWER: usize = 16 << 20;
 
 /// What every instance carries.
 pub(super) struct State {

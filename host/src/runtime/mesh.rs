@@ -16,12 +16,7 @@ use portcullis_core::policy::{Client, Request, Trace};
 use portcullis_core::time::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
-use wasmtime::component::{Linker, ResourceTable};
-use wasmtime::{Engine, Store, StoreLimits};
-use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
-use wasmtime_wasi::p2::bindings::cli;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime::Store;
 
 use super::allowed::Scope;
 use super::answer::{Failure, VerifyError, bounded};
@@ -34,88 +29,14 @@ use super::convert;
 use super::engine::{engine, keep_ticking, ticks};
 use super::instance::failure;
 use super::lent_http::LentHttp;
-use super::limits::Limits;
 use super::mesh_bindings::exports::portcullis::mesh::agent;
 use super::mesh_bindings::{Mesh, MeshPre};
+use super::mesh_imports::{State, linker, store};
 use super::pool::{REBUILD_EVERY, REBUILDS};
 use crate::agent_client::{AgentAddress, AgentClient};
 
+pub use super::mesh_settings::{MeshError, MeshSettings, Watched};
 pub use agent::{DefaultPolicy, Mode};
-
-/// Settings of a `mesh-policy` component; `wit/agent.wit` says what they mean.
-#[derive(Clone, Debug)]
-pub struct MeshSettings {
-    /// `host:port` by which the component names the agent. For a unix socket any name does.
-    pub authority: String,
-    /// Where answers come from.
-    pub mode: Mode,
-    /// What holds where no intention matches.
-    pub default_policy: DefaultPolicy,
-    /// Read requests as Envoy does.
-    pub envoy_matching: bool,
-    /// For how long the last good data decides; zero for no limit.
-    pub max_stale: Duration,
-    /// How long a call waits for data that it needs.
-    pub fetch_timeout: Duration,
-    /// What a call may take beyond that. Default 5 s.
-    pub margin: Duration,
-    /// What the instance may use.
-    pub limits: Limits,
-}
-
-impl MeshSettings {
-    /// The defaults, for the agent of `client`.
-    #[must_use]
-    pub fn new(client: &AgentClient) -> Self {
-        Self {
-            authority: client.config().address.authority(),
-            mode: Mode::Intentions,
-            default_policy: DefaultPolicy::Auto,
-            envoy_matching: false,
-            max_stale: Duration::from_secs(86_400),
-            fetch_timeout: Duration::from_secs(2),
-            margin: Duration::from_secs(5),
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// What the component knows about one thing that it watches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
-    /// `roots` or `service/<partition>/<namespace>/<name>`.
-    pub name: String,
-    /// The last index that the agent gave.
-    pub index: u64,
-    /// When the agent last answered well; the epoch if never.
-    pub confirmed_at: Timestamp,
-    /// The last failure since then.
-    pub last_error: Option<String>,
-}
-
-/// Why a `mesh-policy` component cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MeshError {
-    /// The component itself.
-    #[error(transparent)]
-    Component(#[from] ComponentError),
-    /// It cannot be started, or it failed.
-    #[error("{component} failed: {detail}")]
-    Failed {
-        /// Which one.
-        component: String,
-        /// Why.
-        detail: String,
-    },
-    /// It refuses its settings.
-    #[error("{component} refuses its settings: {detail}")]
-    Settings {
-        /// Which one.
-        component: String,
-        /// Why.
-        detail: String,
-    },
-}
 
 /// One instance of a `mesh-policy` component. Clones share it; its calls take turns.
 ///
@@ -137,34 +58,6 @@ struct Inner {
 struct Live {
     store: Store<State>,
     exports: Mesh,
-}
-
-struct State {
-    wasi: WasiCtx,
-    table: ResourceTable,
-    http: WasiHttpCtx,
-    hooks: LentHttp,
-    limits: StoreLimits,
-    seed: (u64, u64),
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
-    }
-}
-
-impl WasiHttpView for State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView {
-            hooks: &mut self.hooks,
-            table: &mut self.table,
-            ctx: &mut self.http,
-        }
-    }
 }
 
 impl MeshPolicy {
@@ -228,18 +121,9 @@ impl MeshPolicy {
             namespace: config.namespace.clone(),
             partition: config.partition.clone(),
         };
-        let state = State {
-            wasi: WasiCtx::builder().build(),
-            table: ResourceTable::new(),
-            http: WasiHttpCtx::new(),
-            hooks: LentHttp::new(self.0.client.clone(), scope),
-            limits: settings.limits.store_limits(),
-            seed: rand::random(),
-        };
+        let hooks = LentHttp::new(self.0.client.clone(), scope);
         let failed = |failure: Failure| failed(&self.0.name, &failure);
-        let mut store = Store::new(self.0.pre.engine(), state);
-        store.limiter(|state| &mut state.limits);
-        store.epoch_deadline_trap();
+        let mut store = store(self.0.pre.engine(), hooks, &settings.limits);
         self.begin(&mut store).map_err(failed)?;
         let exports = self
             .0
@@ -475,41 +359,3 @@ fn failed(name: &str, failure: &Failure) -> MeshError {
         detail: failure.0.clone(),
     }
 }
-
-/// Clocks, streams, a seed, silent standard streams, and the agent's HTTP.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    // Rust's standard library asks for these too. Traps for unknown imports would not do: they are
-    // made for the very version that is asked for, and would come before what is defined here.
-    cli::environment::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::exit::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(&mut linker, State::cli)?;
-    linker
-        .instance("wasi:random/insecure-seed@0.2.3")?
-        .func_wrap(
-            "insecure-seed",
-            |store: wasmtime::StoreContextMut<'_, State>, ()| Ok((store.data().seed,)),
-        )?;
-    // What the host knows about an error, backtraces included, stays here.
-    linker.allow_shadowing(true);
-    linker.instance(IO_ERROR)?.func_wrap(
-        "[method]error.to-debug-string",
-        |_: wasmtime::StoreContextMut<'_, State>,
-         (_error,): (wasmtime::component::Resource<IoError>,)| {
-            Ok(("the stream failed".to_owned(),))
-        },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(linker)
-}
-
-type IoError = wasmtime_wasi::p2::bindings::io::error::Error;
-
-/// As wasmtime-wasi names it; a test asks for it, so that a new version cannot go by unseen.
-const IO_ERROR: &str = "wasi:io/error@0.2.12";

@@ -20,6 +20,8 @@ mod lent_http;
 mod limits;
 pub mod mesh;
 mod mesh_bindings;
+mod mesh_imports;
+mod mesh_settings;
 mod native;
 mod policy;
 mod pool;
