@@ -7,6 +7,7 @@ pub mod agent;
 pub mod bundle;
 pub mod chain;
 pub mod identity;
+pub mod intentions;
 
 /// Something that takes any bytes and must neither panic nor break its promise.
 #[derive(Clone, Copy)]
@@ -40,6 +41,11 @@ pub const ALL: &[Target] = &[
         name: "agent",
         run: agent::run,
         seeds: agent::seeds,
+    },
+    Target {
+        name: "intentions",
+        run: intentions::run,
+        seeds: intentions::seeds,
     },
 ];
 
