@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use portcullis::clock::Clock;
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::intention::Destination;
 use portcullis_core::policy::{Client, Document, LoadReport, Trace};
@@ -10,7 +11,7 @@ use portcullis_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::agent::AgentArgs;
-use super::decider::{self, ComponentArgs, now};
+use super::decider::{self, ComponentArgs};
 use super::facts::{Facts, from_agent, from_file};
 use super::failure::Failure;
 use super::identity::Identity;
@@ -82,7 +83,7 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
     let uri = source_uri(arguments, &facts)?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
-    let now = now();
+    let now = Clock::system().now();
     let report = policy
         .load(documents(arguments, &facts, &destination, now))
         .map_err(|error| Failure::while_doing("the policy cannot load the intentions", &error))?;

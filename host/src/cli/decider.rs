@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis::runtime::{self, Component, ComponentOptions, Policy, PolicyOptions};
-use portcullis_core::time::Timestamp;
 
 use super::failure::Failure;
 
@@ -46,14 +44,6 @@ impl ComponentArgs {
 /// Fails when it cannot be instantiated.
 pub(crate) fn policy(component: &Component) -> Result<Policy, Failure> {
     Policy::new(component, PolicyOptions::default()).map_err(|error| Failure::from_error(&error))
-}
-
-/// The wall clock; before 1970 it reads as 1970.
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `portcullis __compile`: the child that compiles for another process.

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use portcullis::clock::Clock;
 use portcullis::runtime::Policy;
 use portcullis_core::chain::{Usage, VerifyErrorKind};
 use portcullis_core::policy::Document;
@@ -13,7 +14,7 @@ use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 
 use super::certificate::Certificate;
-use super::decider::{ComponentArgs, now};
+use super::decider::ComponentArgs;
 use super::failure::Failure;
 use super::identity::Identity;
 use super::output::{self, Format, OutputArgs, Paint, paint};
@@ -99,7 +100,7 @@ pub(crate) fn run(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
 
 fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Failure> {
     let at = match &arguments.at {
-        None => now(),
+        None => Clock::system().now(),
         Some(text) => text
             .parse::<Timestamp>()
             .map_err(|error| Failure::while_doing(format_args!("--at `{text}`"), &error))?,
