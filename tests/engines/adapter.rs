@@ -1,21 +1,26 @@
 //! The component in other languages: a process that reads plans and writes answers.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use portcullis_tests::components::policy;
+use portcullis::Component;
 use portcullis_tests::peers::{self, workspace};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::plan::Plan;
 
 /// Node 20 with what jco makes of the component; `None` where peers are left out.
 pub(crate) fn node(test: &str, plans: &[Plan]) -> Option<Vec<Vec<Value>>> {
     let packages = peers::require(test, "node/node_modules")?;
-    let folder = workspace().join("target/peers/node/policy");
+    // Made anew each time, so that it is never another component's.
+    let scratch = tempfile::tempdir().expect("a folder");
+    let wasm = embedded(scratch.path());
+    let folder = scratch.path().join("policy");
     let output = Command::new(packages.join(".bin/jco"))
         .arg("transpile")
-        .arg(policy())
+        .arg(wasm)
         .args([
             "--name",
             "policy",
@@ -47,7 +52,19 @@ pub(crate) fn node(test: &str, plans: &[Plan]) -> Option<Vec<Vec<Value>>> {
 pub(crate) fn python(test: &str, plans: &[Plan]) -> Option<Vec<Vec<Value>>> {
     let python = peers::require(test, "python/bin/python")?;
     let adapter = workspace().join("tests/adapters/python/adapter.py");
-    Some(ask(Command::new(python).arg(adapter).arg(policy()), plans))
+    let folder = tempfile::tempdir().expect("a folder");
+    let wasm = embedded(folder.path());
+    Some(ask(Command::new(python).arg(adapter).arg(wasm), plans))
+}
+
+/// The component that our library carries, as a file: all engines run the same bytes.
+fn embedded(folder: &Path) -> PathBuf {
+    let file = folder.join("policy.wasm");
+    let bytes = Component::embedded_bytes();
+    std::fs::write(&file, bytes).expect("the component is written");
+    let digest = bytes::Bytes::copy_from_slice(&Sha256::digest(bytes));
+    println!("component {digest:x}");
+    file
 }
 
 fn ask(command: &mut Command, plans: &[Plan]) -> Vec<Vec<Value>> {
