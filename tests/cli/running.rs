@@ -397,3 +397,47 @@ fn the_printed_acl_policy_is_enough() {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(!said.err.contains("Permission denied"), "{said:?}");
 }
+
+#[test]
+fn a_fixed_server_must_have_exactly_its_identity() {
+    let agent = Agent::open();
+    let application = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let behind = application.local_addr().expect("an address").to_string();
+    let inbound = ["-service-addr", &behind, "-listen", "127.0.0.1:0"];
+    let flags: Vec<&str> = ["proxy", "-service", "db", "-output=json"]
+        .into_iter()
+        .chain(inbound)
+        .collect();
+    let db = Running::start(&mut agent.ask(&flags));
+    let at = |service: &str| {
+        let trust_domain = agent.agent().trust_domain();
+        let id = format!("spiffe://{trust_domain}/ns/default/dc/dc1/svc/{service}");
+        format!("0={}={id}", db.text("/listen"))
+    };
+    let web = |upstream: &str| {
+        let flags = [
+            "proxy",
+            "-service",
+            "web",
+            "-static-upstream",
+            upstream,
+            "-output=json",
+        ];
+        Running::start(&mut agent.ask(&flags))
+    };
+    let right = web(&at("db"));
+    drop(through(&right.text("/upstreams/0/listen"), &application));
+    assert_eq!(right.stop("TERM").code, Some(0));
+
+    let wrong = web(&at("other"));
+    let mut client = TcpStream::connect(wrong.text("/upstreams/0/listen")).expect("it listens");
+    // It is closed or reset without a byte.
+    assert!(matches!(client.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(
+        application.accept().is_err(),
+        "the application must not hear of it"
+    );
+    let said = wrong.stop("TERM");
+    assert!(said.err.contains("/svc/other"), "{said:?}");
+    assert_eq!(db.stop("TERM").code, Some(0));
+}

@@ -176,7 +176,7 @@ impl ProxyArgs {
             (None, None) if self.register => usage(
                 "-register needs -listen and -service-addr: there is nothing to announce otherwise",
             ),
-            (None, None) if self.upstream.is_empty() => usage(
+            (None, None) if self.upstream.is_empty() && self.static_upstream.is_empty() => usage(
                 "there is nothing to do: give -listen with -service-addr, or -upstream, or both",
             ),
             _ => Ok(service),
