@@ -32,14 +32,16 @@ fn list(input: &[u8]) {
         let id = SpiffeId::parse(&format!("spiffe://t/ns/default/dc/d/svc/{name}")).expect("an ID");
         let path = id.service().expect("a service");
         for caller in [Caller::local(path), Caller::of_peer("beta", path)] {
-            let judge = |matching| {
-                set.judge(&caller, Protocol::Tcp, DefaultPolicy::Allow, matching)
-            };
+            let judge =
+                |matching| set.judge(&caller, Protocol::Tcp, DefaultPolicy::Allow, matching);
             let (strict, envoy) = (judge(Matching::Strict), judge(Matching::Envoy));
             let narrower = strict.effect != Effect::Allow || envoy.effect == Effect::Allow;
             assert!(narrower, "{strict:?} {envoy:?}");
             if let Some(index) = strict.intention {
-                assert!(set.get(index).is_some_and(|intention| intention.covers_target));
+                assert!(
+                    set.get(index)
+                        .is_some_and(|intention| intention.covers_target)
+                );
             }
         }
     }
