@@ -31,7 +31,7 @@ const MESH: &str = "mesh";
 pub enum EvalError {
     /// The line is no JSON object with the fields of its question, and no others.
     #[error("the question cannot be read: {0}")]
-    Question(#[from] serde_json::Error),
+    Question(String),
     /// The line is not UTF-8.
     #[error("the line is not UTF-8")]
     NotUtf8,
@@ -62,6 +62,17 @@ pub enum EvalError {
     /// The policy itself failed.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+}
+
+impl From<serde_json::Error> for EvalError {
+    /// The line that serde counts is the only one of its text, not that of the file.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Question(
+            error
+                .to_string()
+                .replace(" at line 1 column ", " at column "),
+        )
+    }
 }
 
 /// Answers questions, and keeps what it compiled for them.
@@ -263,4 +274,88 @@ impl Mesh {
 /// Whether the JSON is a string or a number.
 fn is_scalar(json: &str) -> bool {
     json.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::aws_lc;
+
+    fn answer(line: &str) -> (Value, bool) {
+        let mut evaluator = Evaluator::new(|| Ok(Policy::native(aws_lc())), false);
+        let answer = evaluator.answer(7, line.as_bytes());
+        let json = serde_json::from_str(&answer.json).expect("one JSON value");
+        (json, answer.is_error)
+    }
+
+    /// A good question with `more` fields.
+    fn question(more: &str) -> String {
+        let uri = "spiffe://t.consul/ns/default/dc/dc1/svc/web";
+        format!(
+            r#"{{"id":"q","ask":"authorize","intentions":null,"default_policy":"allow","trust_domain":"t.consul","target":"db","client_uris":["{uri}"]{more}}}"#
+        )
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_an_error_with_its_line_and_id() {
+        for more in [
+            r#","other":1"#,
+            r#","target":"db""#,
+            r#","protocol":"udp""#,
+            r#","at":"yesterday""#,
+            r#","at":null"#,
+            r#","matching":"loose""#,
+            r#","request":{"method":"GET","path":"/","headers":[["a"]]}"#,
+            r#","request":{"method":"GET","path":"/\u0100","headers":[]}"#,
+            r#","peers":{"beta":{"trust_domain":"b","roots":[]}}"#,
+            r#","request_normalization":7"#,
+        ] {
+            let (answer, is_error) = answer(&question(more));
+            assert!(is_error, "{more}: {answer}");
+            assert_eq!(
+                (&answer["id"], &answer["line"]),
+                (&json!("q"), &json!(7)),
+                "{more}"
+            );
+            let text = answer["error"].as_str().expect("a text");
+            assert!(!text.contains("line 1"), "{text}");
+            assert_eq!(answer.get("effect"), None);
+        }
+        for line in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"id":null,"ask":"parse-id","uri":"x"}"#,
+            "\u{feff}{}",
+        ] {
+            let (answer, is_error) = answer(line);
+            assert!(is_error && answer.get("id").is_none(), "{line}: {answer}");
+        }
+        let (asked, _) = answer(r#"{"id":1e2,"ask":"what"}"#);
+        assert_eq!(asked["id"], json!(1e2));
+    }
+
+    #[test]
+    fn a_refused_question_changes_nothing_for_the_next() {
+        let mut evaluator = Evaluator::new(|| Ok(Policy::native(aws_lc())), false);
+        let mut effect = |line: &str| {
+            let answer = evaluator.answer(1, line.as_bytes());
+            let json: Value = serde_json::from_str(&answer.json).expect("JSON");
+            json["effect"].as_str().map(str::to_owned)
+        };
+        let open = question("");
+        let closed = open.replace(r#""default_policy":"allow""#, r#""default_policy":"deny""#);
+        let broken = open.replace(r#""intentions":null"#, r#""intentions":{}"#);
+        let rule = r#"[{"SourceName":"web","DestinationName":"db","Action":"deny"}]"#;
+        let ruled = open.replace(r#""intentions":null"#, &format!(r#""intentions":{rule}"#));
+        for _ in 0..2 {
+            assert_eq!(effect(&open).as_deref(), Some("allow"));
+            assert_eq!(effect(&broken), None);
+            assert_eq!(effect(&ruled).as_deref(), Some("deny"));
+            assert_eq!(effect(&broken), None);
+            assert_eq!(effect(&closed).as_deref(), Some("deny"));
+            assert_eq!(effect(&open).as_deref(), Some("allow"));
+        }
+    }
 }
