@@ -104,9 +104,13 @@ fn test(with_peers: bool) -> Result<ExitCode> {
         }
         checks::clippy(report)?;
         components::host(report)?;
-        suite::run(report, with_peers)?;
-        checks::rest(report, with_peers)?;
-        components::sizes(report)
+        // What fails here does not hide what else fails.
+        let results = [
+            suite::run(report, with_peers),
+            checks::rest(report, with_peers),
+            components::sizes(report),
+        ];
+        results.into_iter().collect()
     })
 }
 
