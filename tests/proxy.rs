@@ -404,10 +404,10 @@ async fn unix_sockets_on_both_ends() {
     });
     let _inbound = stage.inbound("db-l", Application::Unix(application)).await;
     stage.listed("db-l", 1).await;
-    let upstreams = vec![UpstreamConfig {
-        upstream: Upstream::service("db-l"),
-        listen: ListenAddress::Unix(local.clone()),
-    }];
+    let upstreams = vec![UpstreamConfig::new(
+        Upstream::service("db-l"),
+        ListenAddress::Unix(local.clone()),
+    )];
     let member = stage.member("web-l").await;
     let outbound = Proxy::start(
         member,

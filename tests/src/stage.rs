@@ -136,10 +136,7 @@ impl Stage {
     /// # Panics
     /// When it cannot start.
     pub async fn outbound(&self, service: &str, upstream: Upstream) -> Proxy {
-        let upstreams = vec![UpstreamConfig {
-            upstream,
-            listen: ListenAddress::Tcp(ANY),
-        }];
+        let upstreams = vec![UpstreamConfig::new(upstream, ListenAddress::Tcp(ANY))];
         let config = ProxyConfig {
             upstreams,
             limits: Limits::default(),

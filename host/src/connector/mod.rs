@@ -129,6 +129,15 @@ impl Connector {
         }
     }
 
+    /// The same with another deadline for a dial; discovery and turns are shared.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            deadline,
+            ..self.clone()
+        }
+    }
+
     /// TLS of this connector.
     #[must_use]
     pub fn tls(&self) -> &MeshTls {

@@ -46,6 +46,37 @@ pub struct UpstreamConfig {
     pub upstream: Upstream,
     /// Where local programs reach it; anything but loopback opens it to the network.
     pub listen: ListenAddress,
+    /// Permissions of the socket file, for a unix socket; those of the umask if absent.
+    pub socket_mode: Option<u32>,
+    /// For a connection to an instance, with all tries; 10 seconds if absent.
+    pub connect: Option<Duration>,
+    /// Connections at once; as for all listeners if absent.
+    pub connections: Option<usize>,
+}
+
+impl UpstreamConfig {
+    /// `upstream` at `listen`, with the usual limits.
+    #[must_use]
+    pub fn new(upstream: Upstream, listen: ListenAddress) -> Self {
+        Self {
+            upstream,
+            listen,
+            socket_mode: None,
+            connect: None,
+            connections: None,
+        }
+    }
+}
+
+/// What of a proxy's settings may change while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// What comes in, if anything.
+    pub inbound: Option<InboundConfig>,
+    /// What goes out.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Limits.
+    pub limits: Limits,
 }
 
 /// A proxy's settings, beside those of its [`Member`](crate::member::Member).

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use portcullis_core::intention::Decision;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Direction, Ending, tls_version};
 use super::config::Limits;
 use super::copy::{CopyError, Side, copy_both};
 use super::listen::{delegate_io, prepare, reset_on_close};
+use super::listeners::Cut;
 use super::live::{Fallen, Standing};
 use super::stats::Stats;
 use crate::tls::{HandshakeError, MeshStream, MeshTls, Refusal, alert_name, alert_of};
@@ -46,17 +46,12 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// One connection from its first byte to its log line.
-    pub(super) async fn serve(
-        &self,
-        stream: TcpStream,
-        from: Option<SocketAddr>,
-        abort: &CancellationToken,
-    ) {
+    pub(super) async fn serve(&self, stream: TcpStream, from: Option<SocketAddr>, cut: &Cut) {
         let mut access = Access::new(Direction::Inbound, from, &self.service);
         access.dst_identity = self.tls.leaf().current().map(|leaf| leaf.id.to_string());
         let ending = tokio::select! {
             ending = self.connection(stream, &mut access) => ending,
-            () = abort.cancelled() => Ending::shutdown(),
+            cut = cut.cancelled() => cut,
         };
         self.stats.ended(&ending);
         access.log(&ending);

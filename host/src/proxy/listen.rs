@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Connections that the kernel keeps for us.
@@ -51,10 +51,11 @@ impl Drop for UnixPath {
 }
 
 impl Listener {
-    pub(super) fn bind(address: &ListenAddress) -> io::Result<Self> {
+    /// With `mode` as the permissions of a socket file.
+    pub(super) fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
-            ListenAddress::Unix(path) => bind_unix(path),
+            ListenAddress::Unix(path) => bind_unix(path, mode),
         }
     }
 
@@ -109,8 +110,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// A socket file that nobody listens on is left over and replaced; any other file stays.
-fn bind_unix(path: &Path) -> io::Result<Listener> {
-    use std::os::unix::fs::FileTypeExt as _;
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
     let left_over = std::fs::symlink_metadata(path)
         .is_ok_and(|about| about.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path)
@@ -118,7 +119,17 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     if left_over {
         std::fs::remove_file(path)?;
     }
-    UnixListener::bind(path).map(|listener| Listener::Unix(listener, UnixPath(path.to_owned())))
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = UnixPath(path.to_owned());
+    // Before anybody can connect.
+    if let Some(mode) = mode {
+        std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from_std(socket.into())?;
+    Ok(Listener::Unix(listener, path))
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

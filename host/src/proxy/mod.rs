@@ -13,6 +13,7 @@ mod config;
 mod copy;
 mod inbound;
 mod listen;
+mod listeners;
 mod live;
 mod outbound;
 mod stats;
@@ -21,11 +22,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{InboundConfig, Limits, ProxyConfig, ProxyError, UpstreamConfig};
+pub use config::{InboundConfig, Limits, Listening, ProxyConfig, ProxyError, UpstreamConfig};
 pub use inbound::Application;
 pub use listen::ListenAddress;
 pub(crate) use listen::prepare;
@@ -33,31 +34,26 @@ pub use stats::Snapshot;
 
 use crate::member::Member;
 use crate::registration::Registration;
-use inbound::Inbound;
-use listen::{Listener, LocalStream};
-use outbound::Outbound;
-use stats::{Active, Stats};
+use listeners::{Listeners, Shared};
+use stats::Stats;
 
 /// Where a proxy listens.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Addresses {
     /// The inbound listener.
     pub inbound: Option<SocketAddr>,
-    /// The listeners of the upstreams, in the order of the settings.
+    /// The listeners of the upstreams, in the order of the settings but for those that
+    /// cannot be bound.
     pub upstreams: Vec<ListenAddress>,
 }
 
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    member: Member,
-    addresses: Addresses,
-    stats: Arc<Stats>,
-    registration: Arc<Mutex<Option<Registration>>>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    /// Ends the connections; a child of `abort`.
-    cut: CancellationToken,
+    shared: Shared,
+    listeners: Mutex<Listeners>,
+    addresses: watch::Sender<Addresses>,
+    registration: Mutex<Option<Registration>>,
     abort: CancellationToken,
 }
 
@@ -81,113 +77,86 @@ impl Proxy {
         if config.inbound.is_none() && config.upstreams.is_empty() {
             return Err(ProxyError::Nothing);
         }
-        let mut addresses = Addresses::default();
-        let service: Arc<str> = member.service().into();
-        let mut bound = Vec::new();
-        let stats = Arc::new(Stats::default());
-        if let Some(InboundConfig {
-            listen,
-            application,
-        }) = config.inbound
-        {
-            let listener = bind(
-                &ListenAddress::Tcp(listen),
-                &format!("the service `{service}`"),
-            )?;
-            if let Ok(ListenAddress::Tcp(address)) = listener.address() {
-                addresses.inbound = Some(address);
-            }
-            let tls = member.tls().clone();
-            let (limits, stats) = (config.limits.clone(), Arc::clone(&stats));
-            let inbound = Inbound {
-                service: Arc::clone(&service),
-                application,
-                tls,
-                limits,
-                stats,
-            };
-            bound.push((listener, Role::Inbound(Arc::new(inbound))));
-        }
-        for UpstreamConfig { upstream, listen } in config.upstreams {
-            let listener = bind(&listen, &format!("the upstream `{}`", upstream.name()))?;
-            addresses
-                .upstreams
-                .push(listener.address().unwrap_or(listen));
-            let (connector, stats) = (member.connector().clone(), Arc::clone(&stats));
-            let outbound = Outbound {
-                service: Arc::clone(&service),
-                upstream,
-                connector,
-                stats,
-            };
-            bound.push((listener, Role::Outbound(Arc::new(outbound))));
-        }
-        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-        let cut = abort.child_token();
-        let tasks = TaskTracker::new();
-        let registration = Arc::new(Mutex::new(None));
+        let mut proxy = Self::idle(member);
+        let listeners = proxy.listeners.get_mut();
+        listeners.open_all(Listening {
+            inbound: config.inbound,
+            upstreams: config.upstreams,
+            limits: config.limits,
+        })?;
+        let addresses = listeners.addresses();
         if let Some(mut register) = config.register {
             if register.port == 0 {
                 register.port = addresses.inbound.map_or(0, |address| address.port());
             }
-            let (client, watcher) = (
-                member.watcher().config().agent.clone(),
-                member.watcher().clone(),
-            );
+            let watcher = proxy.shared.member.watcher();
+            let (client, watcher) = (watcher.config().agent.clone(), watcher.clone());
             let started = Registration::start(client, register, watcher)
                 .map_err(|error| ProxyError::Registration(error.to_string()))?;
-            *registration
-                .try_lock()
-                .map_err(|error| ProxyError::Registration(error.to_string()))? = Some(started);
+            *proxy.registration.get_mut() = Some(started);
         }
-        for (listener, role) in bound {
-            let accept = accept(
-                listener,
-                role,
-                Acceptor {
-                    member: member.clone(),
-                    room: Arc::new(Semaphore::new(config.limits.connections.max(1))),
-                    stats: Arc::clone(&stats),
-                    tasks: tasks.clone(),
-                    stop: stop.clone(),
-                    cut: cut.clone(),
-                },
-            );
-            tasks.spawn(accept);
-        }
-        Ok(Self {
-            member,
-            addresses,
-            stats,
-            registration,
-            tasks,
-            stop,
-            cut,
-            abort,
-        })
+        proxy.addresses.send_replace(addresses);
+        Ok(proxy)
     }
 
-    /// Where it listens.
+    /// A proxy that listens nowhere yet: [`Proxy::change`] says where.
     #[must_use]
-    pub fn addresses(&self) -> &Addresses {
-        &self.addresses
+    pub fn idle(member: Member) -> Self {
+        let abort = CancellationToken::new();
+        let shared = Shared {
+            service: member.service().into(),
+            member,
+            stats: Arc::new(Stats::default()),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: abort.child_token(),
+        };
+        Self {
+            listeners: Mutex::new(Listeners::new(shared.clone())),
+            shared,
+            addresses: watch::Sender::default(),
+            registration: Mutex::default(),
+            abort,
+        }
+    }
+
+    /// Goes over to other listeners while it runs, as far as they can be bound: answers
+    /// those that cannot, and the others serve.
+    ///
+    /// What stays keeps its socket, and new connections meet its new settings; connections
+    /// that are there go on with the old ones. Those of a listener that is taken away may
+    /// go on for `drain`.
+    pub async fn change(&self, wanted: Listening, drain: Duration) -> Vec<ProxyError> {
+        let mut listeners = self.listeners.lock().await;
+        if self.shared.stop.is_cancelled() {
+            return Vec::new();
+        }
+        let failed = listeners.change(wanted, drain).await;
+        self.addresses.send_replace(listeners.addresses());
+        failed
+    }
+
+    /// Where it listens now.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.borrow().clone()
     }
 
     /// The member of the mesh that it is.
     #[must_use]
     pub fn member(&self) -> &Member {
-        &self.member
+        &self.shared.member
     }
 
     /// Numbers since the start.
     #[must_use]
     pub fn stats(&self) -> Snapshot {
-        self.stats.snapshot()
+        self.shared.stats.snapshot()
     }
 
     /// Waits until it takes connections.
     pub async fn ready(&self) {
-        self.member.watcher().ready().await;
+        self.shared.member.watcher().ready().await;
     }
 
     /// Ends it at once, from wherever.
@@ -199,8 +168,8 @@ impl Proxy {
     /// Takes no more connections, removes the registration, waits at most `drain` for
     /// the connections there are, and cuts off those that are left.
     pub async fn shutdown(&self, drain: Duration) {
-        self.stop.cancel();
-        self.tasks.close();
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
         let leave = async {
             if let Some(registration) = self.registration.lock().await.take() {
                 registration.leave().await;
@@ -208,89 +177,28 @@ impl Proxy {
         };
         let drained = async {
             tokio::select! {
-                () = self.tasks.wait() => {}
+                () = self.shared.tasks.wait() => {}
                 () = tokio::time::sleep(drain) => tracing::info!(left = self.stats().active, "cutting off the connections that are left"),
                 () = self.abort.cancelled() => {}
             }
-            self.cut.cancel();
-            self.tasks.wait().await;
+            self.shared.cut.cancel();
+            self.shared.tasks.wait().await;
         };
         tokio::select! {
             _ = async { tokio::join!(leave, drained) } => {}
             // Nothing is waited for then, not even the agent.
             () = async {
                 self.abort.cancelled().await;
-                self.tasks.wait().await;
+                self.shared.tasks.wait().await;
             } => {}
         }
-        self.member.watcher().stop().await;
+        self.shared.member.watcher().stop().await;
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.shared.stop.cancel();
         self.abort.cancel();
-    }
-}
-
-fn bind(address: &ListenAddress, what: &str) -> Result<Listener, ProxyError> {
-    Listener::bind(address).map_err(|source| ProxyError::Bind {
-        address: address.to_string(),
-        what: what.to_owned(),
-        source,
-    })
-}
-
-enum Role {
-    Inbound(Arc<Inbound>),
-    Outbound(Arc<Outbound>),
-}
-
-/// What the accept loops share.
-struct Acceptor {
-    member: Member,
-    room: Arc<Semaphore>,
-    stats: Arc<Stats>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    cut: CancellationToken,
-}
-
-async fn accept(listener: Listener, role: Role, with: Acceptor) {
-    tokio::select! {
-        // Before that there is no certificate to show and no policy to ask.
-        () = with.member.watcher().ready() => {}
-        () = with.stop.cancelled() => return,
-    }
-    loop {
-        let next = async {
-            let room = Arc::clone(&with.room).acquire_owned().await.ok();
-            (room, listener.accept().await)
-        };
-        let (room, (stream, from)) = tokio::select! {
-            next = next => next,
-            () = with.stop.cancelled() => return,
-        };
-        let active = Active::new(&with.stats);
-        let cut = with.cut.clone();
-        match (&role, stream) {
-            (Role::Inbound(inbound), LocalStream::Tcp(stream)) => {
-                let inbound = Arc::clone(inbound);
-                with.tasks.spawn(async move {
-                    inbound.serve(stream, from, &cut).await;
-                    drop((room, active));
-                });
-            }
-            // Inbound listeners are TCP.
-            (Role::Inbound(_), LocalStream::Unix(_)) => {}
-            (Role::Outbound(outbound), stream) => {
-                let outbound = Arc::clone(outbound);
-                with.tasks.spawn(async move {
-                    outbound.serve(stream, from, &cut).await;
-                    drop((room, active));
-                });
-            }
-        }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, Direction, Ending, tls_version};
 use super::copy::{CopyError, Side, copy_both};
 use super::listen::{LocalStream, reset_on_close};
+use super::listeners::Cut;
 use super::live::{Fallen, Standing};
 use super::stats::Stats;
 use crate::connector::{Connection, Connector, DialError, Upstream};
@@ -28,12 +28,7 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// One connection from its first byte to its log line.
-    pub(super) async fn serve(
-        &self,
-        mut local: LocalStream,
-        from: Option<SocketAddr>,
-        abort: &CancellationToken,
-    ) {
+    pub(super) async fn serve(&self, mut local: LocalStream, from: Option<SocketAddr>, cut: &Cut) {
         let mut access = Access::new(Direction::Outbound, from, self.upstream.name());
         access.src_identity = self
             .connector
@@ -45,7 +40,7 @@ impl Outbound {
         local.reset_on_close(true);
         let ending = tokio::select! {
             ending = self.connection(&mut local, &mut access) => ending,
-            () = abort.cancelled() => Ending::shutdown(),
+            cut = cut.cancelled() => cut,
         };
         self.stats.ended(&ending);
         access.log(&ending);

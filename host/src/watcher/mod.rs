@@ -105,7 +105,13 @@ struct Inner {
 }
 
 /// What is followed, by service and datacenter.
-type Upstreams = HashMap<(String, Option<String>), watch::Sender<KnownEndpoints>>;
+type Upstreams = HashMap<(String, Option<String>), Followed>;
+
+/// A service whose instances are followed, until this is dropped.
+struct Followed {
+    known: watch::Sender<KnownEndpoints>,
+    _guard: DropGuard,
+}
 
 impl Watcher {
     /// Starts to follow. Needs a tokio runtime; returns at once.
@@ -187,7 +193,7 @@ impl Watcher {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = upstreams.get(&key) {
-            return Ok(known.subscribe());
+            return Ok(known.known.subscribe());
         }
         if upstreams.len() >= MOST_UPSTREAMS {
             return Err(format!("more than {MOST_UPSTREAMS} upstreams"));
@@ -201,14 +207,29 @@ impl Watcher {
             known: sender.clone(),
             trust_domain: None,
         };
-        upstreams.insert(key, sender);
-        inner.spawn(follow(
+        let ended = inner.ended.child_token();
+        let _guard = ended.clone().drop_guard();
+        let known = sender;
+        upstreams.insert(key, Followed { known, _guard });
+        let following = follow(
             subject,
             inner.config.agent.clone(),
             inner.settings(),
             Arc::new(Notify::new()),
-        ));
+        );
+        inner.spawn(async move { ended.run_until_cancelled(following).await });
         Ok(receiver)
+    }
+
+    /// Follows the instances of a service no longer.
+    pub fn forget(&self, service: &str, datacenter: Option<&str>) {
+        let key = (service.to_owned(), datacenter.map(str::to_owned));
+        let mut upstreams = self
+            .0
+            .upstreams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        upstreams.remove(&key);
     }
 
     /// Ends all watchers and waits for them.

@@ -87,7 +87,7 @@ async fn serve(arguments: &ProxyArgs, proxy: &Proxy, sha256: &str) -> Result<Exi
     proxy.ready().await;
     tracing::info!("ready: connections are taken");
     if arguments.output.output == Format::Json {
-        output::json(&ready(arguments, addresses, sha256))?;
+        output::json(&ready(arguments, &addresses, sha256))?;
     }
     std::future::pending().await
 }

@@ -20,10 +20,10 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// The same for the proxy.
     pub(crate) fn config(&self) -> UpstreamConfig {
-        UpstreamConfig {
-            upstream: connector::Upstream::service(self.service.as_str()),
-            listen: self.listen.clone(),
-        }
+        UpstreamConfig::new(
+            connector::Upstream::service(self.service.as_str()),
+            self.listen.clone(),
+        )
     }
 }
 
@@ -66,13 +66,11 @@ pub(crate) struct StaticUpstream {
 impl StaticUpstream {
     /// The same for the proxy.
     pub(crate) fn config(&self) -> UpstreamConfig {
-        UpstreamConfig {
-            upstream: connector::Upstream::Static {
-                address: self.address.clone(),
-                id: self.id.clone(),
-            },
-            listen: self.listen.clone(),
-        }
+        let upstream = connector::Upstream::Static {
+            address: self.address.clone(),
+            id: self.id.clone(),
+        };
+        UpstreamConfig::new(upstream, self.listen.clone())
     }
 }
 

@@ -1,0 +1,446 @@
+//! The listeners of a running proxy: bound, changed and taken away.
+//!
+//! A listener keeps its socket while what stands behind it changes; connections that
+//! are there already go on with what they began with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Addresses;
+use super::access::Ending;
+use super::config::{InboundConfig, Limits, Listening, ProxyError, UpstreamConfig};
+use super::inbound::Inbound;
+use super::listen::{ListenAddress, Listener, LocalStream};
+use super::outbound::Outbound;
+use super::stats::{Active, Stats};
+use crate::connector::Upstream;
+use crate::member::Member;
+
+/// What all listeners of a proxy share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) member: Member,
+    pub(super) service: Arc<str>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) tasks: TaskTracker,
+    /// No more connections are taken.
+    pub(super) stop: CancellationToken,
+    /// Connections end.
+    pub(super) cut: CancellationToken,
+}
+
+/// The listeners that are bound.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    shared: Shared,
+    inbound: Option<Open<InboundConfig>>,
+    upstreams: Vec<Open<UpstreamConfig>>,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+struct Open<C> {
+    config: C,
+    limits: Limits,
+    address: ListenAddress,
+    serving: watch::Sender<Arc<Serving>>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+/// What a listener does with a connection.
+#[derive(Debug)]
+struct Serving {
+    role: Role,
+    room: Arc<Semaphore>,
+}
+
+enum Role {
+    Inbound(Arc<Inbound>),
+    Outbound(Arc<Outbound>),
+}
+
+impl std::fmt::Debug for Role {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Inbound(_) => "Inbound",
+            Self::Outbound(_) => "Outbound",
+        })
+    }
+}
+
+/// Ends a connection before its time.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    listener: CancellationToken,
+    proxy: CancellationToken,
+}
+
+impl Cut {
+    /// Waits for it, and says why.
+    pub(super) async fn cancelled(&self) -> Ending {
+        self.listener.cancelled().await;
+        if self.proxy.is_cancelled() {
+            Ending::shutdown()
+        } else {
+            Ending::refused("listener-removed", "cut off: its listener was taken away")
+        }
+    }
+}
+
+/// What can stand behind a listener.
+trait Behind: Clone + PartialEq {
+    fn listen(&self) -> ListenAddress;
+    fn socket_mode(&self) -> Option<u32>;
+    fn what(&self, shared: &Shared) -> String;
+    fn serving(&self, shared: &Shared, limits: &Limits) -> Serving;
+}
+
+impl Behind for InboundConfig {
+    fn listen(&self) -> ListenAddress {
+        ListenAddress::Tcp(self.listen)
+    }
+
+    fn socket_mode(&self) -> Option<u32> {
+        None
+    }
+
+    fn what(&self, shared: &Shared) -> String {
+        format!("the service `{}`", shared.service)
+    }
+
+    fn serving(&self, shared: &Shared, limits: &Limits) -> Serving {
+        Serving {
+            role: Role::Inbound(Arc::new(Inbound {
+                service: Arc::clone(&shared.service),
+                application: self.application.clone(),
+                tls: shared.member.tls().clone(),
+                limits: limits.clone(),
+                stats: Arc::clone(&shared.stats),
+            })),
+            room: Arc::new(Semaphore::new(limits.connections.max(1))),
+        }
+    }
+}
+
+impl Behind for UpstreamConfig {
+    fn listen(&self) -> ListenAddress {
+        self.listen.clone()
+    }
+
+    fn socket_mode(&self) -> Option<u32> {
+        self.socket_mode
+    }
+
+    fn what(&self, _: &Shared) -> String {
+        format!("the upstream `{}`", self.upstream.name())
+    }
+
+    fn serving(&self, shared: &Shared, limits: &Limits) -> Serving {
+        let connector = shared.member.connector();
+        let connector = match self.connect {
+            Some(deadline) => connector.with_deadline(deadline),
+            None => connector.clone(),
+        };
+        let connections = self.connections.unwrap_or(limits.connections);
+        Serving {
+            role: Role::Outbound(Arc::new(Outbound {
+                service: Arc::clone(&shared.service),
+                upstream: self.upstream.clone(),
+                connector,
+                stats: Arc::clone(&shared.stats),
+            })),
+            room: Arc::new(Semaphore::new(connections.max(1))),
+        }
+    }
+}
+
+impl Listeners {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self {
+            shared,
+            inbound: None,
+            upstreams: Vec::new(),
+        }
+    }
+
+    /// Binds all of `wanted`, or none.
+    pub(super) fn open_all(&mut self, wanted: Listening) -> Result<(), ProxyError> {
+        let Listening {
+            inbound,
+            upstreams,
+            limits,
+        } = wanted;
+        let shared = &self.shared;
+        let inbound = match inbound {
+            Some(config) => Some((bind(shared, &config)?, config)),
+            None => None,
+        };
+        let mut bound = Vec::new();
+        for config in upstreams {
+            bound.push((bind(shared, &config)?, config));
+        }
+        self.inbound = inbound.map(|(listener, config)| open(shared, config, &limits, listener));
+        let opened = bound
+            .into_iter()
+            .map(|(listener, config)| open(shared, config, &limits, listener));
+        self.upstreams = opened.collect();
+        Ok(())
+    }
+
+    /// Goes over to `wanted`, as far as sockets can be bound; answers what cannot.
+    ///
+    /// Listeners that are no longer wanted are closed first. Their connections may go on
+    /// for `drain`. An inbound listener that cannot be moved stays where it is.
+    pub(super) async fn change(&mut self, wanted: Listening, drain: Duration) -> Vec<ProxyError> {
+        let mut failed = Vec::new();
+        let Listening {
+            inbound,
+            upstreams,
+            limits,
+        } = wanted;
+        let (mut kept, mut gone) = (Vec::new(), Vec::new());
+        for open in self.upstreams.drain(..) {
+            let fits = |config: &UpstreamConfig| {
+                config.listen == open.config.listen && config.socket_mode == open.config.socket_mode
+            };
+            if upstreams.iter().any(fits) {
+                kept.push(open);
+            } else {
+                gone.push(open);
+            }
+        }
+        let mut forgotten: Vec<Upstream> = kept
+            .iter()
+            .chain(&gone)
+            .map(|open| open.config.upstream.clone())
+            .collect();
+        for open in gone {
+            tracing::info!(listen = %open.address, service = open.config.upstream.name(), "outbound listener removed");
+            open.close(&self.shared, drain).await;
+        }
+        self.change_inbound(inbound, &limits, drain, &mut failed)
+            .await;
+        for config in upstreams {
+            let known = kept
+                .iter()
+                .position(|open| open.config.listen == config.listen);
+            forgotten.retain(|upstream| *upstream != config.upstream);
+            if let Some(known) = known {
+                let mut open = kept.swap_remove(known);
+                open.serve(&self.shared, config, &limits);
+                self.upstreams.push(open);
+                continue;
+            }
+            match bind(&self.shared, &config) {
+                Ok(listener) => {
+                    let opened = open(&self.shared, config, &limits, listener);
+                    tracing::info!(listen = %opened.address, service = opened.config.upstream.name(), "outbound");
+                    self.upstreams.push(opened);
+                }
+                Err(error) => failed.push(error),
+            }
+        }
+        // None is left: every listener that was kept fits one that is wanted.
+        for open in kept {
+            open.close(&self.shared, drain).await;
+        }
+        for upstream in forgotten {
+            if let Upstream::Service { name, datacenter } = upstream {
+                let watcher = self.shared.member.watcher();
+                watcher.forget(&name, datacenter.as_deref());
+            }
+        }
+        failed
+    }
+
+    async fn change_inbound(
+        &mut self,
+        wanted: Option<InboundConfig>,
+        limits: &Limits,
+        drain: Duration,
+        failed: &mut Vec<ProxyError>,
+    ) {
+        let shared = &self.shared;
+        let now = self.inbound.take();
+        let (now, wanted) = match (now, wanted) {
+            (None, None) => return,
+            (Some(now), None) => {
+                tracing::info!(listen = %now.address, "inbound listener removed");
+                return now.close(shared, drain).await;
+            }
+            (Some(mut now), Some(wanted)) if now.config.listen == wanted.listen => {
+                now.serve(shared, wanted, limits);
+                self.inbound = Some(now);
+                return;
+            }
+            (now, Some(wanted)) => (now, wanted),
+        };
+        // On the same port the old one is in the way.
+        let (mut now, mut before) = (now, None);
+        if now
+            .as_ref()
+            .is_some_and(|now| now.config.listen.port() == wanted.listen.port())
+            && let Some(now) = now.take()
+        {
+            before = Some(now.config.clone());
+            now.close(shared, drain).await;
+        }
+        match bind(shared, &wanted) {
+            Ok(listener) => {
+                let opened = open(shared, wanted, limits, listener);
+                tracing::info!(listen = %opened.address, "inbound");
+                self.inbound = Some(opened);
+                if let Some(now) = now {
+                    now.close(shared, drain).await;
+                }
+            }
+            Err(error) => {
+                failed.push(error);
+                self.inbound = match (now, before) {
+                    (Some(now), _) => Some(now),
+                    (None, Some(before)) => match bind(shared, &before) {
+                        Ok(listener) => Some(open(shared, before, limits, listener)),
+                        Err(error) => {
+                            failed.push(error);
+                            None
+                        }
+                    },
+                    (None, None) => None,
+                };
+            }
+        }
+    }
+
+    /// Where they listen.
+    pub(super) fn addresses(&self) -> Addresses {
+        let inbound = self.inbound.as_ref().map(|open| &open.address);
+        Addresses {
+            inbound: match inbound {
+                Some(ListenAddress::Tcp(address)) => Some(*address),
+                _ => None,
+            },
+            upstreams: self
+                .upstreams
+                .iter()
+                .map(|open| open.address.clone())
+                .collect(),
+        }
+    }
+}
+
+impl<C: Behind> Open<C> {
+    /// Lets new connections meet `config`.
+    fn serve(&mut self, shared: &Shared, config: C, limits: &Limits) {
+        if self.config == config && self.limits == *limits {
+            return;
+        }
+        tracing::info!(listen = %self.address, "the settings of {} have changed", config.what(shared));
+        self.serving
+            .send_replace(Arc::new(config.serving(shared, limits)));
+        self.config = config;
+        self.limits = limits.clone();
+    }
+
+    /// Closes the socket; its connections may go on for `drain`.
+    async fn close(self, shared: &Shared, drain: Duration) {
+        self.stop.cancel();
+        let _ = self.accepting.await;
+        let (stop, cut) = (shared.stop.clone(), self.cut);
+        shared.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(drain) => cut.cancel(),
+                // Then the proxy's own patience counts.
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+fn bind(shared: &Shared, config: &impl Behind) -> Result<Listener, ProxyError> {
+    let address = config.listen();
+    Listener::bind(&address, config.socket_mode()).map_err(|source| ProxyError::Bind {
+        address: address.to_string(),
+        what: config.what(shared),
+        source,
+    })
+}
+
+fn open<C: Behind>(shared: &Shared, config: C, limits: &Limits, listener: Listener) -> Open<C> {
+    let address = listener.address().unwrap_or_else(|_| config.listen());
+    let (serving, served) = watch::channel(Arc::new(config.serving(shared, limits)));
+    let (stop, cut) = (shared.stop.child_token(), shared.cut.child_token());
+    let cut_one = Cut {
+        listener: cut.clone(),
+        proxy: shared.cut.clone(),
+    };
+    let accepting = shared.tasks.spawn(accept(
+        listener,
+        served,
+        shared.clone(),
+        stop.clone(),
+        cut_one,
+    ));
+    Open {
+        config,
+        limits: limits.clone(),
+        address,
+        serving,
+        stop,
+        cut,
+        accepting,
+    }
+}
+
+async fn accept(
+    listener: Listener,
+    mut served: watch::Receiver<Arc<Serving>>,
+    shared: Shared,
+    stop: CancellationToken,
+    cut: Cut,
+) {
+    tokio::select! {
+        // Before that there is no certificate to show and no policy to ask.
+        () = shared.member.watcher().ready() => {}
+        () = stop.cancelled() => return,
+    }
+    loop {
+        let serving = Arc::clone(&served.borrow_and_update());
+        let next = async {
+            let room = Arc::clone(&serving.room).acquire_owned().await.ok();
+            (room, listener.accept().await)
+        };
+        let (room, (stream, from)) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Ok(()) = served.changed() => continue,
+            next = next => next,
+        };
+        let active = Active::new(&shared.stats);
+        let cut = cut.clone();
+        match (&serving.role, stream) {
+            (Role::Inbound(inbound), LocalStream::Tcp(stream)) => {
+                let inbound = Arc::clone(inbound);
+                shared.tasks.spawn(async move {
+                    inbound.serve(stream, from, &cut).await;
+                    drop((room, active));
+                });
+            }
+            // Inbound listeners are TCP.
+            (Role::Inbound(_), LocalStream::Unix(_)) => {}
+            (Role::Outbound(outbound), stream) => {
+                let outbound = Arc::clone(outbound);
+                shared.tasks.spawn(async move {
+                    outbound.serve(stream, from, &cut).await;
+                    drop((room, active));
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! A proxy that is configured by its registration, and listeners that come and go.
+
+mod change;
