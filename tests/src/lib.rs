@@ -1,6 +1,7 @@
 //! What the tests share: real peers, processes, ports.
 
 pub mod api;
+pub mod bench;
 pub mod components;
 pub mod consul;
 pub mod echo;

@@ -28,7 +28,7 @@ Commands:
   check              Only the static checks: formatting, clippy, docs, lists, licences
   peers              Only build and install the real peers
   components         Only build the WebAssembly components
-  bench              First figures: decisions beside the native core and the agent's authorize
+  bench [ROWS]       Our proxy beside Consul's and Envoy, and the library beside the core; see tests/benches/README.md
   lists --update     Write the checked-in lists anew (look at the difference before you commit it)
   help               This text
 
@@ -123,10 +123,34 @@ fn check() -> Result<ExitCode> {
     })
 }
 
+/// Our proxy beside its peers, and the library beside the core; with arguments only what
+/// they name.
 fn bench(arguments: &[String]) -> Result<ExitCode> {
+    const LIBRARY: &str = "library";
     let mut report = Report::new();
     tools::prepare(&mut report)?;
     components::build(&mut report)?;
+    let (library, proxies): (Vec<_>, Vec<_>) = arguments
+        .iter()
+        .cloned()
+        .partition(|argument| argument == LIBRARY);
+    let mut code = ExitCode::SUCCESS;
+    if library.is_empty() || !proxies.is_empty() {
+        if std::env::var_os("PORTCULLIS_BIN").is_none() {
+            components::host(&mut report)?;
+        }
+        code = bench_target("peers", &proxies)?;
+    }
+    if !library.is_empty() || proxies.is_empty() {
+        let figures = bench_target("first_figures", &[])?;
+        if figures != ExitCode::SUCCESS {
+            code = figures;
+        }
+    }
+    Ok(code)
+}
+
+fn bench_target(name: &str, arguments: &[String]) -> Result<ExitCode> {
     let status = shell::inherit(
         &shell::cargo(),
         &[
@@ -136,6 +160,8 @@ fn bench(arguments: &[String]) -> Result<ExitCode> {
             "release",
             "--package",
             "portcullis-tests",
+            "--bench",
+            name,
             "--",
         ],
         arguments,

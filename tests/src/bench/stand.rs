@@ -1,0 +1,105 @@
+//! A contender that runs, and the measuring of one slice of work on it.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::application::Application;
+use super::client::{self, Check, Config};
+use super::contender::Contender;
+use super::cores::Cores;
+use super::figures::Figure;
+use super::running::Running;
+
+/// A running contender.
+pub(super) struct Stand {
+    pub(super) contender: Rc<dyn Contender>,
+    pub(super) running: Running,
+    /// A client that it has seen.
+    pub(super) known: Config,
+}
+
+/// What a slice has cost.
+pub(super) struct Cost {
+    pub(super) cpu: Duration,
+    pub(super) wall: Duration,
+}
+
+impl Stand {
+    pub(super) fn start(
+        contender: &Rc<dyn Contender>,
+        cores: Cores,
+        application: &Application,
+    ) -> Result<Self> {
+        let name = contender.name();
+        let known = client::config(&contender.client()?, Check::Nothing)?;
+        let mut running = contender
+            .start(cores, application.address)
+            .with_context(|| name.to_owned())?;
+        running.ready(&known).with_context(|| name.to_owned())?;
+        application.settled(0)?;
+        Ok(Self {
+            contender: Rc::clone(contender),
+            running,
+            known,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.contender.name()
+    }
+
+    /// Does `work`, and measures until the application has seen its end.
+    pub(super) fn measure(
+        &self,
+        application: &Application,
+        work: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<Cost> {
+        let meter = self.running.meter;
+        let before = application.open();
+        let (used, began) = (meter.used()?, Instant::now());
+        work(self).with_context(|| {
+            format!(
+                "{}; its log ends:\n{}",
+                self.name(),
+                self.running.last_words()
+            )
+        })?;
+        let wall = began.elapsed();
+        application.settled(before)?;
+        Ok(Cost {
+            cpu: meter.used()?.since(&used),
+            wall,
+        })
+    }
+}
+
+/// Runs `work` on all stands in turn, `rounds` times after one that does not count, and
+/// adds what `units` of it cost: processor time, then time on the wall, each times `scale`
+/// per unit.
+pub(super) fn interleave(
+    stands: &[Stand],
+    application: &Application,
+    rounds: usize,
+    mut work: impl FnMut(&Stand) -> Result<()>,
+    mut add: impl FnMut(&str, &Cost),
+) -> Result<()> {
+    for round in 0..=rounds {
+        // Whoever follows a heavy neighbour is not always the same.
+        for place in 0..stands.len() {
+            let stand = &stands[(place + round) % stands.len()];
+            let cost = stand.measure(application, &mut work)?;
+            if round > 0 {
+                add(stand.name(), &cost);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The order of the contenders in a table, whatever the order of their turns.
+pub(super) fn columns(figure: &mut Figure, stands: &[Stand]) {
+    let place = |name: &str| stands.iter().position(|stand| stand.name() == name);
+    figure.columns.sort_by_key(|column| place(&column.name));
+}
