@@ -7,7 +7,8 @@
 //! - [`tls`] has rustls configurations whose verifiers ask the policy, [`connector`]
 //!   dials services by name, [`proxy`] serves programs that know nothing of all this.
 //! - [`watcher`] keeps leaf certificate, roots and intentions fresh from the agent that
-//!   [`agent_client`] talks to, [`registration`] announces the service there.
+//!   [`agent_client`] talks to, [`registration`] announces the service there, and
+//!   [`sidecar`] configures the proxy by what is registered there.
 //! - [`eval`] answers questions from files.
 //!
 //! Types of questions and answers are those of `portcullis_core`. Repository, command
@@ -21,6 +22,7 @@ pub mod member;
 pub mod proxy;
 pub mod registration;
 pub mod runtime;
+pub mod sidecar;
 pub mod tls;
 pub mod watcher;
 

@@ -42,6 +42,9 @@ pub(super) trait Subject: Send {
         false
     }
 
+    /// The agent refused, or cannot be asked; [`Subject::failed`] follows.
+    fn refused(&mut self, _error: &AgentError) {}
+
     /// The question failed; whatever there is stays in use.
     fn failed(&mut self, error: &str);
 }
@@ -104,6 +107,7 @@ pub(super) async fn follow<S: Subject>(
             Ok(reply) => follower.take(&request, &reply).await,
             Err(error) if follower.subject.divides(&error) => return Ended::Divide,
             Err(error) => {
+                follower.subject.refused(&error);
                 let retry_ms = follower.watch.handle_error(now(), error.to_string());
                 follower.failed(&error.to_string(), retry_ms);
             }

@@ -11,6 +11,7 @@ mod hub;
 mod instances;
 mod intentions;
 mod leaf;
+mod registration;
 mod roots;
 mod state;
 
@@ -22,13 +23,14 @@ use std::time::Duration;
 use portcullis_core::agent::matches;
 use portcullis_core::intention::Matching;
 use portcullis_core::time::Timestamp;
-use portcullis_core::watch::{Mode, Settings};
+use portcullis_core::watch::{Key, Mode, Settings};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use defaults::DefaultPolicySource;
 pub use instances::KnownEndpoints;
+pub use registration::KnownRegistration;
 pub use state::{DefaultPolicy, Part, Readiness};
 
 use crate::agent_client::{AgentClient, AgentReply};
@@ -219,6 +221,24 @@ impl Watcher {
         );
         inner.spawn(async move { ended.run_until_cancelled(following).await });
         Ok(receiver)
+    }
+
+    /// The registration with this ID on the agent, followed from now on.
+    #[must_use]
+    pub fn registration(&self, id: &str) -> watch::Receiver<KnownRegistration> {
+        let (known, receiver) = watch::channel(KnownRegistration::default());
+        let subject = registration::Registered {
+            id: id.to_owned(),
+            known,
+        };
+        let settings = Settings {
+            key: Key::Hash,
+            ..self.0.settings()
+        };
+        let agent = self.0.config.agent.clone();
+        self.0
+            .spawn(follow(subject, agent, settings, Arc::new(Notify::new())));
+        receiver
     }
 
     /// Follows the instances of a service no longer.

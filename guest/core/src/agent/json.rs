@@ -149,6 +149,11 @@ pub(super) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// The JSON pointer of this object.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The JSON pointer of `key` in this object.
     pub(super) fn pointer(&self, key: &str) -> String {
         format!(

@@ -22,6 +22,7 @@ pub mod request;
 pub mod roots;
 pub mod self_info;
 pub mod service;
+pub mod services;
 
 pub use error::{ReplyError, RequestError};
 pub use json::MAX_DEPTH;

@@ -139,6 +139,20 @@ pub fn register(registration: &Registration) -> Result<HttpRequest, RequestError
         .json(&body))
 }
 
+/// Registers what a service definition says, in the form of the API; an existing
+/// registration with the same ID is replaced, with its checks. Rights as for [`register`].
+///
+/// # Errors
+/// [`RequestError`] for an ID that cannot be one.
+pub fn register_definition(id: &str, definition: &Value) -> Result<HttpRequest, RequestError> {
+    check_name("id", id)?;
+    Ok(Target::new("/v1/agent/service/register")
+        .flag("replace-existing-checks")
+        .request(Method::Put)
+        .max_reply(MAX_SMALL_REPLY)
+        .json(definition))
+}
+
 /// Removes the registration with `id`, and its checks. 404 means that it was not there.
 ///
 /// # Errors

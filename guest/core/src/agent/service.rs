@@ -1,5 +1,6 @@
 //! `GET /v1/agent/service/<id>`: one registration on this agent, with hash-based blocking.
 use super::error::{ReplyError, RequestError};
+use super::json::{Object, Value};
 use super::reply::HttpReply;
 use super::request::{HttpRequest, MAX_REPLY, Method, Query, Target};
 
@@ -14,8 +15,10 @@ pub struct AgentService {
     pub kind: String,
     /// Address; empty for the node's.
     pub address: String,
-    /// Port.
+    /// Port; 0 if none is set.
     pub port: u16,
+    /// Unix socket in place of address and port; empty for none.
+    pub socket_path: String,
     /// Whether it speaks the mesh's TLS itself.
     pub native: bool,
     /// For a proxy: the service behind it, and where it is reached.
@@ -35,23 +38,62 @@ pub struct ProxyInfo {
     pub local_address: String,
     /// Its port; 0 if none is set.
     pub local_port: u16,
+    /// Its unix socket in place of both; empty for none.
+    pub local_socket_path: String,
+    /// `Mode`: empty, `direct` or `transparent`.
+    pub mode: String,
+    /// `MeshGateway.Mode`, for upstreams that do not say otherwise.
+    pub mesh_gateway: String,
     /// What it may dial.
     pub upstreams: Vec<Upstream>,
+    /// `Config`: settings that Consul hands on unread.
+    pub config: Vec<Setting>,
+    /// Whatever else is set.
+    pub others: Vec<Setting>,
 }
 
 /// One thing that a proxy may dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// `service` or `prepared_query`.
+    /// JSON pointer of this entry in the registration.
+    pub pointer: String,
+    /// `service` or `prepared_query`; empty for `service`.
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// Its namespace; empty for the default one.
+    pub namespace: String,
+    /// Its admin partition; empty for the default one.
+    pub partition: String,
+    /// The cluster peering through which it is reached; empty for none.
+    pub peer: String,
     /// Its datacenter; empty for the agent's own.
     pub datacenter: String,
     /// Where the proxy listens for it; empty for loopback.
     pub bind_address: String,
-    /// The port it listens on.
+    /// The port it listens on; 0 if none is set.
     pub bind_port: u16,
+    /// The unix socket it listens on in place of both; empty for none.
+    pub bind_socket_path: String,
+    /// Permissions of that socket, in octal; empty for the usual ones.
+    pub bind_socket_mode: String,
+    /// `MeshGateway.Mode`.
+    pub mesh_gateway: String,
+    /// `Config`: settings that Consul hands on unread.
+    pub config: Vec<Setting>,
+    /// Whatever else is set.
+    pub others: Vec<Setting>,
+}
+
+/// A setting that is not read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its JSON pointer in the registration.
+    pub pointer: String,
+    /// Its name.
+    pub name: String,
+    /// Its value as JSON.
+    pub json: String,
 }
 
 /// Asks for a registration; blocks on [`super::request::After::Hash`]. Needs `service:read`. 404 if there is none.
@@ -88,39 +130,138 @@ pub fn decode(reply: &HttpReply<'_>) -> Result<AgentService, ReplyError> {
         kind: top.text("Kind")?,
         address: top.text("Address")?,
         port: port(&top, "Port")?,
+        socket_path: top.text("SocketPath")?,
         native,
         proxy,
         content_hash: top.required("ContentHash")?.string()?,
     })
 }
 
-fn proxy_info(proxy: &super::json::Object<'_>) -> Result<Option<ProxyInfo>, ReplyError> {
+fn proxy_info(proxy: &Object<'_>) -> Result<Option<ProxyInfo>, ReplyError> {
+    const READ: [&str; 9] = [
+        "DestinationServiceName",
+        "DestinationServiceID",
+        "LocalServiceAddress",
+        "LocalServicePort",
+        "LocalServiceSocketPath",
+        "Mode",
+        "MeshGateway",
+        "Upstreams",
+        "Config",
+    ];
     let destination = proxy.text("DestinationServiceName")?;
     if destination.is_empty() {
         return Ok(None);
-    }
-    let mut upstreams = Vec::new();
-    for item in proxy.list("Upstreams")? {
-        let upstream = item.object()?;
-        upstreams.push(Upstream {
-            kind: upstream.text("DestinationType")?,
-            name: upstream.required("DestinationName")?.string()?,
-            datacenter: upstream.text("Datacenter")?,
-            bind_address: upstream.text("LocalBindAddress")?,
-            bind_port: port(&upstream, "LocalBindPort")?,
-        });
     }
     Ok(Some(ProxyInfo {
         destination,
         destination_id: proxy.text("DestinationServiceID")?,
         local_address: proxy.text("LocalServiceAddress")?,
         local_port: port(proxy, "LocalServicePort")?,
-        upstreams,
+        local_socket_path: proxy.text("LocalServiceSocketPath")?,
+        mode: proxy.text("Mode")?,
+        mesh_gateway: mesh_gateway(proxy)?,
+        upstreams: proxy
+            .list("Upstreams")?
+            .iter()
+            .map(upstream)
+            .collect::<Result<_, _>>()?,
+        config: config(proxy)?,
+        others: others(proxy, &READ)?,
     }))
 }
 
+fn upstream(value: &Value<'_>) -> Result<Upstream, ReplyError> {
+    const READ: [&str; 12] = [
+        "DestinationType",
+        "DestinationName",
+        "DestinationNamespace",
+        "DestinationPartition",
+        "DestinationPeer",
+        "Datacenter",
+        "LocalBindAddress",
+        "LocalBindPort",
+        "LocalBindSocketPath",
+        "LocalBindSocketMode",
+        "MeshGateway",
+        "Config",
+    ];
+    let upstream = value.object()?;
+    Ok(Upstream {
+        pointer: upstream.path().to_owned(),
+        kind: upstream.text("DestinationType")?,
+        name: upstream.required("DestinationName")?.string()?,
+        namespace: upstream.text("DestinationNamespace")?,
+        partition: upstream.text("DestinationPartition")?,
+        peer: upstream.text("DestinationPeer")?,
+        datacenter: upstream.text("Datacenter")?,
+        bind_address: upstream.text("LocalBindAddress")?,
+        bind_port: port(&upstream, "LocalBindPort")?,
+        bind_socket_path: upstream.text("LocalBindSocketPath")?,
+        bind_socket_mode: upstream.text("LocalBindSocketMode")?,
+        mesh_gateway: mesh_gateway(&upstream)?,
+        config: config(&upstream)?,
+        others: others(&upstream, &READ)?,
+    })
+}
+
+fn mesh_gateway(object: &Object<'_>) -> Result<String, ReplyError> {
+    match object.optional("MeshGateway")? {
+        Some(gateway) => gateway.object()?.text("Mode"),
+        None => Ok(String::new()),
+    }
+}
+
+/// The opaque settings.
+fn config(object: &Object<'_>) -> Result<Vec<Setting>, ReplyError> {
+    match object.optional("Config")? {
+        Some(config) => others(&config.object()?, &[]),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The fields that are set and not among `read`.
+fn others(object: &Object<'_>, read: &[&str]) -> Result<Vec<Setting>, ReplyError> {
+    let mut found = Vec::new();
+    for (name, values) in object.index() {
+        if read.contains(&name) {
+            continue;
+        }
+        let [value] = values.as_slice() else {
+            return Err(ReplyError::Duplicate {
+                field: object.pointer(name),
+            });
+        };
+        if is_set(value)? {
+            found.push(Setting {
+                pointer: object.pointer(name),
+                name: name.to_owned(),
+                json: value.raw().to_owned(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a value says something: Go writes empty structures where nothing was set.
+fn is_set(value: &Value<'_>) -> Result<bool, ReplyError> {
+    match value.raw() {
+        "null" | "false" | "\"\"" | "0" => Ok(false),
+        list if list.starts_with('[') => Ok(!value.list()?.is_empty()),
+        object if object.starts_with('{') => {
+            for value in value.object()?.index().values().flatten() {
+                if is_set(value)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        _ => Ok(true),
+    }
+}
+
 /// A port; 0 if absent.
-fn port(object: &super::json::Object<'_>, key: &str) -> Result<u16, ReplyError> {
+fn port(object: &Object<'_>, key: &str) -> Result<u16, ReplyError> {
     let Some(value) = object.optional(key)? else {
         return Ok(0);
     };
@@ -162,6 +303,47 @@ mod tests {
         );
         assert!(decode(&ok(&PROXY.replace("9193", "-1"))).is_err());
         assert!(decode(&ok(&PROXY.replace("\"ContentHash\"", "\"contentHash\""))).is_err());
+    }
+
+    #[test]
+    fn what_is_set_and_not_read_is_handed_on_by_name() {
+        let body = r#"{"ID":"p","Service":"p","ContentHash":"1","Proxy":{"DestinationServiceName":"web",
+            "Mode":"transparent","MeshGateway":{"Mode":"remote"},"Expose":{},"AccessLogs":{"Enabled":false},
+            "TransparentProxy":{"DialedDirectly":true},"Config":{"bind_port":1,"off":false,"nothing":{}},
+            "Upstreams":[{"DestinationName":"db","LocalBindPort":9,"IngressHosts":["h"],"DestinationPeer":"c",
+            "Config":{"limits":{"max_connections":3}}}]}}"#;
+        let proxy = decode(&ok(body)).unwrap().proxy.unwrap();
+        let shown = |settings: &[Setting]| -> Vec<String> {
+            let show = |setting: &Setting| format!("{}={}", setting.pointer, setting.json);
+            settings.iter().map(show).collect()
+        };
+        assert_eq!(
+            shown(&proxy.others),
+            ["/Proxy/TransparentProxy={\"DialedDirectly\":true}"]
+        );
+        assert_eq!(shown(&proxy.config), ["/Proxy/Config/bind_port=1"]);
+        let db = &proxy.upstreams[0];
+        assert_eq!(
+            shown(&db.others),
+            ["/Proxy/Upstreams/0/IngressHosts=[\"h\"]"]
+        );
+        assert_eq!(
+            shown(&db.config),
+            ["/Proxy/Upstreams/0/Config/limits={\"max_connections\":3}"]
+        );
+        assert_eq!(
+            (
+                db.peer.as_str(),
+                proxy.mode.as_str(),
+                proxy.mesh_gateway.as_str()
+            ),
+            ("c", "transparent", "remote")
+        );
+        let twice = body.replace("\"off\"", "\"bind_port\"");
+        assert!(matches!(
+            decode(&ok(&twice)),
+            Err(ReplyError::Duplicate { .. })
+        ));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use portcullis_core::agent::{
     HttpReply, ReplyError, ReplyHeaders, authorize, config, health, intentions, leaf, matches,
-    roots, self_info, service,
+    roots, self_info, service, services,
 };
 
 const NAMES: [&str; 3] = ["web", "default/db", "api"];
@@ -37,7 +37,10 @@ pub fn run(input: &[u8]) {
             }
         }),
         5 => self_info::decode(&reply).map(drop),
-        6 => service::decode(&reply).map(drop),
+        6 => {
+            let _ = services::decode(&reply);
+            service::decode(&reply).map(drop)
+        }
         7 => intentions::decode_list(&reply).map(drop),
         _ => config::decode_normalization(&reply).map(drop),
     };

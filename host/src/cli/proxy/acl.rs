@@ -8,6 +8,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) service: &'a str,
     /// Whether it announces the service, as `<service>-proxy`.
     pub(crate) registers: bool,
+    /// The name of the registration that configures it.
+    pub(crate) reads: Option<&'a str>,
     /// The services that it connects to through the catalog.
     pub(crate) upstreams: Vec<&'a str>,
 }
@@ -26,6 +28,10 @@ pub(crate) fn smallest(needs: &Needs<'_>) -> String {
     if needs.registers {
         out.push_str("\n# Registration\n");
         rule(&mut out, &format!("{}-proxy", needs.service), "write");
+    }
+    if let Some(name) = needs.reads {
+        out.push_str("\n# The registration that configures it\n");
+        rule(&mut out, name, "read");
     }
     if !needs.upstreams.is_empty() {
         out.push_str(
@@ -60,6 +66,7 @@ mod tests {
         let inbound = Needs {
             service: "db",
             registers: true,
+            reads: None,
             upstreams: Vec::new(),
         };
         let policy = smallest(&inbound);
@@ -68,12 +75,17 @@ mod tests {
         let outbound = Needs {
             service: "web",
             registers: false,
+            reads: Some("web-sidecar-proxy"),
             upstreams: vec!["db"],
         };
         let policy = smallest(&outbound);
         assert_eq!(policy.matches("policy = \"write\"").count(), 1, "{policy}");
         assert!(
             policy.contains("service \"db\" { policy = \"read\" }"),
+            "{policy}"
+        );
+        assert!(
+            policy.contains("service \"web-sidecar-proxy\" { policy = \"read\" }"),
             "{policy}"
         );
     }
@@ -83,6 +95,7 @@ mod tests {
         let needs = Needs {
             service: "a\" { policy = \"write\" } #",
             registers: false,
+            reads: None,
             upstreams: Vec::new(),
         };
         assert!(smallest(&needs).contains(r#"service "a\" { policy = \"write\" } #" {"#));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis::sidecar::Which;
 use portcullis_core::identity::ServiceName;
 
 use super::upstream::{StaticUpstream, Upstream};
@@ -27,8 +28,15 @@ use crate::cli::shutdown::StopArgs;
   portcullis proxy -service db -service-addr 127.0.0.1:5432 -listen :8443 -register
   portcullis proxy -service web -upstream db:9191
   portcullis proxy -service web -upstream db:9191 -print-acl-policy
+  portcullis proxy -sidecar-for web                 as registered with `connect { sidecar_service {} }`
 Which one: `proxy` is for real services; `demo` shows it with made-up ones.")]
 pub(crate) struct ProxyArgs {
+    /// Take everything from the registration of the only proxy of the service with this ID [env: CONNECT_SIDECAR_FOR]
+    #[arg(long, value_name = "ID", conflicts_with_all = CONFIGURED)]
+    sidecar_for: Option<String>,
+    /// Take everything from the registration of the proxy with this ID [env: CONNECT_PROXY_ID]
+    #[arg(long, value_name = "ID", conflicts_with_all = CONFIGURED, conflicts_with = "sidecar_for")]
+    proxy_id: Option<String>,
     /// The service that this proxy stands for; its identity in the mesh
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
@@ -73,12 +81,25 @@ pub(crate) struct ProxyArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) stop: StopArgs,
-    /// Not supported: this proxy is configured by its own flags
-    #[arg(long, hide = true, value_name = "ID")]
-    sidecar_for: Option<String>,
-    /// Not supported: this proxy is configured by its own flags
-    #[arg(long, hide = true, value_name = "ID")]
-    proxy_id: Option<String>,
+}
+
+/// Flags that say what a registration says as well.
+const CONFIGURED: [&str; 6] = [
+    "service",
+    "service_addr",
+    "listen",
+    "upstream",
+    "static_upstream",
+    "register",
+];
+
+/// Where the settings of the proxy come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Its flags, for this service.
+    Flags(String),
+    /// Its registration.
+    Registration(Which),
 }
 
 /// What holds when no intention matches.
@@ -134,30 +155,63 @@ impl Matching {
 }
 
 impl ProxyArgs {
-    /// The service, once the flags are known to make sense together.
+    /// Where the settings come from, once the flags are known to make sense together.
     ///
     /// Fails with what is missing or cannot be combined.
-    pub(crate) fn checked_service(&self) -> Result<&str, Failure> {
-        for (flag, given) in [
-            ("-sidecar-for", &self.sidecar_for),
-            ("-proxy-id", &self.proxy_id),
-        ] {
-            let variable = if flag == "-proxy-id" {
-                "CONNECT_PROXY_ID"
+    pub(crate) fn origin(&self) -> Result<Origin, Failure> {
+        match self.registration()? {
+            Some(which) => Ok(Origin::Registration(which)),
+            None => self
+                .checked_service()
+                .map(|name| Origin::Flags(name.to_owned())),
+        }
+    }
+
+    /// The registration that flags or variables name. Of two variables the one for the
+    /// proxy's own ID counts, as in Consul.
+    fn registration(&self) -> Result<Option<Which>, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let found = if let Some(id) = &self.proxy_id {
+            Which::ProxyId(id.clone())
+        } else if let Some(id) = &self.sidecar_for {
+            Which::SidecarFor(id.clone())
+        } else {
+            let (name, which) = if let Some(id) = variable("CONNECT_PROXY_ID") {
+                ("CONNECT_PROXY_ID", Which::ProxyId(id))
+            } else if let Some(id) = variable("CONNECT_SIDECAR_FOR") {
+                ("CONNECT_SIDECAR_FOR", Which::SidecarFor(id))
             } else {
-                "CONNECT_SIDECAR_FOR"
+                return Ok(None);
             };
-            if given.is_some() || std::env::var_os(variable).is_some_and(|value| !value.is_empty())
-            {
+            let flags = [
+                ("-service", self.service.is_some()),
+                ("-service-addr", self.service_addr.is_some()),
+                ("-listen", self.listen.is_some()),
+                ("-upstream", !self.upstream.is_empty()),
+                ("-static-upstream", !self.static_upstream.is_empty()),
+                ("-register", self.register),
+            ];
+            if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
                 return Err(Failure::usage(format_args!(
-                    "{flag} (or {variable}) is not supported yet: say what it stands for with -service, -service-addr, -listen and -upstream"
+                    "{flag} and the variable {name} both say what this proxy is: unset the variable, or leave out the flag"
                 )));
             }
+            which
+        };
+        match &found {
+            Which::ProxyId(id) | Which::SidecarFor(id) if id.is_empty() => Err(Failure::usage(
+                "-sidecar-for and -proxy-id need an ID, such as `-sidecar-for web`",
+            )),
+            _ => Ok(Some(found)),
         }
+    }
+
+    /// The service of the flags.
+    fn checked_service(&self) -> Result<&str, Failure> {
         let usage = |text: &str| Err(Failure::usage(text));
         let Some(service) = self.service.as_deref().filter(|name| !name.is_empty()) else {
             return usage(
-                "-service is missing: name the service that this proxy stands for, such as `-service web`",
+                "-service is missing: name the service that this proxy stands for, such as `-service web`, or its registration, such as `-sidecar-for web`",
             );
         };
         ServiceName::parse(service).map_err(|error| {

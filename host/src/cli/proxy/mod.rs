@@ -3,9 +3,11 @@
 mod acl;
 mod address;
 pub(crate) mod arguments;
+mod sidecar;
 mod upstream;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::member::Member;
@@ -13,6 +15,7 @@ use portcullis::proxy::{
     Addresses, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
 use portcullis::registration::RegistrationConfig;
+use portcullis::sidecar::Sidecar;
 use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
 use portcullis_core::agent::{Query, leaf, roots};
 use serde_json::json;
@@ -22,24 +25,42 @@ use super::decider;
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
-use arguments::{DefaultPolicy, ProxyArgs};
+use arguments::{DefaultPolicy, Origin, ProxyArgs};
 use upstream::{StaticUpstream, Upstream};
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
-    let service = arguments.checked_service()?;
-    if arguments.print_acl_policy {
+    let origin = arguments.origin()?;
+    if let (Origin::Flags(service), true) = (&origin, arguments.print_acl_policy) {
         output::line(&acl::smallest(&needs(arguments, service)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let config = config(arguments, service)?;
+    let known = match origin {
+        Origin::Flags(service) => Ok(Source::Flags {
+            config: config(arguments, &service)?,
+            service,
+        }),
+        Origin::Registration(which) => Err(which),
+    };
     let agent = arguments.agent.client()?;
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
+    let source = match known {
+        Ok(source) => source,
+        Err(which) => tokio::select! {
+            found = sidecar::find(&agent, &which) => found?,
+            _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
+        },
+    };
+    let service = source.service().to_owned();
+    if arguments.print_acl_policy {
+        output::line(&acl::smallest(&source.needs()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     tokio::select! {
-        looked = look(&agent, service) => looked?,
+        looked = look(&agent, &service) => looked?,
         _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
     }
     let member = Member::start(WatcherConfig {
@@ -50,13 +71,18 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         },
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
         matching: arguments.matching.into(),
-        ..WatcherConfig::new(agent, policy, service)
+        ..WatcherConfig::new(agent, policy, service.as_str())
     });
-    let proxy = Proxy::start(member, config).map_err(|error| Failure::from_error(&error))?;
+    let proxy = match &source {
+        Source::Flags { config, .. } => Proxy::start(member, config.clone()),
+        Source::Registration(sidecar) => sidecar.start(member).await,
+    }
+    .map_err(|error| Failure::from_error(&error))?;
     let sha256 = component.sha256();
     tracing::info!(service, component = sha256, "starting");
     let signal = tokio::select! {
-        ended = serve(arguments, &proxy, &sha256) => return ended,
+        ended = serve(arguments, &source, &proxy, &sha256) => return ended,
+        () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
         signal = shutdown.requested() => signal,
     };
     tracing::info!(signal, "stopping: no more connections are taken");
@@ -72,36 +98,106 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+/// The settings of the proxy.
+enum Source {
+    /// By its flags.
+    Flags {
+        service: String,
+        config: ProxyConfig,
+    },
+    /// By its registration.
+    Registration(Sidecar),
+}
+
+impl Source {
+    fn service(&self) -> &str {
+        match self {
+            Self::Flags { service, .. } => service,
+            Self::Registration(sidecar) => &sidecar.settings().service,
+        }
+    }
+
+    /// What goes out, as far as it is known before the start.
+    fn upstreams(&self) -> &[UpstreamConfig] {
+        match self {
+            Self::Flags { config, .. } => &config.upstreams,
+            Self::Registration(sidecar) => &sidecar.settings().listening.upstreams,
+        }
+    }
+
+    /// What the token must be able to do for a registration.
+    fn needs(&self) -> acl::Needs<'_> {
+        let names = self.upstreams().iter();
+        acl::Needs {
+            service: self.service(),
+            registers: false,
+            reads: match self {
+                Self::Registration(sidecar) => Some(sidecar.name()),
+                Self::Flags { .. } => None,
+            },
+            upstreams: names.map(|upstream| upstream.upstream.name()).collect(),
+        }
+    }
+
+    /// Follows the registration, if there is one; for ever.
+    async fn keep(&self, proxy: &Proxy, drain: Duration) {
+        match self {
+            Self::Flags { .. } => std::future::pending().await,
+            Self::Registration(sidecar) => sidecar.keep(proxy, drain).await,
+        }
+    }
+}
+
 /// Tells when connections are taken, and then waits for ever.
-async fn serve(arguments: &ProxyArgs, proxy: &Proxy, sha256: &str) -> Result<ExitCode, Failure> {
+async fn serve(
+    arguments: &ProxyArgs,
+    source: &Source,
+    proxy: &Proxy,
+    sha256: &str,
+) -> Result<ExitCode, Failure> {
     let addresses = proxy.addresses();
     if let Some(inbound) = addresses.inbound {
         tracing::info!(listen = %inbound, application = arguments.service_addr, "inbound");
     }
-    for (upstream, listen) in upstreams(arguments).iter().zip(&addresses.upstreams) {
-        tracing::info!(listen = %listen, service = upstream.upstream.name(), "outbound");
-        if matches!(listen, ListenAddress::Tcp(address) if !address.ip().is_loopback()) {
-            tracing::warn!(listen = %listen, "whoever reaches this address acts as the service");
+    if let Source::Flags { config, .. } = source {
+        for (upstream, listen) in config.upstreams.iter().zip(&addresses.upstreams) {
+            tracing::info!(listen = %listen, service = upstream.upstream.name(), "outbound");
+            if matches!(listen, ListenAddress::Tcp(address) if !address.ip().is_loopback()) {
+                tracing::warn!(listen = %listen, "whoever reaches this address acts as the service");
+            }
         }
     }
     proxy.ready().await;
     tracing::info!("ready: connections are taken");
     if arguments.output.output == Format::Json {
-        output::json(&ready(arguments, &addresses, sha256))?;
+        output::json(&ready(source, &addresses, sha256))?;
     }
     std::future::pending().await
 }
 
 /// What is printed once connections are taken.
-fn ready(arguments: &ProxyArgs, addresses: &Addresses, sha256: &str) -> serde_json::Value {
-    let upstreams = upstreams(arguments);
-    let upstreams = upstreams.iter().zip(&addresses.upstreams);
+fn ready(source: &Source, addresses: &Addresses, sha256: &str) -> serde_json::Value {
+    let (upstreams, registration) = match source {
+        Source::Flags { config, .. } => {
+            let upstreams = config.upstreams.iter().zip(&addresses.upstreams);
+            let shown = upstreams.map(|(upstream, listen)| {
+                json!({ "service": upstream.upstream.name(), "listen": listen.to_string() })
+            });
+            (shown.collect::<Vec<_>>(), None)
+        }
+        Source::Registration(sidecar) => {
+            let upstreams = sidecar.settings().listening.upstreams.iter();
+            let shown = upstreams.map(|upstream| {
+                json!({ "service": upstream.upstream.name(), "listen": upstream.listen.to_string() })
+            });
+            (shown.collect(), Some(sidecar.id()))
+        }
+    };
     json!({
-        "service": arguments.service,
+        "service": source.service(),
+        "registration": registration,
         "listen": addresses.inbound.map(|address| address.to_string()),
-        "upstreams": upstreams.map(|(upstream, listen)| {
-            json!({ "service": upstream.upstream.name(), "listen": listen.to_string() })
-        }).collect::<Vec<_>>(),
+        "upstreams": upstreams,
         "component_sha256": sha256,
         "process": std::process::id(),
     })
@@ -195,6 +291,7 @@ fn needs<'a>(arguments: &'a ProxyArgs, service: &'a str) -> acl::Needs<'a> {
     acl::Needs {
         service,
         registers: arguments.register,
+        reads: None,
         upstreams: arguments
             .upstream
             .iter()
