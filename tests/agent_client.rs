@@ -219,6 +219,40 @@ async fn a_token_file_that_changes_is_read_again() {
 }
 
 #[tokio::test]
+async fn after_a_refusal_the_token_file_is_read_again_and_the_question_asked_again() {
+    let agent = DevAgent::start(DevAgentConfig {
+        tokens: vec![Token::with_rules(
+            "good",
+            r#"service "web" { policy = "write" }"#,
+        )],
+        ..DevAgentConfig::for_tests()
+    })
+    .await
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "wrong").unwrap();
+    let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let flags = AgentFlags {
+        token_file: Some(path.clone()),
+        http_addr: Some(agent.url()),
+        ..AgentFlags::default()
+    };
+    let client = AgentClient::new(AgentConfig::resolve(flags, |_| None).unwrap()).unwrap();
+    let leaf = portcullis_core::agent::leaf::request("web", &Query::default()).unwrap();
+    // Its time does not tell that it is another one.
+    std::fs::write(&path, "good").unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(before).unwrap();
+    within(client.execute_ok(&leaf)).await.unwrap();
+    assert!(client.reload_token().unwrap(), "it says so once");
+    assert!(!client.reload_token().unwrap());
+    std::fs::write(&path, "another").unwrap();
+    assert!(client.reload_token().unwrap());
+    agent.shutdown().await;
+}
+
+#[tokio::test]
 async fn over_a_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("agent.sock");

@@ -9,6 +9,7 @@
 //! - [`watcher`] keeps leaf certificate, roots and intentions fresh from the agent that
 //!   [`agent_client`] talks to, [`registration`] announces the service there, and
 //!   [`sidecar`] configures the proxy by what is registered there.
+//! - [`reload`] reads token, CA files and component again while all of this runs.
 //! - [`eval`] answers questions from files.
 //!
 //! Types of questions and answers are those of `portcullis_core`. Repository, command
@@ -21,6 +22,7 @@ pub mod eval;
 pub mod member;
 pub mod proxy;
 pub mod registration;
+pub mod reload;
 pub mod runtime;
 pub mod sidecar;
 pub mod tls;

@@ -13,9 +13,11 @@ mod scope;
 mod tls;
 mod token;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
@@ -24,6 +26,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use portcullis_core::agent::{HttpReply, HttpRequest, ReplyError, ReplyHeaders};
+use tokio::sync::Notify;
 
 pub use address::AgentAddress;
 pub use config::{AgentConfig, AgentFlags, ConfigError};
@@ -50,10 +53,14 @@ pub struct AgentClient(Arc<Inner>);
 struct Inner {
     config: AgentConfig,
     address: String,
-    client: Client<Connector, Full<Bytes>>,
+    client: ArcSwap<HttpClient>,
+    /// Told when token or TLS are other ones now.
+    renewed: Notify,
     token: TokenHeader,
     basic_auth: Option<HeaderValue>,
 }
+
+type HttpClient = Client<Connector, Full<Bytes>>;
 
 /// An answer of the agent, complete.
 #[derive(Clone, Debug)]
@@ -89,21 +96,7 @@ impl AgentClient {
     /// # Errors
     /// When a file cannot be read or used.
     pub fn new(config: AgentConfig) -> Result<Self, ConfigError> {
-        let tls = match &config.address {
-            AgentAddress::Tls { host, .. } => Some((
-                tls::client_config(&config)?,
-                tls::server_name(&config, host)?,
-            )),
-            _ => None,
-        };
-        let connector = Connector {
-            address: config.address.clone(),
-            tls,
-        };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+        let client = ArcSwap::from_pointee(http_client(&config)?);
         let token = TokenHeader::new(config.token.clone())?;
         let basic_auth = config.basic_auth.as_ref().map(basic_auth).transpose()?;
         let address = config.address.to_string();
@@ -111,9 +104,58 @@ impl AgentClient {
             config,
             address,
             client,
+            renewed: Notify::new(),
             token,
             basic_auth,
         })))
+    }
+
+    /// Reads the token file again, at once. Tells whether there is another token than when
+    /// this was called last, or at the start. Without a token file there is nothing to do.
+    ///
+    /// # Errors
+    /// When the file cannot be read or used; the last token stays in use.
+    pub fn reload_token(&self) -> Result<bool, ConfigError> {
+        let changed = self.0.token.reread()?;
+        if changed {
+            self.0.renewed.notify_waiters();
+        }
+        Ok(changed)
+    }
+
+    /// Reads CA, client certificate and key again. From then on every question goes over
+    /// a connection that was made with them; those that are under way end undisturbed.
+    /// Without TLS there is nothing to do, and the answer is false.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used; what was read before stays in use.
+    pub fn reload_tls(&self) -> Result<bool, ConfigError> {
+        let used = matches!(self.0.config.address, AgentAddress::Tls { .. });
+        if used {
+            self.0.client.store(Arc::new(http_client(&self.0.config)?));
+            self.0.renewed.notify_waiters();
+        }
+        Ok(used)
+    }
+
+    /// The file of the token, where it comes from one.
+    #[must_use]
+    pub fn token_file(&self) -> Option<&Path> {
+        self.0.token.file()
+    }
+
+    /// The files and folders that [`AgentClient::reload_tls`] reads.
+    #[must_use]
+    pub fn tls_files(&self) -> Vec<PathBuf> {
+        match self.0.config.address {
+            AgentAddress::Tls { .. } => tls::files(&self.0.config),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Waits until token or TLS are read anew: what failed may work now.
+    pub(crate) async fn renewed(&self) {
+        self.0.renewed.notified().await;
     }
 
     /// The settings.
@@ -140,15 +182,24 @@ impl AgentClient {
         let path = path_of(request);
         let limit = request.max_reply.min(MAX_BODY);
         let timeout = Duration::from_millis(request.read_timeout_ms);
-        let exchange = self.exchange(self.with_headers(request)?, &path, limit);
-        let reply = tokio::time::timeout(timeout, exchange)
-            .await
-            .map_err(|_| AgentError::Timeout {
-                address: self.0.address.clone(),
-                after: timeout,
-            })??;
-        if matches!(reply.status, 401 | 403) {
-            self.0.token.refused();
+        let once = async || {
+            let token = self.0.token.current();
+            let exchange = self.exchange(self.with_headers(request, token.as_ref())?, &path, limit);
+            let reply = tokio::time::timeout(timeout, exchange)
+                .await
+                .map_err(|_| AgentError::Timeout {
+                    address: self.0.address.clone(),
+                    after: timeout,
+                })??;
+            Ok::<_, AgentError>((reply, token))
+        };
+        let (reply, sent) = once().await?;
+        if matches!(reply.status, 401 | 403) && self.0.token.refused(sent.as_ref()) {
+            tracing::info!(
+                path,
+                "the agent refuses a token that was replaced meanwhile: asked again with the new one"
+            );
+            return Ok(once().await?.0);
         }
         Ok(reply)
     }
@@ -229,7 +280,11 @@ impl AgentClient {
         }
     }
 
-    fn with_headers(&self, asked: &HttpRequest) -> Result<Request<Full<Bytes>>, AgentError> {
+    fn with_headers(
+        &self,
+        asked: &HttpRequest,
+        token: Option<&HeaderValue>,
+    ) -> Result<Request<Full<Bytes>>, AgentError> {
         let config = &self.0.config;
         let uri = format!(
             "http://{}{}{}",
@@ -244,8 +299,8 @@ impl AgentClient {
         for (name, value) in &asked.headers {
             request = request.header(*name, value);
         }
-        if let Some(token) = self.0.token.current() {
-            request = request.header(TOKEN.clone(), token);
+        if let Some(token) = token {
+            request = request.header(TOKEN.clone(), token.clone());
         }
         if let Some(auth) = &self.0.basic_auth {
             request = request.header(header::AUTHORIZATION, auth.clone());
@@ -268,6 +323,7 @@ impl AgentClient {
         let response = self
             .0
             .client
+            .load_full()
             .request(request)
             .await
             .map_err(|error| AgentError::from_client(&self.0.config, &error))?;
@@ -339,6 +395,24 @@ impl std::fmt::Debug for AgentClient {
             .field("address", &self.0.address)
             .finish_non_exhaustive()
     }
+}
+
+/// A client with what the files of the settings hold now.
+fn http_client(config: &AgentConfig) -> Result<HttpClient, ConfigError> {
+    let tls = match &config.address {
+        AgentAddress::Tls { host, .. } => {
+            Some((tls::client_config(config)?, tls::server_name(config, host)?))
+        }
+        _ => None,
+    };
+    let connector = Connector {
+        address: config.address.clone(),
+        tls,
+    };
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build(connector))
 }
 
 fn basic_auth(secret: &Secret) -> Result<HeaderValue, ConfigError> {

@@ -68,6 +68,29 @@ pub(super) fn server_name(
     ServerName::try_from(name.to_owned()).map_err(|_| ConfigError::ServerName(name.to_owned()))
 }
 
+/// What [`client_config`] reads: files, and the directory of CA certificates.
+pub(super) fn files(config: &AgentConfig) -> Vec<PathBuf> {
+    let given = [
+        &config.ca_file,
+        &config.ca_path,
+        &config.client_cert,
+        &config.client_key,
+    ];
+    let mut files: Vec<PathBuf> = given.into_iter().flatten().cloned().collect();
+    if config.ca_file.is_none() && config.ca_path.is_none() && !config.insecure {
+        files.extend(system_bundle());
+    }
+    files
+}
+
+fn system_bundle() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(SYSTEM_BUNDLES.iter().map(PathBuf::from))
+        .find(|path| path.is_file())
+}
+
 fn roots(config: &AgentConfig) -> Result<RootCertStore, ConfigError> {
     let mut files: Vec<PathBuf> = config.ca_file.iter().cloned().collect();
     if let Some(directory) = &config.ca_path {
@@ -84,13 +107,7 @@ fn roots(config: &AgentConfig) -> Result<RootCertStore, ConfigError> {
         }
     }
     if files.is_empty() {
-        files = std::env::var_os("SSL_CERT_FILE")
-            .map(PathBuf::from)
-            .into_iter()
-            .chain(SYSTEM_BUNDLES.iter().map(PathBuf::from))
-            .find(|path| path.is_file())
-            .into_iter()
-            .collect();
+        files = system_bundle().into_iter().collect();
     }
     let mut store = RootCertStore::empty();
     for file in &files {

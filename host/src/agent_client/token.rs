@@ -54,6 +54,14 @@ pub(super) struct TokenHeader {
 struct Cached {
     header: Option<HeaderValue>,
     changed: Option<SystemTime>,
+    /// The header when [`TokenHeader::reread`] last said whether it is another one.
+    told: Option<HeaderValue>,
+}
+
+impl Cached {
+    fn take(&mut self, fresh: Self) {
+        (self.header, self.changed) = (fresh.header, fresh.changed);
+    }
 }
 
 impl TokenHeader {
@@ -63,9 +71,15 @@ impl TokenHeader {
             TokenSource::None => Cached::default(),
             TokenSource::Value(secret) => Cached {
                 header: header(secret.expose(), "the token")?,
-                changed: None,
+                ..Cached::default()
             },
-            TokenSource::File(path) => read(path)?,
+            TokenSource::File(path) => {
+                let read = read(path)?;
+                Cached {
+                    told: read.header.clone(),
+                    ..read
+                }
+            }
         };
         Ok(Self {
             source,
@@ -85,12 +99,38 @@ impl TokenHeader {
         cached.header.clone()
     }
 
-    /// The agent refused: whatever the file's time says, read it again next time.
-    pub(super) fn refused(&self) {
-        self.cached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .changed = None;
+    /// Reads the file again, whatever its time says. Tells whether the token is another
+    /// one than when this was asked last.
+    ///
+    /// Fails when the file cannot be read or used; the last token stays in use.
+    pub(super) fn reread(&self) -> Result<bool, ConfigError> {
+        let TokenSource::File(path) = &self.source else {
+            return Ok(false);
+        };
+        let fresh = read(path)?;
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.take(fresh);
+        let changed = cached.told != cached.header;
+        cached.told = cached.header.clone();
+        Ok(changed)
+    }
+
+    /// The agent refused what came with `sent`. Tells whether there is another token by
+    /// now, with which to ask again.
+    pub(super) fn refused(&self, sent: Option<&HeaderValue>) -> bool {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let TokenSource::File(path) = &self.source {
+            refresh(path, &mut cached);
+        }
+        cached.header.as_ref() != sent
+    }
+
+    /// The file, where there is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.source {
+            TokenSource::File(path) => Some(path),
+            _ => None,
+        }
     }
 
     /// Whether requests carry a token, in words.
@@ -112,7 +152,7 @@ impl TokenHeader {
 
 fn refresh(path: &Path, cached: &mut Cached) {
     match read(path) {
-        Ok(read) => *cached = read,
+        Ok(read) => cached.take(read),
         Err(error) => {
             // Said once per change: the time of the last good read is not kept.
             cached.changed = modified(path);
@@ -129,7 +169,11 @@ fn read(path: &Path) -> Result<Cached, ConfigError> {
         source,
     })?;
     let header = header(text.trim(), "the content of the token file")?;
-    Ok(Cached { header, changed })
+    Ok(Cached {
+        header,
+        changed,
+        told: None,
+    })
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
@@ -172,12 +216,20 @@ mod tests {
         std::fs::write(&path, " one \n").unwrap();
         let header = TokenHeader::new(TokenSource::File(path.clone())).unwrap();
         assert_eq!(header.current().unwrap(), "one");
+        let sent = header.current();
+        assert!(!header.refused(sent.as_ref()), "there is no other");
         std::fs::write(&path, "two").unwrap();
-        header.refused();
+        assert!(header.refused(sent.as_ref()));
         assert_eq!(header.current().unwrap(), "two");
+        std::fs::write(&path, "three").unwrap();
+        assert!(header.reread().unwrap());
+        assert!(!header.reread().unwrap());
+        std::fs::write(&path, "a\nb").unwrap();
+        assert!(header.reread().is_err());
         std::fs::remove_file(&path).unwrap();
-        header.refused();
-        assert_eq!(header.current().unwrap(), "two");
+        assert!(header.reread().is_err());
+        assert!(!header.refused(header.current().as_ref()));
+        assert_eq!(header.current().unwrap(), "three");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The policy component that a command lets decide.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use portcullis::runtime::{self, Component, ComponentOptions, Policy, PolicyOptions};
@@ -20,15 +20,25 @@ impl ComponentArgs {
     ///
     /// Fails when the file cannot be read, or is no policy of our version.
     pub(crate) fn component(&self) -> Result<Component, Failure> {
-        let options = ComponentOptions {
-            compiler: std::env::current_exe().ok(),
-            ..ComponentOptions::default()
-        };
+        let options = self.options();
         let loaded = match &self.component {
             Some(file) => Component::from_file(file, &options),
             None => Component::embedded(&options),
         };
         loaded.map_err(|error| Failure::from_error(&error))
+    }
+
+    /// The component's file, where it is not the built-in one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.component.as_deref()
+    }
+
+    /// How components are compiled: by a process of their own.
+    pub(crate) fn options(&self) -> ComponentOptions {
+        ComponentOptions {
+            compiler: std::env::current_exe().ok(),
+            ..ComponentOptions::default()
+        }
     }
 
     /// A policy without documents, for a few questions.

@@ -97,6 +97,14 @@ pub enum ComponentError {
         /// The import.
         import: String,
     },
+    /// It fails at questions whose answers are known.
+    #[error("{name} is not fit to decide: {detail}")]
+    Trial {
+        /// Which one.
+        name: String,
+        /// What it answers, and what is right.
+        detail: String,
+    },
     /// There is no engine on this machine.
     #[error("WebAssembly cannot run here: {0}")]
     Engine(&'static str),
@@ -189,6 +197,23 @@ impl Component {
     #[must_use]
     pub fn sha256(&self) -> String {
         hex(&self.0.sha256)
+    }
+
+    /// The same as bytes.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.0.sha256
+    }
+
+    /// Asks an instance of it questions whose answers are known and the same for every
+    /// policy that follows Consul's documents.
+    ///
+    /// # Errors
+    /// When it fails, or answers one of them otherwise; the text says which.
+    pub fn try_out(&self, limits: &super::Limits) -> Result<(), ComponentError> {
+        super::trial::passes(self, limits).map_err(|failure| ComponentError::Trial {
+            name: self.name().to_owned(),
+            detail: failure.to_string(),
+        })
     }
 
     /// Its size in bytes.

@@ -19,6 +19,8 @@ const MAX_STALE: u64 = 86_400_000;
 /// Documents by their folded names.
 #[derive(Clone, Default)]
 pub(super) struct Documents {
+    /// SHA-256 of the component that judges by them; zeros without one.
+    component: [u8; 32],
     by_name: BTreeMap<String, Entry>,
     mesh: Option<Mesh>,
 }
@@ -30,12 +32,15 @@ struct Entry {
     confirmed_at: Timestamp,
 }
 
-/// What the mesh document was when certificates were verified with it.
+/// What certificates were verified with: the mesh document, and by which component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeshVersion {
     /// SHA-256 of the document: trust domain, roots, peers.
     pub digest: [u8; 32],
-    /// Differs for every document that was ever in force here, also for equal ones.
+    /// SHA-256 of the component that judges by it; zeros without one.
+    pub component: [u8; 32],
+    /// Differs for every document that was ever in force here, also for equal ones,
+    /// and after each change of the component.
     pub epoch: u64,
 }
 
@@ -46,6 +51,24 @@ struct Mesh {
 }
 
 impl Documents {
+    /// No documents, for the component with this SHA-256.
+    pub(super) fn of(component: [u8; 32]) -> Self {
+        Self {
+            component,
+            ..Self::default()
+        }
+    }
+
+    /// The same documents, judged from `generation` on by another component: what the
+    /// one before verified is worth nothing.
+    pub(super) fn judged_by(&mut self, component: [u8; 32], generation: u64) {
+        self.component = component;
+        if let Some(mesh) = &mut self.mesh {
+            mesh.version.component = component;
+            mesh.version.epoch = generation;
+        }
+    }
+
     /// Takes over what a component accepted as `generation`.
     pub(super) fn accept(&mut self, generation: u64, changes: &[Document], report: &LoadReport) {
         for change in changes {
@@ -81,6 +104,7 @@ impl Documents {
             self.mesh = entry.and_then(|entry| {
                 let version = MeshVersion {
                     digest: entry.digest,
+                    component: self.component,
                     epoch: generation,
                 };
                 Some(Mesh {
@@ -228,6 +252,27 @@ mod tests {
         assert_ne!(version(&[a]), version(&[a, ("mesh", None), a]));
         assert_eq!(version(&[a, ("mesh", None)]), None);
         assert_eq!(version(&[("mesh", Some("no json"))]), None);
+    }
+
+    #[test]
+    fn another_component_makes_another_version_of_the_same_mesh() {
+        let now = Timestamp::from_millis(1_000);
+        let mut documents = accepted(&[("mesh", Some("{}"))]);
+        let (digest, before) = (documents.digest(), documents.mesh_version(now));
+        documents.judged_by([1; 32], 2);
+        let after = documents.mesh_version(now);
+        assert_ne!(before, after);
+        assert_eq!(
+            before.map(|mesh| mesh.digest),
+            after.map(|mesh| mesh.digest)
+        );
+        assert_eq!(digest, documents.digest(), "it is about documents alone");
+        documents.judged_by([0; 32], 3);
+        assert_ne!(
+            before,
+            documents.mesh_version(now),
+            "nor when it comes back"
+        );
     }
 
     #[test]

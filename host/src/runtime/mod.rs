@@ -25,6 +25,7 @@ mod mesh_settings;
 mod native;
 mod policy;
 mod pool;
+mod trial;
 
 pub use answer::{IdentityError, VerifyError};
 pub use compile::{COMPILE_ARGUMENT, compile_stdin_to_stdout};

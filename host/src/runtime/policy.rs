@@ -19,6 +19,7 @@ use super::documents::MeshVersion;
 use super::limits::Limits;
 use super::native::Native;
 use super::pool::Pool;
+use super::trial;
 
 /// The code of errors for which the policy itself is to blame.
 const FAILED: &str = "policy-failed";
@@ -69,6 +70,16 @@ pub enum PolicyError {
         documents: String,
         /// Why.
         detail: String,
+    },
+    /// Another component cannot take over; the one before goes on.
+    #[error("{component} does not take over: {detail}; {before} stays in use")]
+    Replace {
+        /// Which component.
+        component: String,
+        /// Why.
+        detail: String,
+        /// The one that decides.
+        before: String,
     },
     /// It failed while it answered.
     #[error("{component} failed: {detail}")]
@@ -132,7 +143,7 @@ impl Policy {
 
     /// The component that decides; none for [`Policy::native`].
     #[must_use]
-    pub fn component(&self) -> Option<&Component> {
+    pub fn component(&self) -> Option<Component> {
         match &self.0.engine {
             Engine::Component(pool) => Some(pool.component()),
             Engine::Native(_) => None,
@@ -157,13 +168,49 @@ impl Policy {
             }
             Engine::Native(native) => native.state().load(changes),
         };
+        self.publish();
+        Ok(report)
+    }
+
+    /// Lets another component decide from now on, once it has answered questions whose
+    /// answers are known and has accepted every document in force. That is a new
+    /// generation: open connections are judged again, and no certificate that the
+    /// component before verified is believed any more. No question is lost meanwhile.
+    ///
+    /// Takes as long as some decisions and a load; call it where that may block.
+    ///
+    /// # Errors
+    /// When the component fails any of this, or this policy has none: then nothing changed.
+    pub fn replace(&self, component: &Component) -> Result<(), PolicyError> {
+        let refused = |before: String, detail: String| PolicyError::Replace {
+            component: component.name().to_owned(),
+            detail,
+            before,
+        };
+        match &self.0.engine {
+            Engine::Component(pool) => {
+                trial::passes(component, pool.limits())
+                    .and_then(|()| pool.replace(component))
+                    .map_err(|Failure(detail)| {
+                        refused(pool.component().name().to_owned(), detail)
+                    })?;
+            }
+            Engine::Native(_) => {
+                let detail = "this policy is decided without a component".to_owned();
+                return Err(refused("the native core".to_owned(), detail));
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
         let generation = self.generation();
         self.0.published.send_if_modified(|published| {
             let newer = generation > *published;
             *published = generation.max(*published);
             newer
         });
-        Ok(report)
     }
 
     /// The agent has confirmed that these documents are current; no names mean all.

@@ -26,7 +26,6 @@ pub(super) const REBUILDS: u32 = 8;
 pub(super) const REBUILD_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Pool {
-    component: Component,
     limits: Limits,
     brake: Brake,
     seats: Box<[Seat]>,
@@ -36,8 +35,9 @@ pub(super) struct Pool {
     spares: Mutex<Spares>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct InForce {
+    component: Component,
     generation: u64,
     documents: Documents,
     digest: String,
@@ -71,12 +71,14 @@ impl Pool {
         };
         let chairs = std::iter::once(first).chain(std::iter::repeat_with(Chair::default));
         let size = size.max(1);
+        let documents = Documents::of(component.digest());
         let force = InForce {
-            digest: Documents::default().digest(),
-            ..InForce::default()
+            component: component.clone(),
+            generation: 0,
+            digest: documents.digest(),
+            documents,
         };
         Ok(Self {
-            component: component.clone(),
             limits,
             brake: Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY),
             seats: chairs
@@ -91,8 +93,12 @@ impl Pool {
         })
     }
 
-    pub(super) fn component(&self) -> &Component {
-        &self.component
+    pub(super) fn component(&self) -> Component {
+        self.force().component.clone()
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Asks a free instance, preferably the one that this thread asked before. One
@@ -110,7 +116,7 @@ impl Pool {
         question(instance).inspect_err(|failure| {
             chair.instance = None;
             chair.failed = true;
-            tracing::error!(component = self.component.name(), %failure, "the policy failed; its instance is replaced");
+            tracing::error!(component = self.component().name(), %failure, "the policy failed; its instance is replaced");
         })
     }
 
@@ -151,11 +157,15 @@ impl Pool {
         if chair.failed && !self.brake.allows(Instant::now()) {
             return false;
         }
-        let (generation, documents) = {
+        let (component, generation, documents) = {
             let force = self.force();
-            (force.generation, force.documents.all())
+            (
+                force.component.clone(),
+                force.generation,
+                force.documents.all(),
+            )
         };
-        match self.fresh(generation, &documents) {
+        match self.fresh(&component, generation, &documents) {
             Ok(instance) => {
                 *chair = Chair {
                     instance: Some(instance),
@@ -165,14 +175,19 @@ impl Pool {
             }
             Err(failure) => {
                 chair.failed = true;
-                tracing::error!(component = self.component.name(), seat = index, %failure, "the policy cannot be rebuilt");
+                tracing::error!(component = component.name(), seat = index, %failure, "the policy cannot be rebuilt");
                 false
             }
         }
     }
 
-    fn fresh(&self, generation: u64, documents: &[Document]) -> Result<Instance, Failure> {
-        let mut instance = Instance::new(&self.component, &self.limits)?;
+    fn fresh(
+        &self,
+        component: &Component,
+        generation: u64,
+        documents: &[Document],
+    ) -> Result<Instance, Failure> {
+        let mut instance = Instance::new(component, &self.limits)?;
         if generation > 0 {
             instance.load(generation, documents)?;
         }
@@ -225,7 +240,11 @@ impl Pool {
             }
             let instance = match spare {
                 Some(instance) => instance,
-                None => spare.insert(self.fresh(before.generation, &before.documents.all())?),
+                None => spare.insert(self.fresh(
+                    &before.component,
+                    before.generation,
+                    &before.documents.all(),
+                )?),
             };
             let report = instance.load(generation, changes)?;
             match &first {
@@ -239,6 +258,47 @@ impl Pool {
             }
         }
         first.ok_or_else(|| Failure("there is no instance".to_owned()))
+    }
+
+    /// Lets `component` judge by the documents in force, under a generation of its own:
+    /// whatever was decided or verified before is judged again.
+    pub(super) fn replace(&self, component: &Component) -> Result<(), Failure> {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut after = self.force().clone();
+        if after.generation > 0 {
+            spares.generation = spares.generation.saturating_add(1);
+            after.generation = spares.generation;
+        }
+        after.component = component.clone();
+        after
+            .documents
+            .judged_by(component.digest(), after.generation);
+        let fresh: Result<Vec<_>, Failure> = (0..self.seats.len())
+            .map(|index| {
+                // As in `load_spares`: the first seat is always served.
+                let wanted = index == 0 || self.lock(index).instance.is_some();
+                wanted.then(|| self.takes_over(&after)).transpose()
+            })
+            .collect();
+        spares.instances = fresh?;
+        self.exchange(&mut spares, after);
+        spares.instances.iter_mut().for_each(|spare| *spare = None);
+        Ok(())
+    }
+
+    /// An instance of another component that accepts every document in force.
+    fn takes_over(&self, after: &InForce) -> Result<Instance, Failure> {
+        let mut instance = Instance::new(&after.component, &self.limits)?;
+        if after.generation > 0 {
+            let report = instance.load(after.generation, &after.documents.all())?;
+            if let Some(refused) = report.refused.first() {
+                return Err(Failure(format!(
+                    "it refuses the document `{}`, which is in force: {}",
+                    refused.document, refused.text
+                )));
+            }
+        }
+        Ok(instance)
     }
 
     /// Publishes a generation: from here on, only instances that have it answer.
@@ -263,7 +323,7 @@ impl Pool {
             if let Some(touched) = instance
                 && let Err(failure) = touched.touch(&names, confirmed_at)
             {
-                tracing::error!(component = self.component.name(), %failure, "the policy failed; its instance is replaced");
+                tracing::error!(component = self.component().name(), %failure, "the policy failed; its instance is replaced");
                 *instance = None;
                 return true;
             }

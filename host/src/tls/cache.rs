@@ -1,10 +1,10 @@
 //! Certificates that were verified, so that their signatures are paid for once.
 //!
 //! Positives only. A key covers everything that the answer depends on: the
-//! presented chain in its order, the mesh document (trust domain and roots), what
-//! the peer acts as, and the identity it had to have. An entry ends with the
-//! earliest certificate of its path, and does not answer for a time before it was
-//! made: a clock that is set back verifies again.
+//! presented chain in its order, the mesh document (trust domain and roots), the
+//! component that judged, what the peer acts as, and the identity it had to have. An
+//! entry ends with the earliest certificate of its path, and does not answer for a
+//! time before it was made: a clock that is set back verifies again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use portcullis_core::chain::{Usage, VerifiedPeer};
 use portcullis_core::time::Timestamp;
 use sha2::{Digest as _, Sha256};
+
+use crate::runtime::MeshVersion;
 
 /// Digest of what a verification depends on, apart from the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,12 +23,13 @@ impl CacheKey {
     /// Every part is preceded by its length, so that no two different questions look alike.
     pub(crate) fn new<C: AsRef<[u8]>>(
         chain: &[C],
-        mesh: &[u8; 32],
+        mesh: &MeshVersion,
         usage: Usage,
         expected: Option<&str>,
     ) -> Self {
         let mut hash = Sha256::new();
-        hash.update(mesh);
+        hash.update(mesh.digest);
+        hash.update(mesh.component);
         hash.update([match usage {
             Usage::Client => 1,
             Usage::Server => 2,
@@ -140,8 +143,16 @@ mod tests {
         })
     }
 
+    fn version(mesh: u8, component: u8) -> MeshVersion {
+        MeshVersion {
+            digest: [mesh; 32],
+            component: [component; 32],
+            epoch: 1,
+        }
+    }
+
     fn key(chain: &[&[u8]], mesh: u8) -> CacheKey {
-        CacheKey::new(chain, &[mesh; 32], Usage::Client, None)
+        CacheKey::new(chain, &version(mesh, 0), Usage::Client, None)
     }
 
     #[test]
@@ -153,9 +164,10 @@ mod tests {
             key(&[b"ab", b"c"], 0),
             key(&[b"bc", b"a"], 0),
             key(&[b"a"], 0),
-            CacheKey::new(chain, &[0; 32], Usage::Server, None),
-            CacheKey::new(chain, &[0; 32], Usage::Client, Some("")),
-            CacheKey::new(chain, &[0; 32], Usage::Client, Some("x")),
+            CacheKey::new(chain, &version(0, 1), Usage::Client, None),
+            CacheKey::new(chain, &version(0, 0), Usage::Server, None),
+            CacheKey::new(chain, &version(0, 0), Usage::Client, Some("")),
+            CacheKey::new(chain, &version(0, 0), Usage::Client, Some("x")),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

@@ -142,7 +142,7 @@ impl PeerVerifier {
         let Some(mesh) = self.0.policy.mesh_version(now) else {
             return Known::No(None);
         };
-        let key = CacheKey::new(chain, &mesh.digest, usage, expected);
+        let key = CacheKey::new(chain, &mesh, usage, expected);
         match self.0.cache.get(&key, now) {
             Some(peer) => Known::Yes(peer),
             None => Known::No(Some((key, mesh.epoch))),

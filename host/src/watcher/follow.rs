@@ -83,6 +83,7 @@ pub(super) async fn follow<S: Subject>(
             tokio::select! {
                 () = sleep_until(*START + Duration::from_millis(due)) => {}
                 () = refresh.notified() => follower.watch.refresh(now()),
+                () = follower.client.renewed() => follower.watch.retry(now()),
             }
             continue;
         };

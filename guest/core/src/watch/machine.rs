@@ -330,6 +330,14 @@ impl Watch {
         }
     }
 
+    /// What stood in the way may be gone, such as a token that was not accepted: what
+    /// waits after a failure asks at once.
+    pub fn retry(&mut self, now: u64) {
+        if self.backoff.failures() > 0 {
+            self.next_at = self.next_at.min(now);
+        }
+    }
+
     fn restart(&mut self) {
         self.from = 0;
         self.hash = None;

@@ -143,6 +143,18 @@ fn the_same_content_under_a_lower_index_is_confirmed() {
 }
 
 #[test]
+fn what_waits_after_a_failure_can_be_told_to_ask_again() {
+    let mut watch = settled(9, "a");
+    due(&mut watch, 0);
+    watch.handle_error(0, "refused");
+    assert_eq!(watch.poll_request(1), None);
+    watch.retry(1);
+    due(&mut watch, 1);
+    let wait = watch.handle_error(1, "refused");
+    assert_eq!((watch.failures(), watch.poll_request(wait)), (2, None));
+}
+
+#[test]
 fn errors_keep_what_is_there_and_wait_longer_each_time() {
     let mut watch = settled(9, "a");
     let mut now = 0;

@@ -21,6 +21,10 @@ use crate::cli::shutdown::StopArgs;
 /// service. Certificates, roots and intentions come from the Consul agent and are
 /// kept up to date; open connections that a change forbids are cut.
 ///
+/// SIGHUP reads -token-file, the agent's CA, client certificate and key, and -component
+/// again; so does a change of these files. What is wrong with them leaves the last good
+/// ones in use, and is logged.
+///
 /// SIGTERM or SIGINT stops accepting, lets connections finish for --drain-timeout,
 /// removes the registration and ends with status 0; a second signal ends at once.
 #[derive(Debug, clap::Args)]

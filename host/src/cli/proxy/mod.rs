@@ -3,6 +3,7 @@
 mod acl;
 mod address;
 pub(crate) mod arguments;
+mod reload;
 mod sidecar;
 mod upstream;
 
@@ -26,6 +27,7 @@ use super::failure::Failure;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
 use arguments::{DefaultPolicy, Origin, ProxyArgs};
+use reload::Hangup;
 use upstream::{StaticUpstream, Upstream};
 
 /// Runs the command.
@@ -45,6 +47,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let agent = arguments.agent.client()?;
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
+    let mut hangup = Hangup::listen()?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
     let source = match known {
@@ -63,6 +66,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         looked = look(&agent, &service) => looked?,
         _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
     }
+    let reloader = reload::reloader(&arguments.component, agent.clone(), policy.clone());
     let member = Member::start(WatcherConfig {
         default_policy: match arguments.default_intention_policy {
             DefaultPolicy::Auto => DefaultPolicySource::Auto,
@@ -83,6 +87,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let signal = tokio::select! {
         ended = serve(arguments, &source, &proxy, &sha256) => return ended,
         () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
+        () = reload::keep_current(&reloader, &mut hangup) => "the end of all signals",
         signal = shutdown.requested() => signal,
     };
     tracing::info!(signal, "stopping: no more connections are taken");
