@@ -2,7 +2,8 @@
 //!
 //! The check passes while nothing is missing and fails with what is missing
 //! otherwise. An agent that has forgotten the service (it was restarted) is told
-//! again; at the end the service is taken away.
+//! again, as soon as it answers any of the watchers; at the end the service is taken
+//! away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,6 +159,7 @@ async fn keep(client: &AgentClient, config: &RegistrationConfig, watcher: &Watch
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut registered, mut failing) = (false, false);
     let mut was_ready = None;
+    let mut unanswered = 0;
     loop {
         tokio::select! {
             _ = beat.tick() => {}
@@ -165,8 +167,17 @@ async fn keep(client: &AgentClient, config: &RegistrationConfig, watcher: &Watch
                 if changed.is_err() {
                     return;
                 }
-                // Only a change between ready and not ready is news.
-                if was_ready == Some(readiness.borrow_and_update().is_ready(clock.now())) {
+                let readiness = readiness.borrow_and_update();
+                let now_unanswered = readiness
+                    .parts()
+                    .iter()
+                    .filter(|(_, part)| part.error.is_some())
+                    .count();
+                // The agent is back, perhaps without memory.
+                let answers_again = now_unanswered < unanswered;
+                unanswered = now_unanswered;
+                // Else only a change between ready and not ready is news.
+                if !answers_again && was_ready == Some(readiness.is_ready(clock.now())) {
                     continue;
                 }
             }

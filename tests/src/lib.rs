@@ -5,6 +5,8 @@ pub mod bench;
 pub mod components;
 pub mod consul;
 pub mod echo;
+pub mod load;
+pub mod pair;
 pub mod peers;
 pub mod ports;
 pub mod process;

@@ -30,7 +30,7 @@ pub fn require(test: &str, peer: &str) -> Option<PathBuf> {
 }
 
 /// Tells the person in front and `cargo xtask test` that a test did not run.
-fn skipped(test: &str, peer: &str) {
+pub fn skipped(test: &str, peer: &str) {
     eprintln!("SKIPPED: {test} needs {peer}");
     let Some(list) = std::env::var_os("PORTCULLIS_SKIPPED") else {
         return;

@@ -46,7 +46,7 @@ impl Proxy {
         Self::spawn(command)
     }
 
-    /// Starts `command`, whatever it is.
+    /// Starts `command`, whatever it is; its output goes to the log.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -61,6 +61,16 @@ impl Proxy {
             process: Process::new(command.spawn().expect("the proxy starts")),
             folder,
         }
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it a signal by number.
+    pub fn signal(&self, signal: i32) {
+        self.process.signal(signal);
     }
 
     /// What it has logged.

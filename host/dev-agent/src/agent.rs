@@ -266,10 +266,16 @@ impl DevAgent {
     /// Lets the next request whose path starts with `path` go wrong. Several
     /// faults for a path are used up one after another.
     pub fn inject(&self, path: &str, fault: Fault) {
-        self.core.faults.push(path, fault);
+        self.core.faults.push(path, fault, false);
     }
 
-    /// Forgets faults that are still waiting.
+    /// Lets every request whose path starts with `path` go wrong from now on, until
+    /// [`DevAgent::clear_faults`]. Requests that are blocked already are answered.
+    pub fn inject_until_cleared(&self, path: &str, fault: Fault) {
+        self.core.faults.push(path, fault, true);
+    }
+
+    /// Forgets all faults.
     pub fn clear_faults(&self) {
         self.core.faults.clear();
     }

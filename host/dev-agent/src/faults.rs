@@ -19,18 +19,41 @@ pub enum Fault {
     Hangup,
     /// The reply states this `X-Consul-Index`, as after a restored snapshot.
     Index(u64),
+    /// Exactly this reply, without any header of Consul's, as from another program; the
+    /// request has no effect.
+    Foreign {
+        /// Status code.
+        status: u16,
+        /// Header names and values; those that HTTP does not know are left out.
+        headers: Vec<(String, String)>,
+        /// Body, as it is.
+        body: Vec<u8>,
+    },
 }
 
 /// Faults that wait for the request that they are meant for.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    queue: Mutex<VecDeque<(String, Fault)>>,
+    queue: Mutex<VecDeque<Waiting>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    prefix: String,
+    fault: Fault,
+    /// Stays for the next request too.
+    stays: bool,
 }
 
 impl Faults {
-    pub(crate) fn push(&self, path: &str, fault: Fault) {
+    /// A fault for one request, or for all until they are cleared.
+    pub(crate) fn push(&self, path: &str, fault: Fault, stays: bool) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push_back((path.to_owned(), fault));
+        queue.push_back(Waiting {
+            prefix: path.to_owned(),
+            fault,
+            stays,
+        });
     }
 
     pub(crate) fn clear(&self) {
@@ -40,12 +63,15 @@ impl Faults {
             .clear();
     }
 
-    /// The next fault for a path, which is taken out.
+    /// The next fault for a path, which is taken out unless it stays.
     pub(crate) fn take(&self, path: &str) -> Option<Fault> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let at = queue
             .iter()
-            .position(|(prefix, _)| path.starts_with(prefix.as_str()))?;
-        queue.remove(at).map(|(_, fault)| fault)
+            .position(|waiting| path.starts_with(waiting.prefix.as_str()))?;
+        match queue.get(at) {
+            Some(waiting) if waiting.stays => Some(waiting.fault.clone()),
+            _ => queue.remove(at).map(|waiting| waiting.fault),
+        }
     }
 }

@@ -353,3 +353,27 @@ async fn faults_happen_once_and_in_order() {
     );
     agent.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_fault_may_stay_until_it_is_cleared_and_look_like_another_program() {
+    let agent = start("127.0.0.1:0").await;
+    let address = agent.address();
+    let get = |path: &str| request("GET", path, &[&format!("Host: {address}")], "");
+    let roots = "/v1/connect/ca/roots";
+    let page = Fault::Foreign {
+        status: 200,
+        headers: vec![("Content-Type".to_owned(), "text/html".to_owned())],
+        body: b"<html>".to_vec(),
+    };
+    agent.inject_until_cleared(roots, page);
+    for _ in 0..3 {
+        let reply = ask(address, get(roots)).await.to_lowercase();
+        assert!(
+            status(&reply) == 200 && reply.ends_with("<html>") && !reply.contains("x-consul"),
+            "{reply}"
+        );
+    }
+    agent.clear_faults();
+    assert!(ask(address, get(roots)).await.contains("TrustDomain"));
+    agent.shutdown().await;
+}

@@ -29,13 +29,15 @@ pub enum DefaultPolicySource {
     Deny,
 }
 
-/// Keeps the hub informed, for ever.
+/// Keeps the hub informed, for ever: often enough that what holds never looks stale.
 pub(super) async fn discover(
     hub: Arc<Hub>,
     client: AgentClient,
     service: String,
     source: DefaultPolicySource,
+    max_stale: Option<Duration>,
 ) {
+    let again = max_stale.map_or(AGAIN, |budget| AGAIN.min(budget / 4));
     let given = match source {
         DefaultPolicySource::Auto => None,
         DefaultPolicySource::Allow => Some(true),
@@ -46,16 +48,22 @@ pub(super) async fn discover(
             allow,
             source: "flag",
         };
-        if let Err(error) = hub.set_default_policy(found).await {
-            tracing::warn!(error, "the default policy is not in force");
+        loop {
+            let wait = match hub.set_default_policy(found.clone()).await {
+                Ok(()) => again,
+                Err(error) => {
+                    tracing::warn!(error, "the default policy is not in force");
+                    RETRY
+                }
+            };
+            sleep(wait).await;
         }
-        return;
     }
     loop {
         let asked = ask(&hub, &client, &service).await;
         let wait = match asked {
             Ok(found) => match hub.set_default_policy(found).await {
-                Ok(()) => AGAIN,
+                Ok(()) => again,
                 Err(error) => {
                     hub.failed(Which::DefaultPolicy, &error);
                     RETRY

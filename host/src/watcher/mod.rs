@@ -208,6 +208,8 @@ impl Watcher {
             roots: inner.hub.roots(),
             known: sender.clone(),
             trust_domain: None,
+            failed_at: None,
+            holding: false,
         };
         let ended = inner.ended.child_token();
         let _guard = ended.clone().drop_guard();
@@ -322,11 +324,18 @@ impl Inner {
             agent.clone(),
             service,
             self.config.default_policy,
+            self.config.max_stale,
         ));
     }
 
+    /// Asks often enough that an agent which has nothing new confirms that within the
+    /// staleness budget, with room for a slow one.
     fn settings(&self) -> Settings {
-        let wait_ms = u64::try_from(self.config.wait.as_millis()).unwrap_or(u64::MAX);
+        let wait = match self.config.max_stale {
+            Some(budget) => self.config.wait.min(budget / 4),
+            None => self.config.wait,
+        };
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
         Settings {
             mode: Mode::Blocking { wait_ms },
             seed: rand::random(),

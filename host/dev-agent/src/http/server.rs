@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::reply::{Body, INDEX, Reply};
+use super::reply::{Body, DEFAULT_ACL, INDEX, Reply};
 use super::{Request, guard};
 use crate::core::Core;
 use crate::faults::Fault;
@@ -119,13 +119,21 @@ async fn serve(
         Some(Fault::Hangup) => return Err(Disconnect),
         Some(Fault::Status(status, text)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Reply::error(status, text)
+            let mut reply = Reply::error(status, text);
+            // By this it is known for a word of the agent's.
+            reply.set(DEFAULT_ACL, core.acl.default_policy().as_str());
+            reply
         }
         Some(Fault::Garbage(bytes)) => {
             let mut reply = Reply::json(serde_json::Value::Null);
             reply.body = Body::Bytes(bytes.into());
             reply
         }
+        Some(Fault::Foreign {
+            status,
+            headers,
+            body,
+        }) => return Ok(foreign(status, &headers, body)),
         Some(Fault::Delay(delay)) => {
             tokio::time::sleep(delay).await;
             core.answer(request).await
@@ -157,6 +165,22 @@ fn finish(reply: Reply, pretty: bool, newline: bool) -> hyper::Response<Outgoing
     let mut response = hyper::Response::new(Outgoing::new(body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = *reply.headers;
+    response
+}
+
+/// What another program would answer.
+fn foreign(status: u16, headers: &[(String, String)], body: Vec<u8>) -> hyper::Response<Outgoing> {
+    let mut response = hyper::Response::new(Outgoing::new(body.into()));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        ) {
+            response.headers_mut().append(name, value);
+        }
+    }
     response
 }
 

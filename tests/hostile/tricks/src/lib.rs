@@ -1,10 +1,14 @@
 //! An honest policy, but for targets and documents with certain names: [`trick`] lists them.
+//!
+//! A service's list of intentions in which some text is `trick:NAME` makes every question
+//! about that service do it, and `trick:every-100:NAME` each hundredth question.
 
 mod bindings;
 #[path = "../../../../guest/policy/src/convert.rs"]
 mod convert;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use bindings::exports::portcullis::mesh::decisions as wit;
@@ -14,6 +18,51 @@ use portcullis_core::time::Timestamp;
 
 thread_local! {
     static POLICY: RefCell<Policy> = RefCell::new(Policy::new(chain::rustcrypto()));
+    /// By service, what its list asks for.
+    static ASKED_FOR: RefCell<BTreeMap<String, Script>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A trick that a list asks for.
+struct Script {
+    name: String,
+    every: u32,
+    questions: u32,
+}
+
+/// Reads what a document asks for, which may be nothing.
+fn read_script(document: &str, body: Option<&[u8]>) {
+    let Some((_, service)) = document.split_once("/default/default/") else {
+        return;
+    };
+    let text = body.map(String::from_utf8_lossy).unwrap_or_default();
+    let script = text.split_once("trick:").map(|(_, rest)| {
+        let script = rest.split('"').next().unwrap_or_default();
+        let (every, name) = script
+            .strip_prefix("every-")
+            .and_then(|rest| rest.split_once(':'))
+            .unwrap_or(("1", script));
+        Script {
+            name: name.to_owned(),
+            every: every.parse().unwrap_or(1).max(1),
+            questions: 0,
+        }
+    });
+    ASKED_FOR.with_borrow_mut(|asked| match script {
+        Some(script) => drop(asked.insert(service.to_owned(), script)),
+        None => drop(asked.remove(service)),
+    });
+}
+
+/// Does what the list of `service` asks for, if it is time.
+fn scripted(service: &str) {
+    let due = ASKED_FOR.with_borrow_mut(|asked| {
+        let script = asked.get_mut(service)?;
+        script.questions += 1;
+        (script.questions % script.every == 0).then(|| script.name.clone())
+    });
+    if let Some(name) = due {
+        trick(&name);
+    }
 }
 
 pub(crate) struct Component;
@@ -53,6 +102,7 @@ impl wit::Guest for Component {
             if let Some((_, name)) = change.name.split_once("/default/default/load-") {
                 trick(name);
             }
+            read_script(&change.name, change.body.as_deref());
         }
         let changes = changes.into_iter().map(convert::document).collect();
         convert::load_report(POLICY.with_borrow_mut(|policy| policy.load(generation, changes)))
@@ -70,6 +120,7 @@ impl wit::Guest for Component {
         now: u64,
     ) -> wit::Decision {
         trick(&target);
+        scripted(&target);
         let (client, request) = (convert::client(client), request.map(convert::request));
         let now = Timestamp::from_millis(now);
         let mut decision = POLICY
