@@ -2,10 +2,13 @@
 
 mod cli;
 mod escape;
+mod log_writer;
 mod telemetry;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    let code = cli::main();
+    log_writer::flush();
+    code
 }

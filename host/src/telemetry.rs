@@ -5,7 +5,7 @@
 //! target `access`.
 
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use time::OffsetDateTime;
 use time::format_description::FormatItem;
@@ -19,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::escape::{escape, json_string};
+use crate::log_writer;
 
 /// The longest value of a field that is written.
 const LONGEST_VALUE: usize = 4_096;
@@ -101,9 +102,10 @@ pub(crate) fn start(arguments: &LogArgs, default_level: &str) -> Result<(), Tele
         .with(Lines {
             format,
             colour,
-            write: to_stderr,
+            write: log_writer::write,
         })
         .try_init()?;
+    log_writer::start();
     Ok(())
 }
 
@@ -121,11 +123,6 @@ fn filter(text: &str, origin: &'static str) -> Result<EnvFilter, TelemetryError>
         _ => text.to_owned(),
     };
     EnvFilter::builder().parse(level).map_err(|_| unreadable())
-}
-
-fn to_stderr(line: &str) {
-    // Nobody is left to tell when standard error is gone.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// The layer that writes the lines.
@@ -224,7 +221,7 @@ impl Visit for Fields {
 impl<S, W> Layer<S> for Lines<W>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    W: Fn(&str) + 'static,
+    W: Fn(String) + 'static,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::new(self.format);
@@ -268,7 +265,7 @@ where
                 self.colour,
             ),
         };
-        (self.write)(&line);
+        (self.write)(line);
     }
 }
 
@@ -327,7 +324,7 @@ mod tests {
     fn logged(format: Format, log: impl FnOnce()) -> String {
         let lines = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&lines);
-        let write = move |line: &str| sink.lock().unwrap().push_str(line);
+        let write = move |line: String| sink.lock().unwrap().push_str(&line);
         let layer = Lines {
             format,
             colour: false,

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::log_writer;
 use crate::telemetry::{self, LogArgs};
 use failure::Failure;
 
@@ -107,7 +108,11 @@ pub(crate) fn main() -> ExitCode {
         .try_get_matches_from_mut(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => run(cli).unwrap_or_else(|failure| failure.report()),
+        Ok(cli) => run(cli).unwrap_or_else(|failure| {
+            // What led to it comes first.
+            log_writer::flush();
+            failure.report()
+        }),
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::help(&error),
             ErrorKind::MissingSubcommand => Failure::usage(
