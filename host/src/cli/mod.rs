@@ -19,6 +19,7 @@ mod intention;
 mod output;
 mod proxy;
 mod shutdown;
+mod systemd;
 mod version;
 
 use std::ffi::OsString;
@@ -146,7 +147,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Demo(arguments) => wait_for(demo::run(&arguments)),
         Command::Dev(arguments) => wait_for(dev::run(&arguments)),
-        Command::Proxy(arguments) => wait_for(proxy::run(&arguments)),
+        Command::Proxy(mut arguments) => {
+            proxy::sockets::adopt(&mut arguments)?;
+            wait_for(proxy::run(&arguments))
+        }
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
         Command::Eval(arguments) => eval::run(&arguments),

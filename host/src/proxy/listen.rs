@@ -8,6 +8,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::inherited;
+
 /// Connections that the kernel keeps for us.
 const BACKLOG: i32 = 1024;
 
@@ -42,11 +44,17 @@ pub(super) enum LocalStream {
 }
 
 /// A socket's place in the file system, removed when it is no longer used.
-pub(super) struct UnixPath(PathBuf);
+pub(super) struct UnixPath {
+    path: PathBuf,
+    /// Whether we made it.
+    ours: bool,
+}
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -62,7 +70,7 @@ impl Listener {
     pub(super) fn address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(_, path) => Ok(ListenAddress::Unix(path.0.clone())),
+            Self::Unix(_, path) => Ok(ListenAddress::Unix(path.path.clone())),
         }
     }
 
@@ -97,6 +105,9 @@ impl Listener {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    if let Some(listener) = inherited::tcp(address)? {
+        return TcpListener::from_std(listener);
+    }
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -112,6 +123,13 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 /// A socket file that nobody listens on is left over and replaced; any other file stays.
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    if let Some(listener) = inherited::unix(path)? {
+        let path = UnixPath {
+            path: path.to_owned(),
+            ours: false,
+        };
+        return Ok(Listener::Unix(UnixListener::from_std(listener)?, path));
+    }
     let left_over = std::fs::symlink_metadata(path)
         .is_ok_and(|about| about.file_type().is_socket())
         && std::os::unix::net::UnixStream::connect(path)
@@ -122,10 +140,13 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let path = UnixPath(path.to_owned());
+    let path = UnixPath {
+        path: path.to_owned(),
+        ours: true,
+    };
     // Before anybody can connect.
     if let Some(mode) = mode {
-        std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(mode))?;
+        std::fs::set_permissions(&path.path, std::fs::Permissions::from_mode(mode))?;
     }
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;

@@ -318,6 +318,13 @@ impl Listeners {
         }
     }
 
+    /// Whether each still takes connections.
+    pub(super) fn are_accepting(&self) -> bool {
+        let inbound = self.inbound.iter().map(|open| &open.accepting);
+        let upstreams = self.upstreams.iter().map(|open| &open.accepting);
+        inbound.chain(upstreams).all(|task| !task.is_finished())
+    }
+
     /// Where they listen.
     pub(super) fn addresses(&self) -> Addresses {
         let inbound = self.inbound.as_ref().map(|open| &open.address);

@@ -12,6 +12,7 @@ mod access;
 mod config;
 mod copy;
 mod inbound;
+mod inherited;
 mod listen;
 mod listeners;
 mod live;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{InboundConfig, Limits, Listening, ProxyConfig, ProxyError, UpstreamConfig};
 pub use inbound::Application;
+pub use inherited::{inherit_tcp, inherit_unix};
 pub use listen::ListenAddress;
 pub(crate) use listen::prepare;
 pub use stats::Snapshot;
@@ -152,6 +154,18 @@ impl Proxy {
     #[must_use]
     pub fn stats(&self) -> Snapshot {
         self.shared.stats.snapshot()
+    }
+
+    /// Whether every listener takes connections, or it is being shut down. False is a
+    /// defect that only a restart mends.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        // Whoever has them is changing them.
+        self.shared.stop.is_cancelled()
+            || self
+                .listeners
+                .try_lock()
+                .map_or(true, |listeners| listeners.are_accepting())
     }
 
     /// Waits until it takes connections.

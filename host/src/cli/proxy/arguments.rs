@@ -25,6 +25,9 @@ use crate::cli::shutdown::StopArgs;
 /// again; so does a change of these files. What is wrong with them leaves the last good
 /// ones in use, and is logged.
 ///
+/// Started by systemd it tells when it is ready, feeds the watchdog, and uses sockets named
+/// `inbound` (instead of -listen) and `upstream-NAME`.
+///
 /// SIGTERM or SIGINT stops accepting, lets connections finish for --drain-timeout,
 /// removes the registration and ends with status 0; a second signal ends at once.
 #[derive(Debug, clap::Args)]
@@ -169,6 +172,11 @@ impl ProxyArgs {
                 .checked_service()
                 .map(|name| Origin::Flags(name.to_owned())),
         }
+    }
+
+    /// Whether a registration says what this proxy is.
+    pub(crate) fn is_by_registration(&self) -> bool {
+        matches!(self.registration(), Ok(Some(_)))
     }
 
     /// The registration that flags or variables name. Of two variables the one for the

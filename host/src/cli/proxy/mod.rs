@@ -5,6 +5,7 @@ mod address;
 pub(crate) mod arguments;
 mod reload;
 mod sidecar;
+pub(crate) mod sockets;
 mod upstream;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ use super::decider;
 use super::failure::Failure;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
+use super::systemd::Manager;
 use arguments::{DefaultPolicy, Origin, ProxyArgs};
 use reload::Hangup;
 use upstream::{StaticUpstream, Upstream};
@@ -48,6 +50,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let mut hangup = Hangup::listen()?;
+    let manager = Manager::from_env();
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
     let source = match known {
@@ -87,12 +90,19 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let signal = tokio::select! {
         ended = serve(arguments, &source, &proxy, &sha256) => return ended,
         () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
-        () = reload::keep_current(&reloader, &mut hangup) => "the end of all signals",
+        () = reload::keep_current(&reloader, &mut hangup, &manager) => "the end of all signals",
+        () = manager.tend(&proxy) => "the end of all signals",
         signal = shutdown.requested() => signal,
     };
     tracing::info!(signal, "stopping: no more connections are taken");
+    manager.stopping();
     match shutdown
-        .while_cleaning_up(proxy.shutdown(arguments.drain_timeout))
+        .while_cleaning_up(async {
+            tokio::select! {
+                () = proxy.shutdown(arguments.drain_timeout) => {}
+                () = manager.see_out(&proxy) => {}
+            }
+        })
         .await
     {
         Ok(()) => Ok(ExitCode::SUCCESS),

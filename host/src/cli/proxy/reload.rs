@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::decider::ComponentArgs;
 use crate::cli::failure::Failure;
+use crate::cli::systemd::Manager;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -40,13 +41,15 @@ pub(crate) fn reloader(component: &ComponentArgs, agent: AgentClient, policy: Po
 }
 
 /// Reads again, for ever.
-pub(crate) async fn keep_current(reloader: &Reloader, hangup: &mut Hangup) {
+pub(crate) async fn keep_current(reloader: &Reloader, hangup: &mut Hangup, manager: &Manager) {
     let on_request = async {
         while hangup.0.recv().await.is_some() {
             tracing::info!(signal = "SIGHUP", "reading again");
+            manager.reloading();
             if reloader.reload().await.is_empty() {
                 tracing::info!("nothing comes from a file: there is nothing to read again");
             }
+            manager.ready();
         }
     };
     tokio::join!(reloader.watch(LOOK), on_request);

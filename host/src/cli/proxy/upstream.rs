@@ -14,10 +14,18 @@ pub(crate) struct Upstream {
     /// The service.
     pub(crate) service: ServiceName,
     /// Where our application connects to reach it.
-    listen: ListenAddress,
+    pub(crate) listen: ListenAddress,
 }
 
 impl Upstream {
+    /// `service` at a socket that is bound already.
+    ///
+    /// Fails when that cannot be the name of a service.
+    pub(crate) fn at(service: &str, listen: ListenAddress) -> Result<Self, String> {
+        let service = ServiceName::parse(service).map_err(|error| error.to_string())?;
+        Ok(Self { service, listen })
+    }
+
     /// The same for the proxy.
     pub(crate) fn config(&self) -> UpstreamConfig {
         UpstreamConfig::new(
