@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -102,11 +103,14 @@ impl Session {
         self.0.read_exact(buffer)
     }
 
-    /// Waits until the other side has ended the connection.
+    /// How long it takes until the other side has ended the connection; `None` when it
+    /// has not within `limit`.
     ///
     /// # Errors
-    /// When it does not within the patience of the load.
-    pub fn ended(&mut self) -> io::Result<()> {
+    /// When bytes come instead of the end.
+    pub fn ended_within(&mut self, limit: Duration) -> io::Result<Option<Duration>> {
+        let began = Instant::now();
+        self.0.sock.set_read_timeout(Some(limit))?;
         match self.0.read(&mut [0; 16]) {
             Err(error)
                 if matches!(
@@ -114,11 +118,21 @@ impl Session {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                 ) =>
             {
-                Err(error)
+                Ok(None)
             }
-            Ok(0) | Err(_) => Ok(()),
+            Ok(0) | Err(_) => Ok(Some(began.elapsed())),
             Ok(_) => Err(io::Error::other("bytes came instead of the end")),
         }
+    }
+
+    /// The certificate that the server has presented, without its chain.
+    #[must_use]
+    pub fn server(&self) -> Option<CertificateDer<'static>> {
+        let certificates = self.0.conn.peer_certificates()?;
+        certificates
+            .first()
+            .cloned()
+            .map(CertificateDer::into_owned)
     }
 
     /// Ends the connection in order.

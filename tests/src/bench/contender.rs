@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::cores::Cores;
 use super::envoy;
 use super::identity::Identity;
-use super::mesh::{CLIENT, ConsulMesh, Mesh, SERVICE};
+use super::mesh::{CLIENT, ConsulMesh, Mesh, SERVICE, successor};
 use super::running::Running;
 use crate::peers;
 
@@ -27,6 +27,13 @@ pub trait Contender {
     /// # Errors
     /// When none can be issued.
     fn client(&self) -> Result<Identity>;
+
+    /// The same, signed by a CA that it knows only through a cross-signed intermediate, as
+    /// in the middle of a rotation.
+    ///
+    /// # Errors
+    /// When nobody here can sign such a chain.
+    fn cross_signed_client(&self) -> Result<Identity>;
 
     /// Starts a proxy in front of `application`, with no other flags than needed.
     ///
@@ -62,6 +69,10 @@ impl Contender for Ours {
         self.mesh.issue(CLIENT)
     }
 
+    fn cross_signed_client(&self) -> Result<Identity> {
+        self.mesh.issue_cross_signed(CLIENT)
+    }
+
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running> {
         Running::start(cores, |port| {
             let mut command = Command::new(&self.binary);
@@ -88,6 +99,10 @@ impl Contender for ConsulProxy {
         self.0.issue(CLIENT)
     }
 
+    fn cross_signed_client(&self) -> Result<Identity> {
+        self.0.issue_cross_signed(CLIENT)
+    }
+
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running> {
         Running::start(cores, |port| {
             let mut command = Command::new(self.0.consul.binary());
@@ -107,6 +122,7 @@ impl Contender for ConsulProxy {
 pub struct Envoy {
     binary: PathBuf,
     ca: TestCa,
+    next: TestCa,
     folder: TempDir,
 }
 
@@ -133,7 +149,12 @@ impl Envoy {
         ] {
             write(&folder.path().join(name), &text)?;
         }
-        Ok(Self { binary, ca, folder })
+        Ok(Self {
+            binary,
+            next: successor(&ca),
+            ca,
+            folder,
+        })
     }
 }
 
@@ -144,6 +165,10 @@ impl Contender for Envoy {
 
     fn client(&self) -> Result<Identity> {
         Ok(Identity::from(&self.ca.service(CLIENT).issue()))
+    }
+
+    fn cross_signed_client(&self) -> Result<Identity> {
+        Ok(Identity::from(&self.next.service(CLIENT).issue()))
     }
 
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running> {

@@ -22,6 +22,8 @@ pub struct Figure {
     pub goal: Option<f64>,
     /// The most that ours should be of a peer's: its name and the ratio.
     pub ratios: &'static [(&'static str, f64)],
+    /// The share of samples within the number that stands for all: a half is the median.
+    pub share: f64,
     /// Ours first.
     pub columns: Vec<Column>,
     /// What else there is to say.
@@ -37,9 +39,17 @@ impl Figure {
             unit,
             goal,
             ratios: &[],
+            share: 0.5,
             columns: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// With the 99th percentile in place of the median.
+    #[must_use]
+    pub fn p99(mut self) -> Self {
+        self.share = 0.99;
+        self
     }
 
     /// With the most that ours should be of a peer's.
@@ -63,7 +73,7 @@ impl Figure {
     /// Whether ours is within the goal.
     #[must_use]
     pub fn reached(&self) -> Option<bool> {
-        let ours = self.columns.first()?.median()?;
+        let ours = self.columns.first()?.at(self.share)?;
         Some(ours <= self.goal?)
     }
 
@@ -91,12 +101,12 @@ impl Figure {
                 text,
                 "  {:<24} {:>9} {:<5} ({})",
                 column.name,
-                column.median().map_or_else(|| "-".to_owned(), round),
+                column.at(self.share).map_or_else(|| "-".to_owned(), round),
                 self.unit,
                 column.spread()
             );
             if let Some(first) = first.filter(|_| place > 0)
-                && let Some(ratio) = Ratio::of(first, column)
+                && let Some(ratio) = Ratio::of(first, column, self.share)
             {
                 let _ = write!(
                     text,
@@ -133,13 +143,13 @@ impl Figure {
         let cell = |column: &Column| {
             format!(
                 "{} ({})",
-                column.median().map_or_else(|| "-".to_owned(), round),
+                column.at(self.share).map_or_else(|| "-".to_owned(), round),
                 column.spread()
             )
         };
         let beside: Vec<String> = columns
             .map(|column| {
-                let ratio = ours.and_then(|ours| Ratio::of(ours, column));
+                let ratio = ours.and_then(|ours| Ratio::of(ours, column, self.share));
                 let ratio = ratio.map_or_else(String::new, |ratio| {
                     let goal = self.ratios.iter().find(|(name, _)| *name == column.name);
                     let goal =
@@ -171,10 +181,10 @@ impl Figure {
 pub const MARKDOWN_HEAD: &str = "| what | goal | ours, median (min..max) | beside, with the ratio of ours to it (min..max) | reached |\n|---|---|---|---|---|";
 
 impl Column {
-    /// The middle sample.
+    /// The sample that this share of all does not exceed.
     #[must_use]
-    pub fn median(&self) -> Option<f64> {
-        quantile(&self.samples, 0.5)
+    pub fn at(&self, share: f64) -> Option<f64> {
+        quantile(&self.samples, share)
     }
 
     /// The smallest and the largest sample.
@@ -191,7 +201,11 @@ impl Column {
 struct Ratio(Vec<f64>);
 
 impl Ratio {
-    fn of(ours: &Column, peer: &Column) -> Option<Self> {
+    fn of(ours: &Column, peer: &Column, share: f64) -> Option<Self> {
+        if share > 0.5 {
+            // Percentiles of many samples: rounds do not belong together.
+            return Some(Self(vec![ours.at(share)? / peer.at(share)?]));
+        }
         let pairs = ours.samples.iter().zip(&peer.samples);
         let ratios: Vec<f64> = pairs
             .filter(|(_, peer)| **peer > 0.0)
@@ -206,6 +220,9 @@ impl Ratio {
 
     fn text(&self) -> String {
         let at = |share| quantile(&self.0, share).unwrap_or(f64::NAN);
+        if self.0.len() == 1 {
+            return format!("{:.2}", at(0.5));
+        }
         format!("{:.2} ({:.2}..{:.2})", at(0.5), at(0.0), at(1.0))
     }
 }

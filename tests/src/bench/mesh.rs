@@ -33,6 +33,13 @@ pub trait Mesh {
     /// When none can be issued.
     fn issue(&self, service: &str) -> Result<Identity>;
 
+    /// Another certificate of a CA that the agent does not know, presented with that CA's
+    /// certificate by the root in force.
+    ///
+    /// # Errors
+    /// When the key of the root is not ours.
+    fn issue_cross_signed(&self, service: &str) -> Result<Identity>;
+
     /// Allows or denies the clients, over the agent's HTTP API.
     ///
     /// # Errors
@@ -51,6 +58,14 @@ pub trait Mesh {
         );
         Ok(())
     }
+}
+
+/// A new CA, certified by `ca` as in a rotation; its leaves present that certificate.
+#[must_use]
+pub fn successor(ca: &TestCa) -> TestCa {
+    let next = TestCa::new(ca.trust_domain());
+    let certificate = ca.cross_sign(&next);
+    next.presenting(&[certificate])
 }
 
 /// Our development agent, in this process.
@@ -100,6 +115,10 @@ impl Mesh for DevMesh {
             .context("no certificate from the development agent")?;
         Identity::from_pem(&leaf.chain_pem, &leaf.key_pem)
     }
+
+    fn issue_cross_signed(&self, _: &str) -> Result<Identity> {
+        bail!("the development agent keeps the key of its root to itself");
+    }
 }
 
 /// A real Consul agent with a CA whose key is here, so that any number of
@@ -109,6 +128,7 @@ pub struct ConsulMesh {
     pub consul: Consul,
     /// The root in force.
     pub ca: TestCa,
+    next: TestCa,
 }
 
 impl ConsulMesh {
@@ -126,8 +146,10 @@ impl ConsulMesh {
         let api = consul.api();
         let roots = api.get("/v1/agent/connect/ca/roots").good().json();
         let trust_domain = roots["TrustDomain"].as_str().context("no trust domain")?;
+        let ca = TestCa::new(trust_domain);
         let mesh = Self {
-            ca: TestCa::new(trust_domain),
+            next: successor(&ca),
+            ca,
             consul,
         };
         mesh.use_ca(&mesh.ca, false)?;
@@ -169,5 +191,9 @@ impl Mesh for ConsulMesh {
 
     fn issue(&self, service: &str) -> Result<Identity> {
         Ok(Identity::from(&self.ca.service(service).issue()))
+    }
+
+    fn issue_cross_signed(&self, service: &str) -> Result<Identity> {
+        Ok(Identity::from(&self.next.service(service).issue()))
     }
 }

@@ -14,11 +14,13 @@ pub mod identity;
 pub mod mesh;
 pub mod meter;
 pub mod patience;
+pub mod rotation;
 pub mod rows;
 pub mod running;
 pub mod settings;
 mod stand;
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -44,6 +46,8 @@ pub struct Bench {
     pub dev: Rc<DevMesh>,
     /// The real agent, or why there is none.
     pub consul: Result<Rc<ConsulMesh>, String>,
+    /// Our command.
+    pub ours: PathBuf,
     /// Contenders; ours is the first.
     pub contenders: Vec<Rc<dyn Contender>>,
     /// Who is missing, and why.
@@ -70,7 +74,7 @@ impl Bench {
         let ours = crate::program::path();
         let mesh: Rc<dyn Mesh> = Rc::clone(&dev) as Rc<dyn Mesh>;
         let mut contenders: Vec<Rc<dyn Contender>> =
-            vec![Rc::new(Ours::new("ours", ours, Rc::clone(&mesh)))];
+            vec![Rc::new(Ours::new("ours", ours.clone(), Rc::clone(&mesh)))];
         for binary in &settings.beside {
             let binary = binary
                 .canonicalize()
@@ -98,6 +102,7 @@ impl Bench {
             application: Application::start()?,
             dev,
             consul,
+            ours,
             contenders,
             missing,
             stands: Vec::new(),

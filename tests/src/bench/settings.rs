@@ -113,6 +113,12 @@ impl Settings {
         self.rows.is_empty() || self.rows.iter().any(|row| row == name)
     }
 
+    /// Whether only the harness is tried.
+    #[must_use]
+    pub fn small(&self) -> bool {
+        self.smaller > 1
+    }
+
     /// That much work, or less where only the harness is tried.
     #[must_use]
     pub fn amount(&self, full: u32) -> u32 {

@@ -76,20 +76,39 @@ impl Stand {
 }
 
 /// Runs `work` on all stands in turn, `rounds` times after one that does not count, and
-/// adds what `units` of it cost: processor time, then time on the wall, each times `scale`
-/// per unit.
+/// tells `add` what each slice cost.
 pub(super) fn interleave(
     stands: &[Stand],
     application: &Application,
     rounds: usize,
     mut work: impl FnMut(&Stand) -> Result<()>,
+    add: impl FnMut(&str, &Cost),
+) -> Result<()> {
+    interleave_prepared(
+        stands,
+        application,
+        rounds,
+        |_| Ok(()),
+        |stand, ()| work(stand),
+        add,
+    )
+}
+
+/// The same with something that is made before each slice and does not count.
+pub(super) fn interleave_prepared<T>(
+    stands: &[Stand],
+    application: &Application,
+    rounds: usize,
+    mut prepare: impl FnMut(&Stand) -> Result<T>,
+    mut work: impl FnMut(&Stand, T) -> Result<()>,
     mut add: impl FnMut(&str, &Cost),
 ) -> Result<()> {
     for round in 0..=rounds {
         // Whoever follows a heavy neighbour is not always the same.
         for place in 0..stands.len() {
             let stand = &stands[(place + round) % stands.len()];
-            let cost = stand.measure(application, &mut work)?;
+            let prepared = prepare(stand)?;
+            let cost = stand.measure(application, |stand| work(stand, prepared))?;
             if round > 0 {
                 add(stand.name(), &cost);
             }

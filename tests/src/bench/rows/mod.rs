@@ -1,9 +1,13 @@
 //! The rows of the table. Each is one file, and can be asked for by name.
 
+mod apply;
 mod bulk;
 mod connections;
+mod intention;
 mod memory;
+mod rotation;
 mod round_trip;
+mod start;
 
 use anyhow::Result;
 
@@ -28,6 +32,16 @@ pub const ALL: &[Row] = &[
         measure: connections::known,
     },
     Row {
+        name: "first-seen",
+        about: "the same with a certificate that the proxy has never seen",
+        measure: connections::strangers,
+    },
+    Row {
+        name: "cross-signed",
+        about: "the same with a certificate of a CA that is known only by a cross-signed intermediate",
+        measure: connections::cross_signed,
+    },
+    Row {
         name: "bulk",
         about: "bytes one way, then the other",
         measure: bulk::measure,
@@ -41,5 +55,30 @@ pub const ALL: &[Row] = &[
         name: "memory",
         about: "resident memory, idle, and for each idle connection",
         measure: memory::measure,
+    },
+    Row {
+        name: "start",
+        about: "from the start of a process to the first connection that is let through",
+        measure: start::measure,
+    },
+    Row {
+        name: "apply",
+        about: "from a change in the agent to the last instance of the policy that judges by it",
+        measure: apply::measure,
+    },
+    Row {
+        name: "intention",
+        about: "from the writing of an intention to new connections that are judged by it",
+        measure: intention::new_connections,
+    },
+    Row {
+        name: "cut",
+        about: "from the writing of an intention to the end of an open connection that it forbids",
+        measure: intention::open_connections,
+    },
+    Row {
+        name: "rotation",
+        about: "new handshakes that fail while the CA is rotated, cross-signed and not",
+        measure: rotation::measure,
     },
 ];
