@@ -16,7 +16,9 @@ use portcullis_core::agent::{self, Query};
 use portcullis_core::identity::SpiffeId;
 use portcullis_dev_agent::DevAgentConfig;
 use portcullis_tests::components;
-use portcullis_tests::stage::{ANY, Echo, Stage, access, ask, door, eventually, logged, within};
+use portcullis_tests::stage::{
+    ANY, Echo, Stage, access, ask, door, eventually, front, logged, within,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -226,10 +228,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
     };
     let member = Member::start(config);
     member.ready(DRAIN).await.unwrap();
-    let inbound = InboundConfig {
-        listen: ANY,
-        application: echo.application(),
-    };
+    let inbound = InboundConfig::new(ANY, echo.application());
     let inbound = Proxy::start(
         member,
         ProxyConfig {
@@ -238,7 +237,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
         },
     )
     .unwrap();
-    let upstream = fixed(&stage, "db-h", inbound.addresses().inbound.unwrap());
+    let upstream = fixed(&stage, "db-h", front(&inbound));
     let outbound = stage.outbound("web-h", upstream).await;
     assert_eq!(ask(door(&outbound), b"1").await.unwrap(), b"1");
     stage.agent.shutdown().await;
@@ -347,7 +346,7 @@ async fn a_server_that_is_another_service_gets_not_one_byte() {
     stage.agent.allow("*", "*").unwrap();
     let echo = Echo::start().await;
     let inbound = stage.inbound("other-k", echo.application()).await;
-    let there = inbound.addresses().inbound.unwrap();
+    let there = front(&inbound);
     let id = |td: &str, dc: &str, service: &str| {
         let uri = format!("spiffe://{td}/ns/default/dc/{dc}/svc/{service}");
         SpiffeId::parse(&uri).unwrap()
@@ -433,7 +432,7 @@ async fn shutdown_drains_deregisters_and_takes_no_more() {
     stage.agent.allow("web-m", "db-m").unwrap();
     let (_echo, inbound, outbound) = pair(&stage, "web-m", "db-m").await;
     let mut stream = open(door(&outbound)).await;
-    let address = inbound.addresses().inbound.unwrap();
+    let address = front(&inbound);
     let ending = tokio::spawn(async move { inbound.shutdown(Duration::from_secs(50)).await });
     stage.listed("db-m", 0).await;
     eventually("no more are taken", async || {
@@ -470,10 +469,10 @@ async fn the_drain_has_an_end_and_a_second_signal_ends_it_at_once() {
 async fn a_port_in_use_is_a_clear_error() {
     let stage = Stage::new().await;
     let taken = TcpListener::bind(ANY).await.unwrap();
-    let inbound = InboundConfig {
-        listen: taken.local_addr().unwrap(),
-        application: Application::Tcp("127.0.0.1:1".to_owned()),
-    };
+    let inbound = InboundConfig::new(
+        taken.local_addr().unwrap(),
+        Application::Tcp("127.0.0.1:1".to_owned()),
+    );
     let member = stage.member("db-o").await;
     let error = Proxy::start(
         member.clone(),
@@ -602,16 +601,13 @@ async fn a_live_connection_ends_with_the_certificate_of_its_client() {
     };
     let member = Member::start(config);
     member.ready(DRAIN).await.unwrap();
-    let inbound = InboundConfig {
-        listen: ANY,
-        application: echo.application(),
-    };
+    let inbound = InboundConfig::new(ANY, echo.application());
     let config = ProxyConfig {
         inbound: Some(inbound),
         ..ProxyConfig::default()
     };
     let inbound = Proxy::start(member, config).unwrap();
-    let upstream = fixed(&stage, "db-t", inbound.addresses().inbound.unwrap());
+    let upstream = fixed(&stage, "db-t", front(&inbound));
     let outbound = stage.outbound("web-t", upstream).await;
     let mut stream = open(door(&outbound)).await;
     let hours = |hours: u64| clock.now().saturating_add_millis(hours * 3_600_000);
@@ -633,10 +629,7 @@ async fn decided_by(stage: &Stage, component: &std::path::Path, service: &str) -
     });
     member.ready(DRAIN).await.unwrap();
     let echo = Echo::start().await;
-    let inbound = InboundConfig {
-        listen: ANY,
-        application: echo.application(),
-    };
+    let inbound = InboundConfig::new(ANY, echo.application());
     let config = ProxyConfig {
         inbound: Some(inbound),
         ..ProxyConfig::default()
@@ -650,7 +643,7 @@ async fn a_policy_that_fails_denies() {
     stage.agent.allow("*", "*").unwrap();
     for service in ["panic", "loop", "exit", "other-generation"] {
         let (echo, inbound) = decided_by(&stage, &components::tricks(), service).await;
-        let upstream = fixed(&stage, service, inbound.addresses().inbound.unwrap());
+        let upstream = fixed(&stage, service, front(&inbound));
         let outbound = stage.outbound("web-u", upstream).await;
         for _ in 0..3 {
             let answer = ask(door(&outbound), b"x").await;
@@ -666,7 +659,7 @@ async fn it_is_the_component_that_decides() {
     let stage = Stage::new().await;
     stage.agent.deny("web-v", "db-v").unwrap();
     let (echo, inbound) = decided_by(&stage, &components::allow_everything(), "db-v").await;
-    let upstream = fixed(&stage, "db-v", inbound.addresses().inbound.unwrap());
+    let upstream = fixed(&stage, "db-v", front(&inbound));
     let outbound = stage.outbound("web-v", upstream).await;
     assert_eq!(ask(door(&outbound), b"x").await.unwrap(), b"x");
     assert_eq!(echo.seen(), 1);
@@ -708,34 +701,4 @@ async fn hyper_dials_services_by_name() {
         source = error.source();
     }
     assert!(text.contains("no healthy instance of `nobody-w`"), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_above_the_limit_wait_their_turn() {
-    let stage = Stage::new().await;
-    stage.agent.allow("web-x", "db-x").unwrap();
-    let echo = Echo::start().await;
-    let config = ProxyConfig {
-        inbound: Some(InboundConfig {
-            listen: ANY,
-            application: echo.application(),
-        }),
-        limits: Limits {
-            connections: 1,
-            ..Limits::default()
-        },
-        ..ProxyConfig::default()
-    };
-    let inbound = Proxy::start(stage.member("db-x").await, config).unwrap();
-    let address = inbound.addresses().inbound.unwrap();
-    let outbound = stage
-        .outbound("web-x", fixed(&stage, "db-x", address))
-        .await;
-    let first = open(door(&outbound)).await;
-    let mut second = TcpStream::connect(door(&outbound)).await.unwrap();
-    second.write_all(b"y").await.unwrap();
-    assert_eq!((inbound.stats().active, echo.seen()), (1, 1));
-    drop(first);
-    within(second.read_exact(&mut [0; 1])).await.unwrap();
-    assert_eq!(echo.seen(), 2);
 }

@@ -181,10 +181,7 @@ async fn the_inbound_listener_moves_and_its_application_changes() {
     let (old, new) = (Echo::start().await, Echo::start().await);
     let api = Proxy::idle(stage.member("api-e").await);
     let inbound = |listen, echo: &Echo, limits| Listening {
-        inbound: Some(InboundConfig {
-            listen,
-            application: echo.application(),
-        }),
+        inbound: Some(InboundConfig::new(listen, echo.application())),
         limits,
         ..Listening::default()
     };

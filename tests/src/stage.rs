@@ -119,10 +119,7 @@ impl Stage {
             local: None,
         };
         let config = ProxyConfig {
-            inbound: Some(InboundConfig {
-                listen: ANY,
-                application,
-            }),
+            inbound: Some(InboundConfig::new(ANY, application)),
             register: Some(register),
             ..ProxyConfig::default()
         };
@@ -171,6 +168,16 @@ impl Stage {
 /// When that is no address.
 pub fn client(url: &str) -> AgentClient {
     AgentClient::new(AgentConfig::at(url).expect("an address")).expect("a client")
+}
+
+/// Where the mesh reaches a proxy.
+///
+/// # Panics
+/// When it has no inbound listener on TCP.
+pub fn front(proxy: &Proxy) -> SocketAddr {
+    let inbound = proxy.addresses().inbound;
+    let address = inbound.as_ref().and_then(ListenAddress::tcp);
+    address.expect("an inbound listener on TCP")
 }
 
 /// Where local programs reach the first upstream of a proxy.

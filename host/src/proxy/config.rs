@@ -1,23 +1,35 @@
 //! Settings of a proxy, and why it cannot start with them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::inbound::Application;
 use super::listen::ListenAddress;
+use super::proxy_protocol::{Trusted, Version};
 use crate::connector::Upstream;
 use crate::registration::RegistrationConfig;
 
 /// Limits of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For a client's whole handshake.
+    /// For a client's whole handshake, a PROXY header before it included.
     pub handshake: Duration,
     /// For the connection to the application.
     pub connect: Duration,
-    /// Connections at once on each listener, those in a handshake included. More wait.
+    /// Connections at once on each listener, those in a handshake included. More are
+    /// refused at once.
     pub connections: usize,
+    /// The same for all listeners together.
+    pub all_connections: usize,
+    /// Handshakes of clients at once. When there are as many, the oldest that has lasted
+    /// for a second or more gives way to the next; until then that one waits.
+    pub handshakes: usize,
+    /// How long a connection may be without a byte in either direction; any time if absent.
+    pub idle: Option<Duration>,
+    /// From this age on, give or take a tenth, a connection ends as soon as it is quiet.
+    pub age: Option<Duration>,
+    /// How long after that it ends even if it is not.
+    pub age_grace: Duration,
 }
 
 impl Default for Limits {
@@ -26,6 +38,11 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             connect: Duration::from_secs(5),
             connections: 16_384,
+            all_connections: 65_536,
+            handshakes: 4_096,
+            idle: None,
+            age: None,
+            age_grace: Duration::from_secs(30),
         }
     }
 }
@@ -34,9 +51,29 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundConfig {
     /// Where the mesh reaches us.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Where the application listens.
     pub application: Application,
+    /// Permissions of the socket file, for a unix socket; those of the umask if absent.
+    pub socket_mode: Option<u32>,
+    /// Who must begin with a PROXY header that names the client; nobody's is read if absent.
+    pub accept_proxy: Option<Trusted>,
+    /// The PROXY header that the application gets before all else, if any.
+    pub send_proxy: Option<Version>,
+}
+
+impl InboundConfig {
+    /// `application` behind `listen`, without PROXY headers.
+    #[must_use]
+    pub fn new(listen: impl Into<ListenAddress>, application: Application) -> Self {
+        Self {
+            listen: listen.into(),
+            application,
+            socket_mode: None,
+            accept_proxy: None,
+            send_proxy: None,
+        }
+    }
 }
 
 /// What goes out.

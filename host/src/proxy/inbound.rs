@@ -6,14 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portcullis_core::intention::Decision;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::access::{Access, Direction, Ending, tls_version};
 use super::config::Limits;
 use super::copy::{CopyError, Side, copy_both};
-use super::listen::{delegate_io, prepare, reset_on_close};
+use super::handshakes::Place;
+use super::lifetime::Lifetime;
+use super::listen::{PlainStream, prepare};
 use super::listeners::Cut;
 use super::live::{Fallen, Standing};
+use super::proxy_protocol::{self, About, ReceiveError, Route, Trusted, Version};
 use super::stats::Stats;
 use crate::tls::{HandshakeError, MeshStream, MeshTls, Refusal, alert_name, alert_of};
 
@@ -39,6 +44,8 @@ impl std::fmt::Display for Application {
 pub(super) struct Inbound {
     pub(super) service: Arc<str>,
     pub(super) application: Application,
+    pub(super) accept_proxy: Option<Trusted>,
+    pub(super) send_proxy: Option<Version>,
     pub(super) tls: MeshTls,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
@@ -46,40 +53,52 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// One connection from its first byte to its log line.
-    pub(super) async fn serve(&self, stream: TcpStream, from: Option<SocketAddr>, cut: &Cut) {
+    pub(super) async fn serve(
+        &self,
+        stream: PlainStream,
+        from: Option<SocketAddr>,
+        place: Place,
+        cut: &Cut,
+    ) {
         let mut access = Access::new(Direction::Inbound, from, &self.service);
         access.dst_identity = self.tls.leaf().current().map(|leaf| leaf.id.to_string());
         let ending = tokio::select! {
-            ending = self.connection(stream, &mut access) => ending,
+            ending = self.connection(stream, place, &mut access) => ending,
             cut = cut.cancelled() => cut,
         };
         self.stats.ended(&ending);
         access.log(&ending);
     }
 
-    async fn connection(&self, stream: TcpStream, access: &mut Access) -> Ending {
-        let accepted = self
-            .tls
-            .accept(
-                stream,
-                Some(Arc::clone(&self.service)),
-                self.limits.handshake,
-            )
-            .await;
+    async fn connection(&self, stream: PlainStream, place: Place, access: &mut Access) -> Ending {
+        let mut route = Route {
+            from: access.src_addr,
+            to: stream.local_address(),
+        };
+        let accepted = tokio::select! {
+            accepted = self.handshake(stream, &mut route) => accepted,
+            () = place.needed() => Err(Ending::refused(
+                "too-many-handshakes",
+                "its handshake took long, and gave way to others",
+            )),
+        };
+        drop(place);
+        access.src_addr = route.from;
         let MeshStream {
             mut stream,
             peer,
             chain,
         } = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => return self.no_handshake(error, access),
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => return self.no_handshake(error, access),
+            Err(ending) => return ending,
         };
         // From here on the client has proved its key and its chain is good.
         access.src_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
         let standing = Standing::inbound(&self.tls, &peer, chain, Arc::clone(&self.service));
         // Whatever ends early ends with a reset; only a clean end takes this back.
-        reset_on_close(stream.get_ref().0, true);
+        stream.get_ref().0.reset_on_close(true);
         let decision = match standing.decide() {
             Some(decision) if decision.is_allowed() => decision,
             refused => return self.denied(refused, access),
@@ -89,7 +108,12 @@ impl Inbound {
         access.decision = Some(decision);
         self.stats.allowed();
 
-        let mut application = match self.application().await {
+        let about = About {
+            route,
+            tls: access.tls,
+            identity: access.src_identity.as_deref().unwrap_or_default(),
+        };
+        let mut application = match self.application(about).await {
             Ok(application) => application,
             Err(error) => {
                 let reason = format!(
@@ -101,14 +125,16 @@ impl Inbound {
         };
         application.reset_on_close(true);
         access.dst_addr = Some(self.application.to_string());
+        let lifetime = Lifetime::new(&self.limits);
         let copied = tokio::select! {
             copied = copy_both(&mut stream, &mut application, &access.counts) => Ok(copied),
             fallen = standing.fallen() => Err(fallen),
+            over = lifetime.over(&access.counts) => return over.ending(&self.stats),
         };
         match copied {
             Ok(Ok(())) => {
                 application.reset_on_close(false);
-                reset_on_close(stream.get_ref().0, false);
+                stream.get_ref().0.reset_on_close(false);
                 Ending {
                     refused: false,
                     code,
@@ -136,6 +162,40 @@ impl Inbound {
         }
     }
 
+    /// The PROXY header, where one is due, and the handshake, within one deadline.
+    async fn handshake(
+        &self,
+        mut stream: PlainStream,
+        route: &mut Route,
+    ) -> Result<Result<MeshStream<PlainStream>, HandshakeError>, Ending> {
+        let until = Instant::now() + self.limits.handshake;
+        if self
+            .accept_proxy
+            .as_ref()
+            .is_some_and(|trusted| trusted.contains(route.from))
+        {
+            match timeout_at(until, proxy_protocol::receive(&mut stream)).await {
+                Ok(Ok(told)) => *route = told.unwrap_or(*route),
+                Ok(Err(ReceiveError::Io(error))) => {
+                    return Err(Ending::failed(
+                        "handshake-failed",
+                        "no handshake with the client",
+                        error,
+                    ));
+                }
+                Ok(Err(error)) => {
+                    let reason =
+                        format!("the load balancer in front of us is trusted, but {error}");
+                    return Err(Ending::refused("proxy-header", reason));
+                }
+                Err(_) => return Ok(Err(HandshakeError::Timeout(self.limits.handshake))),
+            }
+        }
+        let target = Some(Arc::clone(&self.service));
+        let left = until.saturating_duration_since(Instant::now());
+        Ok(self.tls.accept(stream, target, left).await)
+    }
+
     fn no_handshake(&self, error: HandshakeError, access: &mut Access) -> Ending {
         match error {
             HandshakeError::Refused(Refusal::Denied { peer, decision }) => {
@@ -152,9 +212,9 @@ impl Inbound {
             HandshakeError::Refused(Refusal::Failed) => {
                 Ending::refused("policy-failed", "the verification failed")
             }
-            HandshakeError::Timeout(after) => Ending::refused(
+            HandshakeError::Timeout(_) => Ending::refused(
                 "handshake-timeout",
-                format!("no complete handshake within {after:?}"),
+                format!("no complete handshake within {:?}", self.limits.handshake),
             ),
             error => Ending::failed("handshake-failed", "no handshake with the client", error),
         }
@@ -199,18 +259,22 @@ impl Inbound {
             .describe(&self.service, decision)
     }
 
-    async fn application(&self) -> io::Result<ApplicationStream> {
+    /// Connects to the application, and tells it about the client where it wants that.
+    async fn application(&self, about: About<'_>) -> io::Result<PlainStream> {
         let connect = async {
-            match &self.application {
+            let mut stream = match &self.application {
                 Application::Tcp(address) => {
                     let stream = TcpStream::connect(address.as_str()).await?;
                     prepare(&stream);
-                    Ok(ApplicationStream::Tcp(stream))
+                    PlainStream::Tcp(stream)
                 }
-                Application::Unix(path) => {
-                    UnixStream::connect(path).await.map(ApplicationStream::Unix)
-                }
+                Application::Unix(path) => PlainStream::Unix(UnixStream::connect(path).await?),
+            };
+            if let Some(version) = self.send_proxy {
+                let header = proxy_protocol::header(version, about);
+                stream.write_all(&header).await?;
             }
+            Ok(stream)
         };
         let limit = self.limits.connect;
         let late = |_| {
@@ -222,19 +286,3 @@ impl Inbound {
         tokio::time::timeout(limit, connect).await.map_err(late)?
     }
 }
-
-/// A connection to the application.
-enum ApplicationStream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl ApplicationStream {
-    fn reset_on_close(&self, reset: bool) {
-        if let Self::Tcp(stream) = self {
-            reset_on_close(stream, reset);
-        }
-    }
-}
-
-delegate_io!(ApplicationStream { Tcp, Unix });

@@ -1,17 +1,32 @@
 //! Listening sockets, and how connections are taken from them.
 
+use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::inherited;
+use super::seldom::Seldom;
+use super::stats::Stats;
 
 /// Connections that the kernel keeps for us.
 const BACKLOG: i32 = 1024;
+
+/// How long to wait after the first failure to accept; doubles.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest such wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+static NO_DESCRIPTOR: Seldom = Seldom::new();
+static CANNOT_ACCEPT: Seldom = Seldom::new();
 
 /// Where a listener is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +35,32 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A unix socket, removed at the end.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether both cannot be bound at once.
+    pub(super) fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => one.port() == other.port(),
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// The address, unless it is a unix socket.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -32,27 +73,43 @@ impl std::fmt::Display for ListenAddress {
 }
 
 /// A bound listener.
-pub(super) enum Listener {
+pub(super) struct Listener {
+    socket: Bound,
+    spare: Spare,
+}
+
+enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener, UnixPath),
 }
 
-/// A connection from a local program.
-pub(super) enum LocalStream {
+/// A connection by TCP or a unix socket.
+pub(super) enum PlainStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+/// A connection that was taken, and from where.
+pub(super) type Accepted = (PlainStream, Option<SocketAddr>);
+
 /// A socket's place in the file system, removed when it is no longer used.
-pub(super) struct UnixPath {
+struct UnixPath {
     path: PathBuf,
-    /// Whether we made it.
-    ours: bool,
+    /// Device and inode: another program's file of the same name is not ours to remove.
+    file: Option<(u64, u64)>,
+}
+
+impl UnixPath {
+    fn file(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let about = std::fs::symlink_metadata(path).ok()?;
+        Some((about.dev(), about.ino()))
+    }
 }
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        if self.ours {
+        if self.file.is_some() && Self::file(&self.path) == self.file {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -61,46 +118,115 @@ impl Drop for UnixPath {
 impl Listener {
     /// With `mode` as the permissions of a socket file.
     pub(super) fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
-        match address {
-            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
-            ListenAddress::Unix(path) => bind_unix(path, mode),
-        }
+        Ok(Self {
+            socket: match address {
+                ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp),
+                ListenAddress::Unix(path) => bind_unix(path, mode),
+            }?,
+            spare: Spare::new(),
+        })
     }
 
     pub(super) fn address(&self) -> io::Result<ListenAddress> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
-            Self::Unix(_, path) => Ok(ListenAddress::Unix(path.path.clone())),
+        match &self.socket {
+            Bound::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+            Bound::Unix(_, path) => Ok(ListenAddress::Unix(path.path.clone())),
         }
     }
 
-    /// The next connection. Waits a little when the system is out of descriptors.
-    pub(super) async fn accept(&self) -> (LocalStream, Option<SocketAddr>) {
+    /// The next connection.
+    ///
+    /// While the process is out of descriptors, those who come are refused at once, by
+    /// means of a descriptor that is kept for that; what else stands in the way is waited
+    /// for, longer and longer.
+    pub(super) async fn accept(&self, stats: &Stats) -> Accepted {
+        let mut pause = PAUSE;
         loop {
-            let accepted = match self {
-                Self::Tcp(listener) => listener
-                    .accept()
-                    .await
-                    .map(|(stream, from)| (LocalStream::Tcp(stream), Some(from))),
-                Self::Unix(listener, _) => listener
-                    .accept()
-                    .await
-                    .map(|(stream, _)| (LocalStream::Unix(stream), None)),
+            let error = match poll_fn(|cx| self.poll_next(cx)).await {
+                Ok(accepted) => return accepted,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => error,
             };
-            match accepted {
-                Ok((stream, from)) => {
-                    if let LocalStream::Tcp(stream) = &stream {
-                        prepare(stream);
-                    }
-                    return (stream, from);
+            if is_out_of_descriptors(&error) && self.refuse_one().await {
+                stats.refused_without_descriptor();
+                if let Some(times) = NO_DESCRIPTOR.now() {
+                    tracing::warn!(%error, times, "connections are refused: raise the limit of open files (`ulimit -n`, LimitNOFILE=), or lower -max-connections");
                 }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+                // Those who are served already go first.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            stats.accept_failed();
+            if let Some(times) = CANNOT_ACCEPT.now() {
+                tracing::warn!(%error, times, "cannot accept connections; trying again");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A connection that is waiting already, if there is one.
+    pub(super) async fn waiting(&self) -> Option<Accepted> {
+        loop {
+            match poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await {
+                Poll::Ready(Ok(accepted)) => return Some(accepted),
+                Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
             }
         }
+    }
+
+    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, from)| {
+                prepare(&stream);
+                (PlainStream::Tcp(stream), Some(from))
+            }),
+            Bound::Unix(listener, _) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| (PlainStream::Unix(stream), None)),
+        }
+    }
+
+    /// Takes one connection with the spare descriptor and closes it; false if that fails, too.
+    async fn refuse_one(&self) -> bool {
+        if !self.spare.lend() {
+            return false;
+        }
+        let refused = self.waiting().await;
+        if let Some((stream, _)) = &refused {
+            stream.reset_on_close(true);
+        }
+        let refused = refused.is_some();
+        self.spare.take_back();
+        refused
+    }
+}
+
+/// A descriptor that is kept open to be given up when none is left.
+struct Spare(Mutex<Option<File>>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(Mutex::new(Self::open()))
+    }
+
+    fn open() -> Option<File> {
+        File::open("/dev/null").ok()
+    }
+
+    /// Gives it up; false if there is none, and then tries to get one.
+    fn lend(&self) -> bool {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = spare.take().is_some();
+        if !lent {
+            *spare = Self::open();
+        }
+        lent
+    }
+
+    fn take_back(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::open();
     }
 }
 
@@ -121,14 +247,15 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// A socket file that nobody listens on is left over and replaced; any other file stays.
-fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
     use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
     if let Some(listener) = inherited::unix(path)? {
         let path = UnixPath {
             path: path.to_owned(),
-            ours: false,
+            // It was there before us, and stays.
+            file: None,
         };
-        return Ok(Listener::Unix(UnixListener::from_std(listener)?, path));
+        return Ok(Bound::Unix(UnixListener::from_std(listener)?, path));
     }
     let left_over = std::fs::symlink_metadata(path)
         .is_ok_and(|about| about.file_type().is_socket())
@@ -142,7 +269,7 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     socket.bind(&SockAddr::unix(path)?)?;
     let path = UnixPath {
         path: path.to_owned(),
-        ours: true,
+        file: UnixPath::file(path),
     };
     // Before anybody can connect.
     if let Some(mode) = mode {
@@ -150,7 +277,14 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Listener> {
     }
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(socket.into())?;
-    Ok(Listener::Unix(listener, path))
+    Ok(Bound::Unix(listener, path))
+}
+
+/// `EMFILE`, `ENFILE`: this process or the machine has no descriptor left.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    is(Errno::MFILE) || is(Errno::NFILE)
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
@@ -224,14 +358,21 @@ macro_rules! delegate_io {
     };
 }
 
-pub(super) use delegate_io;
+delegate_io!(PlainStream { Tcp, Unix });
 
-delegate_io!(LocalStream { Tcp, Unix });
-
-impl LocalStream {
+impl PlainStream {
+    /// See [`reset_on_close`]; a unix socket has no reset.
     pub(super) fn reset_on_close(&self, reset: bool) {
         if let Self::Tcp(stream) = self {
             reset_on_close(stream, reset);
+        }
+    }
+
+    /// Our own address, unless it is a unix socket.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
         }
     }
 }

@@ -14,12 +14,20 @@ use tokio_util::task::TaskTracker;
 use super::Addresses;
 use super::access::Ending;
 use super::config::{InboundConfig, Limits, Listening, ProxyError, UpstreamConfig};
+use super::handshakes::Handshakes;
 use super::inbound::Inbound;
-use super::listen::{ListenAddress, Listener, LocalStream};
+use super::listen::{Accepted, ListenAddress, Listener};
 use super::outbound::Outbound;
+use super::seldom::Seldom;
 use super::stats::{Active, Stats};
 use crate::connector::Upstream;
 use crate::member::Member;
+
+/// How many connections that wait in the kernel are still taken at the end.
+const MOST_WAITING: usize = 4_096;
+
+static TOO_MANY: Seldom = Seldom::new();
+static CROWDED: Seldom = Seldom::new();
 
 /// What all listeners of a proxy share.
 #[derive(Clone, Debug)]
@@ -27,6 +35,7 @@ pub(super) struct Shared {
     pub(super) member: Member,
     pub(super) service: Arc<str>,
     pub(super) stats: Arc<Stats>,
+    pub(super) handshakes: Arc<Handshakes>,
     pub(super) tasks: TaskTracker,
     /// No more connections are taken.
     pub(super) stop: CancellationToken,
@@ -58,6 +67,7 @@ struct Open<C> {
 #[derive(Debug)]
 struct Serving {
     role: Role,
+    limits: Limits,
     room: Arc<Semaphore>,
 }
 
@@ -104,11 +114,11 @@ trait Behind: Clone + PartialEq {
 
 impl Behind for InboundConfig {
     fn listen(&self) -> ListenAddress {
-        ListenAddress::Tcp(self.listen)
+        self.listen.clone()
     }
 
     fn socket_mode(&self) -> Option<u32> {
-        None
+        self.socket_mode
     }
 
     fn what(&self, shared: &Shared) -> String {
@@ -120,11 +130,14 @@ impl Behind for InboundConfig {
             role: Role::Inbound(Arc::new(Inbound {
                 service: Arc::clone(&shared.service),
                 application: self.application.clone(),
+                accept_proxy: self.accept_proxy.clone(),
+                send_proxy: self.send_proxy,
                 tls: shared.member.tls().clone(),
                 limits: limits.clone(),
                 stats: Arc::clone(&shared.stats),
             })),
             room: Arc::new(Semaphore::new(limits.connections.max(1))),
+            limits: limits.clone(),
         }
     }
 }
@@ -154,9 +167,11 @@ impl Behind for UpstreamConfig {
                 service: Arc::clone(&shared.service),
                 upstream: self.upstream.clone(),
                 connector,
+                limits: limits.clone(),
                 stats: Arc::clone(&shared.stats),
             })),
             room: Arc::new(Semaphore::new(connections.max(1))),
+            limits: limits.clone(),
         }
     }
 }
@@ -275,18 +290,21 @@ impl Listeners {
                 tracing::info!(listen = %now.address, "inbound listener removed");
                 return now.close(shared, drain).await;
             }
-            (Some(mut now), Some(wanted)) if now.config.listen == wanted.listen => {
+            (Some(mut now), Some(wanted))
+                if (&now.config.listen, now.config.socket_mode)
+                    == (&wanted.listen, wanted.socket_mode) =>
+            {
                 now.serve(shared, wanted, limits);
                 self.inbound = Some(now);
                 return;
             }
             (now, Some(wanted)) => (now, wanted),
         };
-        // On the same port the old one is in the way.
+        // On the same port or path the old one is in the way.
         let (mut now, mut before) = (now, None);
         if now
             .as_ref()
-            .is_some_and(|now| now.config.listen.port() == wanted.listen.port())
+            .is_some_and(|now| now.config.listen.collides(&wanted.listen))
             && let Some(now) = now.take()
         {
             before = Some(now.config.clone());
@@ -327,12 +345,8 @@ impl Listeners {
 
     /// Where they listen.
     pub(super) fn addresses(&self) -> Addresses {
-        let inbound = self.inbound.as_ref().map(|open| &open.address);
         Addresses {
-            inbound: match inbound {
-                Some(ListenAddress::Tcp(address)) => Some(*address),
-                _ => None,
-            },
+            inbound: self.inbound.as_ref().map(|open| open.address.clone()),
             upstreams: self
                 .upstreams
                 .iter()
@@ -420,28 +434,70 @@ async fn accept(
     loop {
         let serving = Arc::clone(&served.borrow_and_update());
         let next = async {
-            let room = Arc::clone(&serving.room).acquire_owned().await.ok();
-            (room, listener.accept().await)
+            serving.room_for_handshake(&shared).await;
+            listener.accept(&shared.stats).await
         };
-        let (room, (stream, from)) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             Ok(()) = served.changed() => continue,
-            next = next => next,
+            accepted = next => accepted,
         };
-        let active = Active::new(&shared.stats);
+        serving.take(accepted, &shared, &cut);
+    }
+    // Whoever is connected already, though not taken yet, is served: closing the socket
+    // would reset them.
+    for _ in 0..MOST_WAITING {
+        let Some(accepted) = listener.waiting().await else {
+            break;
+        };
+        served.borrow().take(accepted, &shared, &cut);
+    }
+}
+
+impl Serving {
+    /// Waits until one more client may begin a handshake.
+    async fn room_for_handshake(&self, shared: &Shared) {
+        if matches!(self.role, Role::Outbound(_)) {
+            return;
+        }
+        if shared.handshakes.room(self.limits.handshakes).await {
+            shared.stats.gave_way();
+            if let Some(times) = CROWDED.now() {
+                tracing::warn!(
+                    times,
+                    at_once = self.limits.handshakes,
+                    "too many handshakes at once: the oldest give way (-max-handshakes)"
+                );
+            }
+        }
+    }
+
+    /// Serves a connection, or closes it at once if there are too many.
+    fn take(&self, (stream, from): Accepted, shared: &Shared, cut: &Cut) {
+        let room = Arc::clone(&self.room).try_acquire_owned().ok();
+        let active = Active::new(&shared.stats, self.limits.all_connections);
+        let (Some(room), Some(active)) = (room, active) else {
+            shared.stats.over_limit();
+            if let Some(times) = TOO_MANY.now() {
+                tracing::warn!(
+                    times,
+                    "too many connections at once: more are refused (-max-connections, -max-connections-per-listener)"
+                );
+            }
+            stream.reset_on_close(true);
+            return;
+        };
         let cut = cut.clone();
-        match (&serving.role, stream) {
-            (Role::Inbound(inbound), LocalStream::Tcp(stream)) => {
-                let inbound = Arc::clone(inbound);
+        match &self.role {
+            Role::Inbound(inbound) => {
+                let (inbound, place) = (Arc::clone(inbound), shared.handshakes.begin());
                 shared.tasks.spawn(async move {
-                    inbound.serve(stream, from, &cut).await;
+                    inbound.serve(stream, from, place, &cut).await;
                     drop((room, active));
                 });
             }
-            // Inbound listeners are TCP.
-            (Role::Inbound(_), LocalStream::Unix(_)) => {}
-            (Role::Outbound(outbound), stream) => {
+            Role::Outbound(outbound) => {
                 let outbound = Arc::clone(outbound);
                 shared.tasks.spawn(async move {
                     outbound.serve(stream, from, &cut).await;

@@ -11,15 +11,18 @@
 mod access;
 mod config;
 mod copy;
+mod handshakes;
 mod inbound;
 mod inherited;
+mod lifetime;
 mod listen;
 mod listeners;
 mod live;
 mod outbound;
+mod proxy_protocol;
+mod seldom;
 mod stats;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ pub use inbound::Application;
 pub use inherited::{inherit_tcp, inherit_unix};
 pub use listen::ListenAddress;
 pub(crate) use listen::prepare;
+pub use proxy_protocol::{Trusted, Version as ProxyHeader};
 pub use stats::Snapshot;
 
 use crate::member::Member;
@@ -43,7 +47,7 @@ use stats::Stats;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Addresses {
     /// The inbound listener.
-    pub inbound: Option<SocketAddr>,
+    pub inbound: Option<ListenAddress>,
     /// The listeners of the upstreams, in the order of the settings but for those that
     /// cannot be bound.
     pub upstreams: Vec<ListenAddress>,
@@ -89,7 +93,8 @@ impl Proxy {
         let addresses = listeners.addresses();
         if let Some(mut register) = config.register {
             if register.port == 0 {
-                register.port = addresses.inbound.map_or(0, |address| address.port());
+                let inbound = addresses.inbound.as_ref().and_then(ListenAddress::tcp);
+                register.port = inbound.map_or(0, |address| address.port());
             }
             let watcher = proxy.shared.member.watcher();
             let (client, watcher) = (watcher.config().agent.clone(), watcher.clone());
@@ -109,6 +114,7 @@ impl Proxy {
             service: member.service().into(),
             member,
             stats: Arc::new(Stats::default()),
+            handshakes: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             cut: abort.child_token(),
@@ -153,7 +159,10 @@ impl Proxy {
     /// Numbers since the start.
     #[must_use]
     pub fn stats(&self) -> Snapshot {
-        self.shared.stats.snapshot()
+        Snapshot {
+            handshaking: u64::try_from(self.shared.handshakes.len()).unwrap_or(u64::MAX),
+            ..self.shared.stats.snapshot()
+        }
     }
 
     /// Whether every listener takes connections, or it is being shut down. False is a

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 use super::access::{Access, Direction, Ending, tls_version};
+use super::config::Limits;
 use super::copy::{CopyError, Side, copy_both};
-use super::listen::{LocalStream, reset_on_close};
+use super::lifetime::Lifetime;
+use super::listen::{PlainStream, reset_on_close};
 use super::listeners::Cut;
 use super::live::{Fallen, Standing};
 use super::stats::Stats;
@@ -23,12 +25,13 @@ pub(super) struct Outbound {
     pub(super) service: Arc<str>,
     pub(super) upstream: Upstream,
     pub(super) connector: Connector,
+    pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
 }
 
 impl Outbound {
     /// One connection from its first byte to its log line.
-    pub(super) async fn serve(&self, mut local: LocalStream, from: Option<SocketAddr>, cut: &Cut) {
+    pub(super) async fn serve(&self, mut local: PlainStream, from: Option<SocketAddr>, cut: &Cut) {
         let mut access = Access::new(Direction::Outbound, from, self.upstream.name());
         access.src_identity = self
             .connector
@@ -46,7 +49,7 @@ impl Outbound {
         access.log(&ending);
     }
 
-    async fn connection(&self, local: &mut LocalStream, access: &mut Access) -> Ending {
+    async fn connection(&self, local: &mut PlainStream, access: &mut Access) -> Ending {
         let Connection { stream, endpoint } =
             match self.connector.dial_upstream(&self.upstream).await {
                 Ok(connection) => connection,
@@ -68,9 +71,11 @@ impl Outbound {
             chain,
             endpoint.id.to_string().into(),
         );
+        let lifetime = Lifetime::new(&self.limits);
         let copied = tokio::select! {
             copied = copy_both(local, &mut stream, &access.counts) => Ok(copied),
             fallen = standing.fallen() => Err(fallen),
+            over = lifetime.over(&access.counts) => return over.ending(&self.stats),
         };
         match copied {
             Ok(Ok(())) => {

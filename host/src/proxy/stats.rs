@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::access::Ending;
+use super::lifetime::Over;
 
 /// Numbers since the start.
 #[derive(Debug, Default)]
@@ -12,6 +13,12 @@ pub(super) struct Stats {
     allowed: AtomicU64,
     refused: AtomicU64,
     cut: AtomicU64,
+    over_limit: AtomicU64,
+    gave_way: AtomicU64,
+    without_descriptor: AtomicU64,
+    accept_failed: AtomicU64,
+    idle: AtomicU64,
+    old: AtomicU64,
 }
 
 /// A proxy's numbers at one moment.
@@ -19,15 +26,55 @@ pub(super) struct Stats {
 pub struct Snapshot {
     /// Connections right now, those in a handshake included.
     pub active: u64,
+    /// Of these, clients in a handshake.
+    pub handshaking: u64,
     /// Connections that were let through.
     pub allowed: u64,
     /// Connections that were refused, could not be made, or were cut off.
     pub refused: u64,
     /// Of these, live ones that were cut off.
     pub cut: u64,
+    /// Connections that were closed at once because there were too many. They are in no
+    /// other number.
+    pub over_limit: u64,
+    /// Handshakes that gave way to others because there were too many at once; refused, too.
+    pub gave_way: u64,
+    /// Connections that were closed at once because no descriptor was left for them. They
+    /// are in no other number.
+    pub without_descriptor: u64,
+    /// How often no connection could be accepted for other reasons.
+    pub accept_failed: u64,
+    /// Connections that ended because nothing moved.
+    pub idle: u64,
+    /// Connections that ended because of their age.
+    pub old: u64,
 }
 
 impl Stats {
+    pub(super) fn over_limit(&self) {
+        self.over_limit.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn gave_way(&self) {
+        self.gave_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused_without_descriptor(&self) {
+        self.without_descriptor.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accept_failed(&self) {
+        self.accept_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn over(&self, why: Over) {
+        let number = match why {
+            Over::Idle => &self.idle,
+            Over::Old => &self.old,
+        };
+        number.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn allowed(&self) {
         self.allowed.fetch_add(1, Ordering::Relaxed);
     }
@@ -46,9 +93,16 @@ impl Stats {
         let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
         Snapshot {
             active: get(&self.active),
+            handshaking: 0,
             allowed: get(&self.allowed),
             refused: get(&self.refused),
             cut: get(&self.cut),
+            over_limit: get(&self.over_limit),
+            gave_way: get(&self.gave_way),
+            without_descriptor: get(&self.without_descriptor),
+            accept_failed: get(&self.accept_failed),
+            idle: get(&self.idle),
+            old: get(&self.old),
         }
     }
 }
@@ -57,9 +111,14 @@ impl Stats {
 pub(super) struct Active(Arc<Stats>);
 
 impl Active {
-    pub(super) fn new(stats: &Arc<Stats>) -> Self {
-        stats.active.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(stats))
+    /// Nothing if there are `most` already.
+    pub(super) fn new(stats: &Arc<Stats>, most: usize) -> Option<Self> {
+        let before = stats.active.fetch_add(1, Ordering::Relaxed);
+        // From here on dropping it takes it back.
+        let active = Self(Arc::clone(stats));
+        usize::try_from(before)
+            .is_ok_and(|before| before < most.max(1))
+            .then_some(active)
     }
 }
 

@@ -18,11 +18,11 @@ use portcullis_core::watch::Backoff;
 use tokio::time::{Instant, sleep_until};
 
 pub use refused::Refused;
-pub use settings::Settings;
+pub use settings::{Settings, Usual};
 
 use crate::agent_client::{AgentClient, AgentError};
 use crate::member::Member;
-use crate::proxy::{Limits, ListenAddress, Listening, Proxy, ProxyError};
+use crate::proxy::{ListenAddress, Listening, Proxy, ProxyError};
 
 /// Which registration configures the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,18 +69,18 @@ pub struct Sidecar {
     id: String,
     name: String,
     settings: Settings,
-    limits: Limits,
+    usual: Usual,
 }
 
 impl Sidecar {
-    /// Finds the registration and reads it. `limits` hold where it says nothing.
+    /// Finds the registration and reads it. `usual` holds where it says nothing.
     ///
     /// # Errors
     /// When there is not exactly one, the agent cannot be asked, or it cannot be done.
     pub async fn find(
         agent: &AgentClient,
         which: &Which,
-        limits: Limits,
+        usual: Usual,
     ) -> Result<Self, SidecarError> {
         let id = match which {
             Which::ProxyId(id) => id.clone(),
@@ -94,12 +94,12 @@ impl Sidecar {
             Err(AgentError::Status { status: 404, .. }) => return Err(SidecarError::Unknown(id)),
             answer => answer?,
         };
-        match Settings::read(&registered, &limits) {
+        match Settings::read(&registered, &usual) {
             Ok(settings) => Ok(Self {
                 id,
                 name: registered.name,
                 settings,
-                limits,
+                usual,
             }),
             Err(refused) => Err(SidecarError::Refused { id, refused }),
         }
@@ -200,7 +200,7 @@ struct Keeper<'a> {
 
 impl Keeper<'_> {
     async fn take(&mut self, service: &AgentService) {
-        let settings = match Settings::read(service, &self.sidecar.limits) {
+        let settings = match Settings::read(service, &self.sidecar.usual) {
             Ok(settings) if settings.service == self.wanted.service => settings,
             Ok(settings) => {
                 return self.refuse(vec![Refused::new(

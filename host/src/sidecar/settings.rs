@@ -11,7 +11,10 @@ use portcullis_core::identity::ServiceName;
 use super::opaque::{ProxySettings, UpstreamSettings};
 use super::refused::{Refused, dotted};
 use crate::connector;
-use crate::proxy::{Application, InboundConfig, Limits, ListenAddress, Listening, UpstreamConfig};
+use crate::proxy::{
+    Application, InboundConfig, Limits, ListenAddress, Listening, ProxyHeader, Trusted,
+    UpstreamConfig,
+};
 
 /// A registration that can be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +25,25 @@ pub struct Settings {
     pub listening: Listening,
 }
 
+/// What holds where a registration says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usual {
+    /// Limits.
+    pub limits: Limits,
+    /// As in [`InboundConfig`].
+    pub accept_proxy: Option<Trusted>,
+    /// As in [`InboundConfig`].
+    pub send_proxy: Option<ProxyHeader>,
+    /// Permissions of the sockets of upstreams.
+    pub socket_mode: Option<u32>,
+}
+
 impl Settings {
-    /// Reads a registration. `limits` hold where it says nothing.
+    /// Reads a registration. `usual` holds where it says nothing.
     ///
     /// # Errors
     /// Everything in it that cannot be done.
-    pub fn read(registered: &AgentService, limits: &Limits) -> Result<Self, Vec<Refused>> {
+    pub fn read(registered: &AgentService, usual: &Usual) -> Result<Self, Vec<Refused>> {
         let proxy = match &registered.proxy {
             Some(proxy) if registered.kind == "connect-proxy" => proxy,
             _ => {
@@ -43,7 +59,7 @@ impl Settings {
             }
         };
         let mut refused = Vec::new();
-        let settings = whole(registered, proxy, limits, &mut refused);
+        let settings = whole(registered, proxy, usual, &mut refused);
         match settings {
             Some(settings) if refused.is_empty() => Ok(settings),
             _ => Err(refused),
@@ -54,9 +70,10 @@ impl Settings {
 fn whole(
     registered: &AgentService,
     proxy: &ProxyInfo,
-    limits: &Limits,
+    usual: &Usual,
     refused: &mut Vec<Refused>,
 ) -> Option<Settings> {
+    let limits = &usual.limits;
     let opaque = ProxySettings::read(&proxy.config, refused);
     if let Err(error) = ServiceName::parse(&proxy.destination) {
         refused.push(Refused::new(
@@ -77,7 +94,7 @@ fn whole(
     if !registered.socket_path.is_empty() {
         refused.push(Refused::new(
             "SocketPath",
-            "is set: the mesh is accepted on TCP only",
+            "is set: other services reach this one by TCP only",
             "give Address and Port instead",
         ));
     }
@@ -85,12 +102,17 @@ fn whole(
         .upstreams
         .iter()
         .filter_map(|one| upstream(one, refused))
+        .map(|upstream| UpstreamConfig {
+            socket_mode: upstream.socket_mode.or(usual.socket_mode),
+            ..upstream
+        })
         .collect();
     let application = application(proxy, &opaque, refused);
     let inbound = match application {
         Some(application) => Some(InboundConfig {
-            listen: listen(registered, &opaque, refused)?,
-            application,
+            accept_proxy: usual.accept_proxy.clone(),
+            send_proxy: usual.send_proxy,
+            ..InboundConfig::new(listen(registered, &opaque, refused)?, application)
         }),
         None => None,
     };
@@ -385,7 +407,7 @@ mod tests {
             body: body.as_bytes(),
         };
         let registered = service::decode(&reply).expect("a registration");
-        Settings::read(&registered, &Limits::default())
+        Settings::read(&registered, &Usual::default())
     }
 
     fn base() -> Value {
@@ -419,7 +441,7 @@ mod tests {
         let settings = read(&base()).unwrap();
         assert_eq!(settings.service, "web");
         let inbound = settings.listening.inbound.unwrap();
-        assert_eq!(inbound.listen, "0.0.0.0:21000".parse().unwrap());
+        assert_eq!(inbound.listen.to_string(), "0.0.0.0:21000");
         assert_eq!(inbound.application.to_string(), "127.0.0.1:8080");
         let shown: Vec<String> = settings
             .listening
@@ -449,9 +471,9 @@ mod tests {
             json!({"bind_address": "127.0.0.2", "bind_port": 7}),
         )
         .unwrap();
-        assert_eq!(bound.listen, "127.0.0.2:7".parse().unwrap());
+        assert_eq!(bound.listen.to_string(), "127.0.0.2:7");
         let bound = inbound("/Address", json!("::1")).unwrap();
-        assert_eq!(bound.listen, "[::1]:21000".parse().unwrap());
+        assert_eq!(bound.listen.to_string(), "[::1]:21000");
         let called = |pointer, value| inbound(pointer, value).unwrap().application.to_string();
         assert_eq!(
             called("/Proxy/LocalServiceAddress", json!("")),

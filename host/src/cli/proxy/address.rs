@@ -1,27 +1,34 @@
 //! `-listen` and `-service-addr`.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 
-use portcullis::proxy::Application;
+use portcullis::proxy::{Application, ListenAddress};
 
 use crate::cli::failure::Failure;
 
-/// Where to accept connections: `host:port`, or `:port` for every address.
+/// Where to accept connections: `host:port`, `:port` for every address, `unix:path` or
+/// `unix:///path`.
 ///
-/// Fails when it is neither, or the host is unknown.
-pub(crate) fn listen(text: &str) -> Result<SocketAddr, Failure> {
+/// Fails when it is none of these, or the host is unknown.
+pub(crate) fn listen(text: &str) -> Result<ListenAddress, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format_args!(
-            "-listen `{text}` {why}; write it like `127.0.0.1:8443` or `:8443`"
+            "-listen `{text}` {why}; write it like `127.0.0.1:8443`, `:8443` or `unix:/run/mesh.sock`"
         ))
     };
+    if let Some(path) = unix(text) {
+        return path
+            .map(ListenAddress::Unix)
+            .ok_or_else(|| wrong("has no path"));
+    }
     let (host, port) = split(text).ok_or_else(|| wrong("is not `host:port`"))?;
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     (host, port)
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
+        .map(ListenAddress::Tcp)
         .ok_or_else(|| wrong("names an unknown host"))
 }
 
@@ -34,13 +41,10 @@ pub(crate) fn application(text: &str) -> Result<Application, Failure> {
             "-service-addr `{text}` {why}; write it like `127.0.0.1:8080` or `unix:/run/app.sock`"
         ))
     };
-    if let Some(path) = text.strip_prefix("unix:") {
-        let path = path.strip_prefix("//").unwrap_or(path);
-        return if path.is_empty() {
-            Err(wrong("has no path"))
-        } else {
-            Ok(Application::Unix(PathBuf::from(path)))
-        };
+    if let Some(path) = unix(text) {
+        return path
+            .map(Application::Unix)
+            .ok_or_else(|| wrong("has no path"));
     }
     let (host, port) = split(text).ok_or_else(|| wrong("is not `host:port`"))?;
     match (host, port) {
@@ -57,6 +61,13 @@ pub(crate) fn tcp(application: &Application) -> Option<(String, u16)> {
         Application::Tcp(text) => split(text).map(|(host, port)| (host.to_owned(), port)),
         Application::Unix(_) => None,
     }
+}
+
+/// The path of a unix socket, if it is meant to be one; absent when it is empty.
+fn unix(text: &str) -> Option<Option<PathBuf>> {
+    let path = text.strip_prefix("unix:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    Some((!path.is_empty()).then(|| PathBuf::from(path)))
 }
 
 /// `host:port`; an IPv6 host stands in brackets.
@@ -87,7 +98,12 @@ mod tests {
             ("127.0.0.1:0", "127.0.0.1:0"),
             ("[::1]:8443", "[::1]:8443"),
         ] {
-            assert_eq!(listen(text).unwrap(), address.parse().unwrap(), "{text}");
+            let address = ListenAddress::Tcp(address.parse().unwrap());
+            assert_eq!(listen(text).unwrap(), address, "{text}");
+        }
+        for text in ["unix:/run/mesh.sock", "unix:///run/mesh.sock"] {
+            let address = ListenAddress::Unix("/run/mesh.sock".into());
+            assert_eq!(listen(text).unwrap(), address, "{text}");
         }
         for text in [
             "",
@@ -99,6 +115,8 @@ mod tests {
             "[::1:8443",
             "a b:1",
             "no-such-host.invalid:1",
+            "unix:",
+            "unix://",
         ] {
             assert!(listen(text).is_err(), "{text}");
         }

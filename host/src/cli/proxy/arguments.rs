@@ -5,6 +5,7 @@ use std::time::Duration;
 use portcullis::sidecar::Which;
 use portcullis_core::identity::ServiceName;
 
+use super::limits::LimitArgs;
 use super::upstream::{StaticUpstream, Upstream};
 use crate::cli::agent::AgentArgs;
 use crate::cli::decider::ComponentArgs;
@@ -50,7 +51,7 @@ pub(crate) struct ProxyArgs {
     /// Where the application listens: `host:port` or `unix:path`
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) service_addr: Option<String>,
-    /// Where to accept mTLS from the mesh: `host:port`, or `:port` for all addresses
+    /// Where to accept mTLS from the mesh: `host:port`, `:port` for all addresses, or `unix:path`
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
     /// Local listener for an upstream service: `name:[addr:]port` or `name:unix:path`; may be repeated
@@ -79,6 +80,8 @@ pub(crate) struct ProxyArgs {
     /// How long open connections may go on after a signal to stop
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     pub(crate) drain_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Print the smallest ACL policy with which this proxy can work, and end
     #[arg(long)]
     pub(crate) print_acl_policy: bool,

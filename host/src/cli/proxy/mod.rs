@@ -3,6 +3,8 @@
 mod acl;
 mod address;
 pub(crate) mod arguments;
+mod descriptors;
+mod limits;
 mod reload;
 mod sidecar;
 pub(crate) mod sockets;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::member::Member;
 use portcullis::proxy::{
-    Addresses, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
+    Addresses, InboundConfig, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
 use portcullis::registration::RegistrationConfig;
 use portcullis::sidecar::Sidecar;
@@ -39,6 +41,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         output::line(&acl::smallest(&needs(arguments, service)))?;
         return Ok(ExitCode::SUCCESS);
     }
+    descriptors::raise();
     let known = match origin {
         Origin::Flags(service) => Ok(Source::Flags {
             config: config(arguments, &service)?,
@@ -55,10 +58,13 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let policy = decider::policy(&component)?;
     let source = match known {
         Ok(source) => source,
-        Err(which) => tokio::select! {
-            found = sidecar::find(&agent, &which) => found?,
+        Err(which) => {
+            let usual = arguments.limits.usual();
+            tokio::select! {
+            found = sidecar::find(&agent, &which, &usual) => found?,
             _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
-        },
+            }
+        }
     };
     let service = source.service().to_owned();
     if arguments.print_acl_policy {
@@ -171,7 +177,7 @@ async fn serve(
     sha256: &str,
 ) -> Result<ExitCode, Failure> {
     let addresses = proxy.addresses();
-    if let Some(inbound) = addresses.inbound {
+    if let Some(inbound) = &addresses.inbound {
         tracing::info!(listen = %inbound, application = arguments.service_addr, "inbound");
     }
     if let Source::Flags { config, .. } = source {
@@ -211,7 +217,7 @@ fn ready(source: &Source, addresses: &Addresses, sha256: &str) -> serde_json::Va
     json!({
         "service": source.service(),
         "registration": registration,
-        "listen": addresses.inbound.map(|address| address.to_string()),
+        "listen": addresses.inbound.as_ref().map(ToString::to_string),
         "upstreams": upstreams,
         "component_sha256": sha256,
         "process": std::process::id(),
@@ -254,30 +260,40 @@ async fn look(agent: &AgentClient, service: &str) -> Result<(), Failure> {
 }
 
 fn config(arguments: &ProxyArgs, service: &str) -> Result<ProxyConfig, Failure> {
+    let usual = arguments.limits.usual();
     let inbound = match (&arguments.listen, &arguments.service_addr) {
-        (Some(listen), Some(application)) => Some(InboundConfig {
-            application: address::application(application)?,
-            listen: address::listen(listen)?,
-        }),
+        (Some(listen), Some(application)) => {
+            let application = address::application(application)?;
+            Some(InboundConfig {
+                accept_proxy: usual.accept_proxy,
+                send_proxy: usual.send_proxy,
+                socket_mode: usual.socket_mode,
+                ..InboundConfig::new(address::listen(listen)?, application)
+            })
+        }
         _ => None,
     };
     let register = match &inbound {
-        Some(inbound) if arguments.register => Some(registration(arguments, service, inbound)),
+        Some(inbound) if arguments.register => Some(registration(arguments, service, inbound)?),
         _ => None,
     };
     Ok(ProxyConfig {
-        upstreams: upstreams(arguments),
+        upstreams: upstreams(arguments, usual.socket_mode),
         inbound,
         register,
-        limits: Limits::default(),
+        limits: usual.limits,
     })
 }
 
 /// All upstreams: first those that the agent finds, then the fixed ones.
-fn upstreams(arguments: &ProxyArgs) -> Vec<UpstreamConfig> {
+fn upstreams(arguments: &ProxyArgs, socket_mode: Option<u32>) -> Vec<UpstreamConfig> {
     let found = arguments.upstream.iter().map(Upstream::config);
     found
         .chain(arguments.static_upstream.iter().map(StaticUpstream::config))
+        .map(|upstream| UpstreamConfig {
+            socket_mode,
+            ..upstream
+        })
         .collect()
 }
 
@@ -285,9 +301,11 @@ fn registration(
     arguments: &ProxyArgs,
     service: &str,
     inbound: &InboundConfig,
-) -> RegistrationConfig {
-    let listen = inbound.listen;
-    RegistrationConfig {
+) -> Result<RegistrationConfig, Failure> {
+    let listen = inbound.listen.tcp().ok_or_else(|| {
+        Failure::usage("-register needs a -listen of TCP: nobody else reaches a unix socket")
+    })?;
+    Ok(RegistrationConfig {
         service: service.to_owned(),
         native: false,
         suffix: arguments.register_id.clone(),
@@ -299,7 +317,7 @@ fn registration(
         },
         port: listen.port(),
         local: address::tcp(&inbound.application),
-    }
+    })
 }
 
 fn needs<'a>(arguments: &'a ProxyArgs, service: &'a str) -> acl::Needs<'a> {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use portcullis::agent_client::{AgentClient, AgentError};
-use portcullis::proxy::Limits;
-use portcullis::sidecar::{Sidecar, SidecarError, Which};
+use portcullis::sidecar::{Sidecar, SidecarError, Usual, Which};
 use portcullis_core::agent::services::NoSidecar;
 
 use super::Source;
@@ -17,10 +16,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Finds the registration and reads it. An agent that does not answer yet is waited for.
 ///
 /// Fails when there is not exactly one, or it says what cannot be done.
-pub(super) async fn find(agent: &AgentClient, which: &Which) -> Result<Source, Failure> {
+pub(super) async fn find(
+    agent: &AgentClient,
+    which: &Which,
+    usual: &Usual,
+) -> Result<Source, Failure> {
     let mut told = false;
     loop {
-        let error = match Sidecar::find(agent, which, Limits::default()).await {
+        let error = match Sidecar::find(agent, which, usual.clone()).await {
             Ok(sidecar) => {
                 tracing::info!(id = sidecar.id(), "configured by this registration");
                 return Ok(Source::Registration(sidecar));
