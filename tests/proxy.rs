@@ -7,8 +7,7 @@ use portcullis::clock::Clock;
 use portcullis::connector::Upstream;
 use portcullis::member::Member;
 use portcullis::proxy::{
-    Application, InboundConfig, Limits, ListenAddress, Proxy, ProxyConfig, ProxyError,
-    UpstreamConfig,
+    Application, InboundConfig, ListenAddress, Proxy, ProxyConfig, ProxyError, UpstreamConfig,
 };
 use portcullis::runtime::{Component, ComponentOptions, Policy, PolicyOptions};
 use portcullis::watcher::WatcherConfig;
