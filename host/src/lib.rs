@@ -10,6 +10,7 @@
 //!   [`agent_client`] talks to, [`registration`] announces the service there, and
 //!   [`sidecar`] configures the proxy by what is registered there.
 //! - [`reload`] reads token, CA files and component again while all of this runs.
+//! - [`definitions`] reads service-definition files, HCL and JSON.
 //! - [`eval`] answers questions from files.
 //!
 //! Types of questions and answers are those of `portcullis_core`. Repository, command
@@ -18,6 +19,7 @@
 pub mod agent_client;
 pub mod clock;
 pub mod connector;
+pub mod definitions;
 pub mod eval;
 pub mod member;
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! Registration, TTL checks, health and catalog.
+//! Registration, checks, sidecars, health and catalog.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ pub(crate) async fn run(suite: &mut Suite) {
     checks(suite).await;
     views(suite).await;
     gone(suite).await;
+    sidecars(suite).await;
 }
 
 async fn refused(suite: &mut Suite) {
@@ -121,6 +122,10 @@ async fn refused(suite: &mut Suite) {
     for (name, body) in [
         ("check register nothing", json!({})),
         ("check register no ttl", json!({"Name": "c"})),
+        (
+            "check register check id",
+            json!({"CheckID": "x", "Name": "c", "TTL": "3s"}),
+        ),
         (
             "check register for nobody",
             json!({"Name": "c", "TTL": "3s", "ServiceID": "nope"}),
@@ -386,5 +391,214 @@ async fn gone(suite: &mut Suite) {
         .await;
     suite
         .run(Step::get("health at the end", "/v1/health/connect/web"))
+        .await;
+}
+
+async fn sidecars(suite: &mut Suite) {
+    let proxy = |proxy: Value| {
+        let mut body = json!({"Name": "p", "Kind": "connect-proxy", "Port": 3, "Proxy": {"DestinationServiceName": "x"}});
+        for (name, value) in proxy.as_object().into_iter().flatten() {
+            body["Proxy"][name] = value.clone();
+        }
+        body
+    };
+    let upstreams = |list: Value| proxy(json!({"Upstreams": list}));
+    for (name, body) in [
+        (
+            "upstream without place",
+            upstreams(json!([{"DestinationName": "a"}])),
+        ),
+        (
+            "upstream without name",
+            upstreams(json!([{"LocalBindPort": 1}])),
+        ),
+        (
+            "upstream of any",
+            upstreams(json!([{"DestinationName": "*", "LocalBindPort": 1}])),
+        ),
+        (
+            "upstream type",
+            upstreams(
+                json!([{"DestinationName": "a", "DestinationType": "foo", "LocalBindPort": 1}]),
+            ),
+        ),
+        (
+            "upstream two places",
+            upstreams(
+                json!([{"DestinationName": "a", "LocalBindPort": 1, "LocalBindSocketPath": "/x"}]),
+            ),
+        ),
+        (
+            "upstream peer elsewhere",
+            upstreams(
+                json!([{"DestinationName": "a", "LocalBindPort": 1, "DestinationPeer": "p", "Datacenter": "d"}]),
+            ),
+        ),
+        (
+            "upstreams of one name",
+            upstreams(
+                json!([{"DestinationName": "a", "LocalBindPort": 1}, {"DestinationName": "a", "LocalBindPort": 2}]),
+            ),
+        ),
+        (
+            "upstreams in one place",
+            upstreams(
+                json!([{"DestinationName": "a", "LocalBindPort": 1}, {"DestinationName": "b", "LocalBindPort": 1, "LocalBindAddress": "127.0.0.1"}]),
+            ),
+        ),
+        (
+            "upstreams on one socket",
+            upstreams(
+                json!([{"DestinationName": "a", "LocalBindSocketPath": "/x"}, {"DestinationName": "b", "LocalBindSocketPath": "/x"}]),
+            ),
+        ),
+        (
+            "proxy unknown key",
+            proxy(json!({"MutualTLSMode": "strict"})),
+        ),
+        (
+            "sidecar with an id",
+            json!({"Name": "s", "Port": 1, "Connect": {"SidecarService": {"ID": "x"}}}),
+        ),
+        (
+            "sidecar in a sidecar",
+            json!({"Name": "s", "Port": 1, "Connect": {"SidecarService": {"ID": "x", "Connect": {"SidecarService": {}}}}}),
+        ),
+        (
+            "sidecar upstreams",
+            json!({"Name": "s", "Port": 1, "Connect": {"SidecarService": {"Proxy": {"Upstreams": [{"DestinationName": "a"}]}}}}),
+        ),
+        (
+            "alias with ttl",
+            json!({"Name": "s", "Port": 1, "Check": {"AliasService": "x", "TTL": "3s"}}),
+        ),
+    ] {
+        suite
+            .run(Step::put(&format!("refused {name}"), REGISTER, &body))
+            .await;
+    }
+    for (name, body) in [
+        (
+            "rich proxy",
+            proxy(json!({
+                "Mode": "direct", "TransparentProxy": {"OutboundListenerPort": 15001, "DialedDirectly": true},
+                "MeshGateway": {"Mode": "none"},
+                "Expose": {"Checks": true, "Paths": [{"Path": "/h", "LocalPathPort": 1, "ListenerPort": 2, "Protocol": "http"}, {"Path": "/i", "LocalPathPort": 3, "ListenerPort": 4}]},
+                "AccessLogs": {"Enabled": true, "Type": "file", "Path": "/x"},
+                "EnvoyExtensions": [{"Name": "builtin/lua", "Arguments": {}}],
+                "Config": {"bind_port": 1234, "a": {"b": [1]}},
+                "Upstreams": [
+                    {"DestinationName": "a", "LocalBindSocketPath": "/x", "LocalBindSocketMode": "0600", "Config": {"limits": {"max_connections": 3}}},
+                    {"DestinationName": "b", "LocalBindPort": 1, "LocalBindAddress": "127.0.0.2", "Datacenter": "dc1", "MeshGateway": {"Mode": "none"}},
+                    {"DestinationName": "c", "LocalBindPort": 2, "DestinationPeer": "east"},
+                ],
+            })),
+        ),
+        (
+            "behind a socket",
+            proxy(json!({"LocalServiceSocketPath": "/x", "Mode": "direct"})),
+        ),
+    ] {
+        suite
+            .run(Step::put(&format!("register {name}"), REGISTER, &body))
+            .await;
+        suite
+            .run(Step::get(
+                &format!("agent service {name}"),
+                "/v1/agent/service/p",
+            ))
+            .await;
+    }
+    for (name, body) in [
+        (
+            "with everything",
+            json!({"Name": "own", "Port": 1, "Address": "10.0.0.1", "Tags": ["t"], "Meta": {"a": "b"},
+            "Check": {"CheckID": "own-ttl", "TTL": "10m", "Status": "warning"},
+            "Connect": {"SidecarService": {"Proxy": {"Upstreams": [{"DestinationName": "a", "LocalBindPort": 1}]}}}}),
+        ),
+        (
+            "with its own",
+            json!({"ID": "own2", "Name": "own", "Port": 1,
+            "Connect": {"SidecarService": {"Port": 21100, "Address": "127.0.0.3", "Tags": ["s"], "Meta": {"c": "d"}, "Check": {"TTL": "10m", "Status": "passing"}}}}),
+        ),
+        (
+            "with aliases",
+            json!({"Name": "own3", "Port": 1,
+            "Connect": {"SidecarService": {"Checks": [{"AliasService": "own"}, {"AliasService": "nope"}, {"AliasService": "own2", "Name": "n", "CheckID": "c"}]}}}),
+        ),
+        (
+            "without a port",
+            json!({"Name": "own4", "Connect": {"SidecarService": {}}}),
+        ),
+        (
+            "of a socket",
+            json!({"Name": "own5", "SocketPath": "/run/own", "Connect": {"SidecarService": {}}}),
+        ),
+    ] {
+        suite
+            .run(Step::put(
+                &format!("register a sidecar {name}"),
+                REGISTER,
+                &body,
+            ))
+            .await;
+    }
+    for id in ["own", "own2", "own3", "own4", "own5"] {
+        let target = format!("/v1/agent/service/{id}-sidecar-proxy");
+        suite
+            .run(Step::get(
+                &format!("agent service sidecar of {id}"),
+                &target,
+            ))
+            .await;
+    }
+    suite
+        .run_until_same(
+            Step::get("agent checks of own sidecars", "/v1/agent/checks")
+                .depth(crate::compare::Depth::OurKeys),
+        )
+        .await;
+    for (name, target) in [
+        ("check pass an alias", "/v1/agent/check/pass/c"),
+        (
+            "check pass the aliased",
+            "/v1/agent/check/pass/own-ttl?note=well",
+        ),
+    ] {
+        suite.run(Step::new(name, Method::PUT, target)).await;
+    }
+    for id in [
+        "service:own-sidecar-proxy:2",
+        "service:own3-sidecar-proxy:1",
+        "service:own3-sidecar-proxy:2",
+        "c",
+    ] {
+        let (real, ours) = suite.settled_check(id).await;
+        suite.same("aliases afterwards", &format!("check {id}"), real, ours);
+    }
+    suite
+        .run(Step::put(
+            "deregister the aliased",
+            "/v1/agent/service/deregister/own2",
+            &Value::Null,
+        ))
+        .await;
+    let (real, ours) = suite.settled_check("c").await;
+    suite.same("an alias of what is gone", "check c", real, ours);
+    for id in ["p", "own", "own3", "own4", "own5"] {
+        let target = format!("/v1/agent/service/deregister/{id}");
+        suite
+            .run(Step::put(
+                &format!("deregister {id} with its sidecar"),
+                &target,
+                &Value::Null,
+            ))
+            .await;
+    }
+    suite
+        .run(Step::get(
+            "agent services after the sidecars",
+            "/v1/agent/services",
+        ))
         .await;
 }

@@ -168,6 +168,32 @@ impl Suite {
         }
     }
 
+    /// Status and output of a check on both agents, when they agree or two seconds are over:
+    /// the real agent's aliases follow a moment later.
+    pub(crate) async fn settled_check(&self, id: &str) -> (Vec<Value>, Vec<Value>) {
+        let step = Step::get("", "/v1/agent/checks");
+        let mut tries = 0;
+        loop {
+            let mut seen = Vec::new();
+            for agent in [&self.real, &self.ours] {
+                let checks = agent.call(&step.call(agent)).await.json();
+                let check = &checks[id];
+                seen.push(
+                    ["Status", "Output", "Type", "Name"]
+                        .map(|field| check[field].clone())
+                        .to_vec(),
+                );
+            }
+            tries += 1;
+            if let [real, ours] = seen.as_slice()
+                && (real == ours || tries == 20)
+            {
+                return (real.clone(), ours.clone());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// Holds the differences against the list.
     pub(crate) fn finish(self) {
         let expected: Vec<Row> = listed()

@@ -133,9 +133,7 @@ fn follows_its_registration_beside_a_connection_that_stays() {
     echo::exchange(&mut live).expect("undisturbed to the end");
 
     // The registration goes, and its last settings stay in use.
-    let _ = api
-        .put("/v1/agent/service/deregister/web", &Value::Null)
-        .good();
+    let _ = api.put_empty("/v1/agent/service/deregister/web").good();
     ours.logs("the registration is gone");
     drop(open(local(another), logs));
     web(&[("db", to_db)], json!({}));

@@ -2,3 +2,5 @@
 
 mod change;
 mod consul;
+mod dev;
+mod files;

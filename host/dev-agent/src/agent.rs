@@ -173,6 +173,16 @@ impl DevAgent {
         self.intention(source, destination, "allow")
     }
 
+    /// Registers a service as `/v1/agent/service/register` takes it, without asking for a token.
+    ///
+    /// # Errors
+    /// When the API would refuse it.
+    pub fn register(&self, definition: &Value) -> Result<(), ChangeError> {
+        let read = crate::catalog::registration(definition).map_err(Reply::bad_request)?;
+        self.core.register(read, true, |_| Ok(()))?;
+        Ok(())
+    }
+
     /// Writes an intention that denies `source` to call `destination`.
     ///
     /// # Errors

@@ -102,6 +102,7 @@ impl Core {
             return Ok(answer);
         }
         next.index = index;
+        next.catalog.settle_aliases(Instant::now(), index);
         if let (Some(data_dir), Keep::OnDisk) = (&self.data_dir, keep) {
             data_dir.save(&next, &self.node).map_err(|error| {
                 tracing::error!(%error, "a change was not stored and so not made");

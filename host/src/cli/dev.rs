@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use portcullis::definitions::{self, Definition};
 use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, StartError, Token};
 use serde::Serialize;
 
@@ -23,7 +24,8 @@ use super::shutdown::{Shutdown, StopArgs};
   portcullis dev
   portcullis dev -default-intention-policy deny
   portcullis dev -listen 127.0.0.1:0 -output json   any free port; the address is printed as JSON
-  portcullis dev -data-dir ./mesh                   keep CA, intentions and services between runs")]
+  portcullis dev -data-dir ./mesh                   keep CA, intentions and services between runs
+  portcullis dev -service-file web.hcl              with a service, and its sidecar if it has one")]
 pub(crate) struct DevArgs {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8500")]
@@ -43,6 +45,9 @@ pub(crate) struct DevArgs {
     /// Keep state here; without it everything is in memory
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
+    /// Services to begin with: a service-definition file (HCL or JSON) or a directory of them; may be repeated
+    #[arg(long, value_name = "FILE", visible_alias = "config-dir")]
+    service_file: Vec<PathBuf>,
     /// Name of the datacenter, part of every identity
     #[arg(long, value_name = "NAME", default_value = "dc1")]
     datacenter: String,
@@ -97,6 +102,7 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let tokens = management_token(arguments)?;
+    let definitions = definitions(arguments)?;
     let acl_default = DefaultPolicy::from(arguments.acl_default_policy);
     let intention_default = arguments.default_intention_policy.map(DefaultPolicy::from);
     let agent = DevAgent::start(DevAgentConfig {
@@ -124,6 +130,12 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
             _ => failure,
         }
     })?;
+    for definition in definitions {
+        agent.register(&definition.body).map_err(|error| {
+            Failure::usage(format_args!("{}: {}", definition.place, error.text))
+        })?;
+        tracing::info!(id = definition.id, file = definition.place, "registered");
+    }
     let trust_domain = agent.trust_domain();
     let serving = Serving {
         address: agent.url(),
@@ -148,6 +160,24 @@ pub(crate) async fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(code) => Ok(code),
     }
+}
+
+/// The services of the files.
+///
+/// Fails when one cannot be read, or says something that this agent would ignore.
+fn definitions(arguments: &DevArgs) -> Result<Vec<Definition>, Failure> {
+    let mut all = Vec::new();
+    for file in &arguments.service_file {
+        let read = definitions::read(file).map_err(|error| Failure::from_error(&error).code(2))?;
+        all.extend(read);
+    }
+    if let Some(one) = all.iter().find(|one| one.token.is_some()) {
+        return Err(Failure::usage(format_args!(
+            "{}: `token` has no meaning here, as services from files are registered without one; remove it",
+            one.place
+        )));
+    }
+    Ok(all)
 }
 
 /// The token of `--management-token-file`.

@@ -21,6 +21,7 @@ pub use refused::Refused;
 pub use settings::{Settings, Usual};
 
 use crate::agent_client::{AgentClient, AgentError};
+use crate::definitions::FileRegistration;
 use crate::member::Member;
 use crate::proxy::{ListenAddress, Listening, Proxy, ProxyError};
 
@@ -70,6 +71,8 @@ pub struct Sidecar {
     name: String,
     settings: Settings,
     usual: Usual,
+    /// What we registered ourselves, to be registered again if the agent forgets it.
+    registered: Option<FileRegistration>,
 }
 
 impl Sidecar {
@@ -100,9 +103,17 @@ impl Sidecar {
                 name: registered.name,
                 settings,
                 usual,
+                registered: None,
             }),
             Err(refused) => Err(SidecarError::Refused { id, refused }),
         }
+    }
+
+    /// The same, with what we registered ourselves: it is registered again when the agent
+    /// has forgotten it.
+    #[must_use]
+    pub fn registered(self, registered: Option<FileRegistration>) -> Self {
+        Self { registered, ..self }
     }
 
     /// The ID of the registration.
@@ -173,12 +184,23 @@ impl Sidecar {
                             tracing::info!(id = self.id, "the registration is there again");
                         }
                     }
-                    if let Some(service) = now.service.filter(|_| !gone) {
-                        keeper.take(&service).await;
+                    match (&self.registered, now.service) {
+                        (Some(registered), _) if gone => registered.register_again().await,
+                        (_, Some(service)) if !gone => keeper.take(&service).await,
+                        _ => {}
                     }
                 }
                 () = sleep_until(due), if keeper.again.is_some() => keeper.apply().await,
             }
+        }
+    }
+}
+
+impl Sidecar {
+    /// Takes away what we registered ourselves.
+    pub async fn leave(&self) {
+        if let Some(registered) = &self.registered {
+            registered.leave().await;
         }
     }
 }

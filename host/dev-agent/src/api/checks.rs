@@ -85,7 +85,13 @@ impl Core {
         let token = self.acl.resolve(&options.token)?;
         let now = Instant::now();
         self.write(Keep::InMemory, |state, index| {
-            self.may_write_check(&token, known(state, id)?)?;
+            let check = known(state, id)?;
+            self.may_write_check(&token, check)?;
+            if check.alias.is_some() {
+                return Err(Reply::server_error(format!(
+                    "CheckID {id:?} does not have associated TTL"
+                )));
+            }
             Ok((
                 Reply::empty(),
                 state.catalog.report(id, status, &output, now, index),

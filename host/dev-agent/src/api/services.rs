@@ -22,24 +22,36 @@ impl Core {
         let body = json::parse(&request.body).map_err(refuse)?;
         let read = registration(&body).map_err(Reply::bad_request)?;
         let token = self.acl.resolve(&options.token)?;
+        let replace = request.param("replace-existing-checks").is_some();
+        self.register(read, replace, |name| token.need_service_write(name))?;
+        Ok(Reply::empty())
+    }
+
+    /// Registers a service, and its sidecar if it has one, for somebody who may write what
+    /// `may_write` says.
+    pub(crate) fn register(
+        &self,
+        registration: Registration,
+        replace: bool,
+        may_write: impl Fn(&str) -> Result<(), Reply>,
+    ) -> Result<(), Reply> {
         let Registration {
             service,
             checks,
             sidecar,
-        } = read;
+        } = registration;
         let mut wanted = vec![&service];
         wanted.extend(sidecar.as_ref().map(|(sidecar, _)| sidecar));
         for service in wanted {
-            token.need_service_write(&service.name)?;
+            may_write(&service.name)?;
             if let Some(destination) = destination(service) {
-                token.need_service_write(destination)?;
+                may_write(destination)?;
             }
         }
-        let replace = request.param("replace-existing-checks").is_some();
         self.write(Keep::OnDisk, |state, index| {
             // Taking over somebody else's ID takes the right to that service too.
             if let Some(known) = state.catalog.services.get(&service.id) {
-                token.need_service_write(&known.name)?;
+                may_write(&known.name)?;
             }
             state.catalog.register(service, checks, replace, index);
             if let Some((mut sidecar, checks)) = sidecar {
@@ -48,7 +60,7 @@ impl Core {
                 }
                 state.catalog.register(sidecar, checks, replace, index);
             }
-            Ok((Reply::empty(), true))
+            Ok(((), true))
         })
     }
 

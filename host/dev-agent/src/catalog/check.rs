@@ -1,9 +1,12 @@
-//! TTL checks: a service reports, or it turns critical.
+//! Checks: a service reports, or it turns critical (TTL); or one is as well as another
+//! service (alias).
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+use crate::duration;
 
 /// The state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +35,7 @@ impl Status {
     }
 }
 
-/// A TTL check.
+/// A TTL check, or an alias.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Check {
     pub(crate) id: String,
@@ -46,6 +49,10 @@ pub(crate) struct Check {
     pub(crate) service_id: String,
     pub(crate) service_name: String,
     pub(crate) service_tags: Vec<String>,
+    /// The service that it is an alias of; otherwise it is a TTL check.
+    pub(crate) alias: Option<String>,
+    /// How often Consul would look, for an alias; only shown.
+    pub(crate) interval: Option<Duration>,
     pub(crate) ttl: Duration,
     /// When it turns critical unless somebody reports.
     pub(crate) deadline: Option<Instant>,
@@ -66,7 +73,7 @@ impl Check {
         now: Instant,
         index: u64,
     ) -> bool {
-        self.deadline = Some(now + self.ttl);
+        self.deadline = (self.alias.is_none()).then(|| now + self.ttl);
         self.critical_since = match status {
             Status::Critical => self.critical_since.or(Some(now)),
             _ => None,
@@ -99,8 +106,12 @@ impl Check {
             "ServiceID": self.service_id,
             "ServiceName": self.service_name,
             "ServiceTags": self.service_tags,
-            "Type": "ttl",
-            "Interval": if self.by_itself { "0s" } else { "" },
+            "Type": if self.alias.is_some() { "alias" } else { "ttl" },
+            "Interval": match self.interval {
+                Some(interval) => duration::format(interval),
+                None if self.by_itself => "0s".to_owned(),
+                None => String::new(),
+            },
             "Timeout": if self.by_itself { "0s" } else { "" },
             "ExposedPort": 0,
             "Definition": {},

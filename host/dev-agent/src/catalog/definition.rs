@@ -1,4 +1,4 @@
-//! Check definitions as they are sent: TTL checks only.
+//! Check definitions as they are sent: TTL checks and aliases of services.
 
 use std::time::Duration;
 
@@ -9,12 +9,9 @@ use super::{Check, Service, Status};
 use crate::duration;
 use crate::http::json::Object;
 
-const CHECK: [&str; 36] = [
-    "ID",
-    "CheckID",
+const CHECK: [&str; 33] = [
     "Name",
     "Notes",
-    "Token",
     "ServiceID",
     "Status",
     "TTL",
@@ -61,7 +58,7 @@ const ACTIVE: [&str; 11] = [
     "Args",
     "Shell",
     "DockerContainerID",
-    "AliasService",
+    "AliasNode",
 ];
 
 /// A check as it was sent.
@@ -73,20 +70,25 @@ pub(crate) struct Definition {
     pub(crate) service_id: String,
     status: String,
     ttl: Duration,
+    alias: String,
     deregister_after: Option<Duration>,
-    has_interval: bool,
+    interval: Option<Duration>,
     active: Option<&'static str>,
     pub(super) empty: bool,
 }
 
-/// Reads one check.
+/// Reads a check that is registered with its service.
 pub(super) fn definition(value: &Value) -> Result<Definition, String> {
-    let object = Object::new(value, ".Alias", "structs.CheckType", &CHECK)?;
-    let id = object.text("CheckID")?;
-    let id = if id.is_empty() {
-        object.text("ID")?
-    } else {
-        id
+    read(value, &["CheckID"])
+}
+
+/// Reads one check, whose first `own` field is its ID.
+fn read(value: &Value, own: &[&str]) -> Result<Definition, String> {
+    let known: Vec<&str> = own.iter().chain(&CHECK).copied().collect();
+    let object = Object::new(value, ".Alias", "structs.CheckType", &known)?;
+    let id = match own.first() {
+        Some(name) => object.text(name)?,
+        None => String::new(),
     };
     let time = |name: &str| -> Result<Option<Duration>, String> {
         let nanos = match object.get(name) {
@@ -114,20 +116,47 @@ pub(super) fn definition(value: &Value) -> Result<Definition, String> {
         status: object.text("Status")?,
         ttl: time("TTL")?.unwrap_or_default(),
         deregister_after: time("DeregisterCriticalServiceAfter")?,
-        has_interval: time("Interval")?.is_some(),
+        alias: object.text("AliasService")?,
+        interval: time("Interval")?,
         active: ACTIVE.iter().find(given).copied(),
         empty: value.as_object().is_some_and(Map::is_empty),
     })
 }
 
 impl Definition {
+    /// The check that a sidecar gets beside one by TCP, which we leave out: it is as well as
+    /// its service.
+    pub(super) fn alias_of(service: &Service, sidecar: &Service) -> Self {
+        Self {
+            // The other one would be the first.
+            id: format!("service:{}:2", sidecar.id),
+            name: format!("Connect Sidecar Aliasing {}", service.id),
+            notes: String::new(),
+            service_id: String::new(),
+            status: String::new(),
+            ttl: Duration::ZERO,
+            alias: service.id.clone(),
+            deregister_after: None,
+            interval: None,
+            active: None,
+            empty: false,
+        }
+    }
+
     fn validate(&self) -> Result<(), String> {
         if let Some(kind) = self.active {
             return Err(format!(
                 "Invalid check: `{kind}` checks are refused by this development agent; use a TTL check"
             ));
         }
-        if self.has_interval && !self.ttl.is_zero() {
+        if !self.alias.is_empty() {
+            return if self.ttl.is_zero() {
+                Ok(())
+            } else {
+                Err("Invalid check: TTL must be not be set for Alias checks".to_owned())
+            };
+        }
+        if self.interval.is_some() && !self.ttl.is_zero() {
             return Err("Invalid check: Interval and TTL cannot both be specified".to_owned());
         }
         if self.ttl.is_zero() {
@@ -159,8 +188,10 @@ impl Definition {
             service_tags: service
                 .map(|service| service.tags.clone())
                 .unwrap_or_default(),
+            interval: self.interval.filter(|_| !self.alias.is_empty()),
+            deadline: self.alias.is_empty().then(|| now + self.ttl),
+            alias: Some(self.alias).filter(|service| !service.is_empty()),
             ttl: self.ttl,
-            deadline: Some(now + self.ttl),
             // Consul looks at intervals below a minute as a minute.
             deregister_after: self
                 .deregister_after
@@ -202,7 +233,8 @@ pub(super) fn checks_of(
 /// # Errors
 /// The body of the 400 reply.
 pub(crate) fn check_definition(body: &Value) -> Result<(Definition, CheckBuilder), String> {
-    let read = definition(body).map_err(|error| format!("Request decode failed: {error}"))?;
+    let read =
+        read(body, &["ID", "Token"]).map_err(|error| format!("Request decode failed: {error}"))?;
     if read.name.is_empty() {
         return Err("Missing check name".to_owned());
     }

@@ -180,6 +180,57 @@ impl Catalog {
         !due.is_empty() || !gone.is_empty()
     }
 
+    /// Brings every alias to the state of its service. Answers whether anything changed.
+    pub(crate) fn settle_aliases(&mut self, now: Instant, index: u64) -> bool {
+        let aliases: Vec<(String, String)> = self
+            .checks
+            .values()
+            .filter_map(|check| Some((check.id.clone(), check.alias.clone()?)))
+            .collect();
+        let mut changed = false;
+        // An alias of an alias settles in the next round.
+        for _ in 0..aliases.len().min(8) {
+            let mut settled = true;
+            for (id, service) in &aliases {
+                let (status, output) = self.state_of(id, service);
+                let check = self.checks.get_mut(id);
+                if check.is_some_and(|check| check.report(status, &output, now, index)) {
+                    let owner = self.checks.get(id).map(|check| check.service_id.clone());
+                    self.touch_by_id(&owner.unwrap_or_default(), index);
+                    (settled, changed) = (false, true);
+                }
+            }
+            if settled {
+                break;
+            }
+        }
+        changed
+    }
+
+    /// What an alias says of `service`.
+    fn state_of(&self, alias: &str, service: &str) -> (Status, String) {
+        if !self.services.contains_key(service) {
+            let text = format!("Service {service} could not be found on node ");
+            return (Status::Critical, text);
+        }
+        let mut checks = self
+            .checks
+            .values()
+            .filter(|check| check.service_id == service && check.id != alias)
+            .peekable();
+        if checks.peek().is_none() {
+            return (Status::Passing, "No checks found.".to_owned());
+        }
+        match checks.max_by_key(|check| check.status) {
+            Some(worst) if worst.status != Status::Passing => {
+                let (name, output) = (&worst.name, &worst.output);
+                let text = format!("Aliased check {name:?} failing: {output}");
+                (worst.status, text)
+            }
+            _ => (Status::Passing, "All checks passing.".to_owned()),
+        }
+    }
+
     /// When [`Catalog::expire`] has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.checks

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::definition::{Definition, checks_of, definition};
-use super::proxy::proxy_settings;
+use super::proxy::{proxy_settings, upstream_problems};
 use super::{Check, Service};
 use crate::http::json::Object;
 
@@ -161,7 +161,7 @@ fn validate(service: &Service) -> Result<(), String> {
     let unreachable = service.port == 0 && service.socket_path.is_empty();
     if service.kind == "connect-proxy" {
         if unreachable {
-            problems.push("Port or SocketPath must be set for a connect-proxy");
+            problems.push("Port or SocketPath must be set for a connect-proxy".to_owned());
         }
         let name = |proxy: &Map<String, Value>| {
             proxy
@@ -176,19 +176,30 @@ fn validate(service: &Service) -> Result<(), String> {
             .as_deref()
             .map(str::trim)
         {
-            None | Some("") => problems
-                .push("Proxy.DestinationServiceName must be non-empty for Connect proxy services"),
+            None | Some("") => problems.push(
+                "Proxy.DestinationServiceName must be non-empty for Connect proxy services"
+                    .to_owned(),
+            ),
             Some("*") => problems.push(
-                "Proxy.DestinationServiceName must not be a wildcard for Connect proxy services",
+                "Proxy.DestinationServiceName must not be a wildcard for Connect proxy services"
+                    .to_owned(),
             ),
             Some(_) => {}
         }
+        let upstreams = service.proxy.as_ref().map(upstream_problems);
+        problems.extend(upstreams.into_iter().flatten());
         if service.native {
-            problems.push("A Proxy cannot also be Connect Native, only typical services");
+            problems
+                .push("A Proxy cannot also be Connect Native, only typical services".to_owned());
         }
     } else if service.native && unreachable {
-        problems.push("Port or SocketPath must be set for a Connect native service.");
+        problems.push("Port or SocketPath must be set for a Connect native service.".to_owned());
     }
+    refuse("Validation failed", &problems)
+}
+
+/// Go's list of what is wrong, if anything is.
+fn refuse<T: std::fmt::Display>(title: &str, problems: &[T]) -> Result<(), String> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -202,7 +213,7 @@ fn validate(service: &Service) -> Result<(), String> {
         .map(|problem| format!("\t* {problem}\n"))
         .collect();
     Err(format!(
-        "Validation failed: {} {plural} occurred:\n{}\n",
+        "{title}: {} {plural} occurred:\n{}\n",
         problems.len(),
         lines.concat()
     ))
@@ -237,6 +248,14 @@ fn sidecar_of(service: &Service, value: &Value) -> Result<(Service, Vec<Check>),
     let object = Object::new(value, ".Alias", GO_TYPE, &SERVICE).map_err(decode)?;
     let mut sidecar = self::service(object).map_err(decode)?;
     let definitions = check_objects(object).map_err(decode)?;
+    let mut problems = Vec::new();
+    if !sidecar.id.is_empty() {
+        problems.push("A SidecarService cannot specify an ID as this is managed by the agent");
+    }
+    if sidecar_object(object).map_err(decode)?.is_some() {
+        problems.push("A SidecarService cannot have a nested SidecarService");
+    }
+    refuse("Validation failed", &problems)?;
     sidecar.id = sidecar_id(&service.id);
     sidecar.kind = "connect-proxy".to_owned();
     if sidecar.name.is_empty() {
@@ -257,9 +276,37 @@ fn sidecar_of(service: &Service, value: &Value) -> Result<(Service, Vec<Check>),
     };
     default("DestinationServiceName", json!(service.name));
     default("DestinationServiceID", json!(service.id));
-    default("LocalServiceAddress", json!("127.0.0.1"));
-    default("LocalServicePort", json!(service.port));
+    let mut own = Vec::new();
+    if !service.socket_path.is_empty() {
+        own.push(("LocalServiceSocketPath", json!(service.socket_path)));
+    } else {
+        own.push(("LocalServiceAddress", json!("127.0.0.1")));
+        if service.port != 0 {
+            own.push(("LocalServicePort", json!(service.port)));
+        }
+    }
+    if !proxy.contains_key("LocalServiceSocketPath") {
+        for (name, value) in own {
+            proxy.entry(name.to_owned()).or_insert(value);
+        }
+    }
+    if sidecar.address.is_empty() {
+        sidecar.address.clone_from(&service.address);
+    }
     sidecar.proxy = Some(proxy);
+    refuse(
+        "Failed Validation",
+        &sidecar
+            .proxy
+            .as_ref()
+            .map(upstream_problems)
+            .unwrap_or_default(),
+    )?;
+    let definitions = if definitions.is_empty() {
+        vec![Definition::alias_of(service, &sidecar)]
+    } else {
+        definitions
+    };
     let checks = checks_of(&sidecar, &definitions)?;
     Ok((sidecar, checks))
 }

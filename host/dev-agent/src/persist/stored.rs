@@ -35,7 +35,7 @@ pub(super) struct Stored {
     pub(super) checks: Vec<StoredCheck>,
 }
 
-/// A TTL check by its definition: after a restart it is critical until
+/// A check by its definition: after a restart a TTL check is critical until
 /// somebody reports.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredCheck {
@@ -45,6 +45,10 @@ pub(super) struct StoredCheck {
     pub(super) service_id: String,
     pub(super) service_name: String,
     pub(super) service_tags: Vec<String>,
+    #[serde(default)]
+    pub(super) alias: Option<String>,
+    #[serde(default)]
+    pub(super) interval_ms: Option<u64>,
     pub(super) ttl_ms: u64,
     pub(super) deregister_after_ms: Option<u64>,
     pub(super) by_itself: bool,
@@ -96,6 +100,8 @@ pub(super) fn stored_check(check: &Check) -> StoredCheck {
         service_id: check.service_id.clone(),
         service_name: check.service_name.clone(),
         service_tags: check.service_tags.clone(),
+        alias: check.alias.clone(),
+        interval_ms: check.interval.map(millis),
         ttl_ms: millis(check.ttl),
         deregister_after_ms: check.deregister_after.map(millis),
         by_itself: check.by_itself,
@@ -121,8 +127,10 @@ pub(super) fn catalog(services: Vec<Service>, checks: Vec<StoredCheck>, index: u
             service_id: stored.service_id,
             service_name: stored.service_name,
             service_tags: stored.service_tags,
+            interval: stored.interval_ms.map(Duration::from_millis),
             ttl,
-            deadline: Some(now + ttl),
+            deadline: stored.alias.is_none().then(|| now + ttl),
+            alias: stored.alias,
             deregister_after: stored.deregister_after_ms.map(Duration::from_millis),
             critical_since: Some(now),
             by_itself: stored.by_itself,
@@ -131,6 +139,7 @@ pub(super) fn catalog(services: Vec<Service>, checks: Vec<StoredCheck>, index: u
         };
         catalog.add_check(check, index);
     }
+    catalog.settle_aliases(now, index);
     catalog
 }
 

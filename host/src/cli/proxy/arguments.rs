@@ -1,5 +1,6 @@
 //! The flags of `portcullis proxy`: those of `consul connect proxy`, and ours.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis::sidecar::Which;
@@ -37,6 +38,7 @@ use crate::cli::shutdown::StopArgs;
   portcullis proxy -service web -upstream db:9191
   portcullis proxy -service web -upstream db:9191 -print-acl-policy
   portcullis proxy -sidecar-for web                 as registered with `connect { sidecar_service {} }`
+  portcullis proxy -register -service-file web.hcl  the same, and register it
 Which one: `proxy` is for real services; `demo` shows it with made-up ones.")]
 pub(crate) struct ProxyArgs {
     /// Take everything from the registration of the only proxy of the service with this ID [env: CONNECT_SIDECAR_FOR]
@@ -63,8 +65,16 @@ pub(crate) struct ProxyArgs {
     /// Announce the service to the agent, with a check that is kept passing
     #[arg(long)]
     pub(crate) register: bool,
+    /// Announce what this service-definition file says (HCL or JSON, or a directory of them), and be its sidecar; may be repeated
+    #[arg(long, value_name = "FILE", requires = "register")]
+    pub(crate) service_file: Vec<PathBuf>,
     /// What distinguishes this registration from others of the same service
-    #[arg(long, value_name = "SUFFIX", requires = "register")]
+    #[arg(
+        long,
+        value_name = "SUFFIX",
+        requires = "register",
+        conflicts_with = "service_file"
+    )]
     pub(crate) register_id: Option<String>,
     #[command(flatten)]
     pub(crate) component: ComponentArgs,
@@ -100,7 +110,7 @@ const CONFIGURED: [&str; 6] = [
     "listen",
     "upstream",
     "static_upstream",
-    "register",
+    "register_id",
 ];
 
 /// Where the settings of the proxy come from.
@@ -108,8 +118,8 @@ const CONFIGURED: [&str; 6] = [
 pub(crate) enum Origin {
     /// Its flags, for this service.
     Flags(String),
-    /// Its registration.
-    Registration(Which),
+    /// Its registration; of the proxies in its files, if nothing else is said.
+    Registration(Option<Which>),
 }
 
 /// What holds when no intention matches.
@@ -169,12 +179,34 @@ impl ProxyArgs {
     ///
     /// Fails with what is missing or cannot be combined.
     pub(crate) fn origin(&self) -> Result<Origin, Failure> {
-        match self.registration()? {
-            Some(which) => Ok(Origin::Registration(which)),
-            None => self
+        let which = self.registration()?;
+        if which.is_none() && self.service_file.is_empty() {
+            return self
                 .checked_service()
-                .map(|name| Origin::Flags(name.to_owned())),
+                .map(|name| Origin::Flags(name.to_owned()));
         }
+        if let Some((flag, _)) = self.settings().iter().find(|(_, given)| *given) {
+            return Err(Failure::usage(format_args!(
+                "{flag} and -service-file both say what this proxy is: write it into the file, or leave out the file"
+            )));
+        }
+        if self.register && self.service_file.is_empty() {
+            return Err(Failure::usage(
+                "-register has nothing to announce: what -sidecar-for and -proxy-id name is registered already; give -service-file to register it now",
+            ));
+        }
+        Ok(Origin::Registration(which))
+    }
+
+    /// The flags that say what a registration says as well, and whether they are given.
+    fn settings(&self) -> [(&'static str, bool); 5] {
+        [
+            ("-service", self.service.is_some()),
+            ("-service-addr", self.service_addr.is_some()),
+            ("-listen", self.listen.is_some()),
+            ("-upstream", !self.upstream.is_empty()),
+            ("-static-upstream", !self.static_upstream.is_empty()),
+        ]
     }
 
     /// Whether a registration says what this proxy is.
@@ -198,15 +230,7 @@ impl ProxyArgs {
             } else {
                 return Ok(None);
             };
-            let flags = [
-                ("-service", self.service.is_some()),
-                ("-service-addr", self.service_addr.is_some()),
-                ("-listen", self.listen.is_some()),
-                ("-upstream", !self.upstream.is_empty()),
-                ("-static-upstream", !self.static_upstream.is_empty()),
-                ("-register", self.register),
-            ];
-            if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
+            if let Some((flag, _)) = self.settings().iter().find(|(_, given)| *given) {
                 return Err(Failure::usage(format_args!(
                     "{flag} and the variable {name} both say what this proxy is: unset the variable, or leave out the flag"
                 )));

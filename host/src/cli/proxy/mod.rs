@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             config: config(arguments, &service)?,
             service,
         }),
-        Origin::Registration(which) => Err(which),
+        Origin::Registration(which) => Err(sidecar::Wanted::read(which, &arguments.service_file)?),
     };
     let agent = arguments.agent.client()?;
     let mut shutdown = Shutdown::listen(&arguments.stop)
@@ -58,11 +58,11 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let policy = decider::policy(&component)?;
     let source = match known {
         Ok(source) => source,
-        Err(which) => {
+        Err(wanted) => {
             let usual = arguments.limits.usual();
             tokio::select! {
-            found = sidecar::find(&agent, &which, &usual) => found?,
-            _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
+                found = wanted.find(&agent, &usual) => found?,
+                _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
             }
         }
     };
@@ -102,10 +102,13 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     };
     tracing::info!(signal, "stopping: no more connections are taken");
     manager.stopping();
+    let stop = async {
+        tokio::join!(source.leave(), proxy.shutdown(arguments.drain_timeout));
+    };
     match shutdown
         .while_cleaning_up(async {
             tokio::select! {
-                () = proxy.shutdown(arguments.drain_timeout) => {}
+                () = stop => {}
                 () = manager.see_out(&proxy) => {}
             }
         })
@@ -157,6 +160,13 @@ impl Source {
                 Self::Flags { .. } => None,
             },
             upstreams: names.map(|upstream| upstream.upstream.name()).collect(),
+        }
+    }
+
+    /// Takes away what was registered by files.
+    async fn leave(&self) {
+        if let Self::Registration(sidecar) = self {
+            sidecar.leave().await;
         }
     }
 

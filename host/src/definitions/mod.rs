@@ -1,0 +1,246 @@
+//! Service-definition files, HCL and JSON, in the forms that Consul reads: `service` with
+//! one definition or `services` with several; names of fields with underscores or in
+//! CamelCase.
+//!
+//! An unknown field, a repeated one and one of another type are errors with their line.
+
+mod hcl;
+mod json;
+mod registration;
+mod schema;
+mod tree;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use registration::FileRegistration;
+
+use crate::agent_client::Secret;
+use schema::{SERVICE, folded};
+use tree::{Kind, Node, Problem};
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Why definitions cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// The file or directory cannot be read.
+    #[error("cannot read `{}`: {source}", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its name does not say what it is.
+    #[error("`{}` is neither `.hcl` nor `.json`; rename it", .0.display())]
+    Extension(PathBuf),
+    /// There is none.
+    #[error("`{}` has no `.hcl` or `.json` file", .0.display())]
+    Empty(PathBuf),
+    /// It says something that cannot be.
+    #[error("{}:{line}: {problem}", .path.display())]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+}
+
+/// One service as a file defines it.
+#[derive(Clone, PartialEq)]
+pub struct Definition {
+    /// Its ID.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The ID of the proxy that it defines: its sidecar, or itself.
+    pub proxy: Option<String>,
+    /// The token to register it with; the command's own if absent.
+    pub token: Option<Secret>,
+    /// The definition as `/v1/agent/service/register` takes it, without the token.
+    pub body: Value,
+    /// Where it stands, for messages.
+    pub place: String,
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Definition")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the definitions of a file, or of all `.hcl` and `.json` files of a directory, in
+/// the order of their names.
+///
+/// # Errors
+/// When something cannot be read, or says what cannot be.
+pub fn read(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
+    let failed = |source| DefinitionError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return read_file(path);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file
+            .extension()
+            .is_some_and(|ext| ext == "hcl" || ext == "json")
+            && file.is_file()
+        {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(DefinitionError::Empty(path.to_owned()));
+    }
+    files.sort_unstable();
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(read_file(&file)?);
+    }
+    Ok(all)
+}
+
+fn read_file(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
+    use io::Read as _;
+    let failed = |source| DefinitionError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let format = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("hcl") => hcl::read,
+        Some("json") => json::read,
+        _ => return Err(DefinitionError::Extension(path.to_owned())),
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let length = file
+        .take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    let wrong = |problem: Problem| DefinitionError::Content {
+        path: path.to_owned(),
+        line: problem.line,
+        problem: crate::agent_client::visible(&problem.text, 400),
+    };
+    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
+        return Err(wrong(Problem::new(1, "is larger than 4 MB")));
+    }
+    format(&text)
+        .and_then(|root| services(&root, &path.display().to_string()))
+        .map_err(wrong)
+}
+
+/// The definitions in a whole file.
+fn services(root: &Node, path: &str) -> Result<Vec<Definition>, Problem> {
+    let Kind::Object(fields) = &root.kind else {
+        return Err(Problem::new(
+            root.line,
+            format!("is {}, not a definition: begin with `service`", root.what()),
+        ));
+    };
+    let mut found = Vec::new();
+    let mut single = false;
+    for field in fields {
+        match folded(&field.name).as_str() {
+            "service" => {
+                if std::mem::replace(&mut single, true) {
+                    return Err(Problem::new(
+                        field.line,
+                        "a second `service`: several go into `services`, such as `services { ... }` for each",
+                    ));
+                }
+                found.push(service(&field.value, path)?);
+            }
+            "services" => match &field.value.kind {
+                Kind::List(items) => {
+                    for item in items {
+                        found.push(service(item, path)?);
+                    }
+                }
+                _ => found.push(service(&field.value, path)?),
+            },
+            "name" | "port" | "connect" => {
+                return Err(Problem::new(
+                    field.line,
+                    format!(
+                        "`{}` stands alone: put the definition into `service`",
+                        field.name
+                    ),
+                ));
+            }
+            _ => {
+                return Err(Problem::new(
+                    field.line,
+                    format!(
+                        "`{}` is not read here, only `service` and `services` are; move it to the agent's configuration",
+                        field.name
+                    ),
+                ));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(Problem::new(root.line, "defines no service"));
+    }
+    Ok(found)
+}
+
+fn service(node: &Node, path: &str) -> Result<Definition, Problem> {
+    let mut body = SERVICE.read(node)?;
+    let text = |name: &str| match body.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    let (name, kind) = (text("Name"), text("Kind"));
+    if name.is_empty() {
+        return Err(Problem::new(
+            node.line,
+            "a service has no name; write `name = \"web\"`",
+        ));
+    }
+    let id = match text("ID") {
+        empty if empty.is_empty() => name.clone(),
+        id => id,
+    };
+    let token = match body.remove("Token") {
+        Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
+        _ => None,
+    };
+    let sidecar = body
+        .get("Connect")
+        .is_some_and(|connect| connect.get("SidecarService").is_some());
+    let proxy = match kind.as_str() {
+        "connect-proxy" => Some(id.clone()),
+        _ if sidecar => Some(format!("{id}-sidecar-proxy")),
+        _ => None,
+    };
+    body.insert("ID".to_owned(), Value::from(id.as_str()));
+    Ok(Definition {
+        id,
+        name,
+        proxy,
+        token,
+        body: Value::Object(body),
+        place: format!("{path}:{}", node.line),
+    })
+}
+
+#[cfg(test)]
+mod tests;

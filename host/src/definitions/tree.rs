@@ -1,0 +1,92 @@
+//! What a definition file says, before anybody knows what it means: values with their lines.
+
+use serde_json::{Number, Value};
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Node {
+    pub(super) line: usize,
+    pub(super) kind: Kind,
+}
+
+/// The value itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Node>),
+    /// Fields in order; a repeated block is there as often as it was written.
+    Object(Vec<Field>),
+}
+
+/// A field of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Field {
+    pub(super) name: String,
+    pub(super) line: usize,
+    pub(super) value: Node,
+}
+
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) line: usize,
+    pub(super) text: String,
+}
+
+impl Problem {
+    pub(super) fn new(line: usize, text: impl Into<String>) -> Self {
+        Self {
+            line,
+            text: text.into(),
+        }
+    }
+}
+
+impl Node {
+    /// What it is, for messages.
+    pub(super) fn what(&self) -> &'static str {
+        match self.kind {
+            Kind::Null => "null",
+            Kind::Bool(_) => "true or false",
+            Kind::Number(_) => "a number",
+            Kind::Text(_) => "a text",
+            Kind::List(_) => "a list",
+            Kind::Object(_) => "a block",
+        }
+    }
+
+    /// As JSON, names as they were written.
+    ///
+    /// Fails when a field occurs twice.
+    pub(super) fn json(&self) -> Result<Value, Problem> {
+        Ok(match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(value) => Value::from(*value),
+            Kind::Number(number) => Value::Number(number.clone()),
+            Kind::Text(text) => Value::from(text.as_str()),
+            Kind::List(items) => items.iter().map(Self::json).collect::<Result<_, _>>()?,
+            Kind::Object(fields) => {
+                let mut object = serde_json::Map::new();
+                for field in fields {
+                    let before = object.insert(field.name.clone(), field.value.json()?);
+                    if before.is_some() {
+                        return Err(Problem::new(
+                            field.line,
+                            format!("`{}` occurs twice", field.name),
+                        ));
+                    }
+                }
+                Value::Object(object)
+            }
+        })
+    }
+}
+
+/// The line of the byte at `offset`, counted from 1.
+pub(super) fn line_at(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
