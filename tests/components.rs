@@ -90,7 +90,7 @@ fn the_policy_is_small() {
 fn refused(name: &str, bytes: &[u8]) -> ComponentError {
     let options = ComponentOptions {
         cache: None,
-        compiler: None,
+        ..ComponentOptions::default()
     };
     Component::from_bytes(name, bytes, &options).expect_err("it is refused")
 }
@@ -168,7 +168,7 @@ fn the_command_compiles_in_a_process_of_its_own() {
     let cache = folder.path().join("cache");
     Component::embedded(&ComponentOptions {
         cache: Some(cache.clone()),
-        compiler: None,
+        ..ComponentOptions::default()
     })
     .expect("it compiles");
     let file = fs::read_dir(&cache)
@@ -207,6 +207,7 @@ fn a_damaged_cache_is_compiled_anew_and_a_good_one_is_used() {
     let options = ComponentOptions {
         cache: Some(cache.clone()),
         compiler: Some("/nonexistent/compiler".into()),
+        ..ComponentOptions::default()
     };
     let component = || Component::embedded(&options).expect("it compiles");
     let first = component();

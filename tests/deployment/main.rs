@@ -1,5 +1,7 @@
 //! How a proxy is run by systemd, in a container, and from a shell.
 
+mod container;
+mod shell;
 mod systemd;
 
 use std::net::SocketAddr;

@@ -6,6 +6,8 @@ mod agent;
 mod argv;
 mod certificate;
 mod check;
+mod completions;
+mod component;
 mod decider;
 mod demo;
 mod dev;
@@ -16,6 +18,7 @@ mod failure;
 mod identity;
 mod inspect;
 mod intention;
+mod man;
 mod output;
 mod proxy;
 mod shutdown;
@@ -42,6 +45,9 @@ Commands, and when to use which:
   check        ask one question: may SOURCE connect to DESTINATION, and why
   eval         ask many questions from a file, without an agent: replay, CI, comparing engines
   inspect      see a certificate or SPIFFE ID as the policy sees it
+  component    compile and try out a policy component before a proxy uses it
+  completions  the completion script of a shell
+  man          write the manual pages
   version      which policy component is built in, its sha256 and size";
 
 /// What holds for every command.
@@ -80,6 +86,9 @@ enum Command {
     Check(Box<check::CheckArgs>),
     Eval(eval::EvalArgs),
     Inspect(inspect::InspectArgs),
+    Component(component::ComponentArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     Version(version::VersionArgs),
     /// One of the demo's services
     #[command(name = "__demo-service", hide = true)]
@@ -155,6 +164,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Check(arguments) => wait_for(check::run(&arguments)),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Component(arguments) => component::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, &Cli::command()),
+        Command::Man(arguments) => man::run(&arguments, Cli::command()),
         Command::Version(arguments) => version::run(&arguments),
         Command::DemoService(arguments) => wait_for(demo::service::run(&arguments)),
         Command::Compile => decider::compile(),

@@ -1,7 +1,7 @@
 //! Compiled components on disk.
 //!
 //! What lies here is machine code that will run in this process, so the folder
-//! must be ours alone: owned by us, closed to writing by others, no symbolic link.
+//! must be ours alone: owned by us or by root, closed to writing by others, no symbolic link.
 //! A file is read through the descriptor that was checked, its digest is compared,
 //! and only the bytes in memory are used: swapping the file later changes nothing.
 //! Anything that is not in order is left alone and the component compiled anew.
@@ -21,6 +21,9 @@ const MAGIC: &[u8; 16] = b"portcullis-aot 1";
 const HEADER: usize = 16 + 32 + 32;
 /// Larger than any component that we would compile.
 const MAX_FILE: u64 = 512 << 20;
+
+/// The user who may do everything.
+const ROOT: u32 = 0;
 
 /// So many files are kept; the oldest go first.
 const KEPT: usize = 16;
@@ -171,9 +174,9 @@ impl Folder {
     }
 }
 
-/// Ours, and nobody else can write to it.
+/// Ours or root's, who could exchange the program itself, and nobody else can write to it.
 fn private(owner: u32, mode: u32) -> Result<(), &'static str> {
-    if owner != rustix::process::geteuid().as_raw() {
+    if owner != rustix::process::geteuid().as_raw() && owner != ROOT {
         return Err("belongs to another user");
     }
     if mode & 0o022 != 0 {
@@ -340,6 +343,8 @@ mod tests {
     fn foreign_owners_are_not_trusted() {
         let us = rustix::process::geteuid().as_raw();
         assert!(private(us, 0o700).is_ok());
+        assert!(private(ROOT, 0o755).is_ok(), "a cache in an image");
+        assert!(private(ROOT, 0o775).is_err());
         assert!(private(us.wrapping_add(1), 0o700).is_err());
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::engine::engine;
+use super::engine::{engine, portable_engine};
 
 /// The argument that makes a program call [`compile_stdin_to_stdout`].
 pub const COMPILE_ARGUMENT: &str = "__compile";
@@ -45,6 +45,13 @@ pub(super) fn compile(wasm: &[u8], program: Option<&Path>) -> Result<Vec<u8>, St
 
 fn in_process(wasm: &[u8]) -> Result<Vec<u8>, String> {
     engine()?
+        .precompile_component(wasm)
+        .map_err(|error| one_line(&error))
+}
+
+/// Machine code for every processor of this kind.
+pub(super) fn compile_portably(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    portable_engine()?
         .precompile_component(wasm)
         .map_err(|error| one_line(&error))
 }

@@ -10,9 +10,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component as Compiled;
 
 use super::bindings::PolicyPre;
-use super::cache::{self, Folder, Key, hex};
-use super::compile::{compile, one_line};
-use super::engine::engine;
+use super::cache::{self, CacheError, Folder, Key, hex};
+use super::compile::{compile, compile_portably, one_line};
+use super::engine::{engine, portable_engine};
 use super::imports::{self, State};
 
 /// The component that was built with this library.
@@ -33,6 +33,11 @@ pub struct ComponentOptions {
     /// A program that compiles when it is started with [`super::COMPILE_ARGUMENT`].
     /// By default this process does it itself.
     pub compiler: Option<PathBuf>,
+    /// Compile for every processor of this kind, not only for this one, and always into
+    /// the cache. What is used finds both forms there.
+    pub portable: bool,
+    /// Whether a cache that cannot be written to is an error.
+    pub must_keep: bool,
 }
 
 impl Default for ComponentOptions {
@@ -40,6 +45,8 @@ impl Default for ComponentOptions {
         Self {
             cache: cache::default_folder(),
             compiler: None,
+            portable: false,
+            must_keep: false,
         }
     }
 }
@@ -69,6 +76,14 @@ pub enum ComponentError {
         /// Which one.
         name: String,
         /// What the engine says.
+        detail: String,
+    },
+    /// Its compiled form cannot be kept, though it must be.
+    #[error("the compiled form of {name} cannot be kept: {detail}")]
+    Keep {
+        /// Which one.
+        name: String,
+        /// Why.
         detail: String,
     },
     /// It implements another version of the WIT package.
@@ -273,39 +288,72 @@ pub(super) fn compiled(
     options: &ComponentOptions,
 ) -> Result<Compiled, ComponentError> {
     is_component(name, wasm)?;
-    let key = key(engine, &sha256);
-    let folder = options
-        .cache
-        .as_deref()
-        .and_then(|path| match Folder::open(path) {
-            Ok(folder) => Some(folder),
-            Err(error) => {
-                tracing::warn!(%error, "compiled components are not kept");
-                None
-            }
-        });
-    if let Some(code) = folder.as_ref().and_then(|folder| folder.read(key)) {
-        match load(engine, &code) {
-            Ok(compiled) => return Ok(compiled),
-            Err(error) => tracing::warn!(
-                error = one_line(&error),
-                "a compiled component in the cache does not fit and is compiled anew"
-            ),
+    let not_kept = |error: CacheError| {
+        if options.must_keep {
+            return Err(ComponentError::Keep {
+                name: name.to_owned(),
+                detail: error.to_string(),
+            });
+        }
+        tracing::warn!(%error, "the compiled component is not kept");
+        Ok(())
+    };
+    let mut folder = None;
+    if let Some(path) = options.cache.as_deref() {
+        match Folder::open(path) {
+            Ok(opened) => folder = Some(opened),
+            Err(error) => not_kept(error)?,
         }
     }
-    let code =
-        compile(wasm, options.compiler.as_deref()).map_err(|detail| ComponentError::Compile {
-            name: name.to_owned(),
-            detail,
-        })?;
+    let ours = key(engine, &sha256);
+    let portable = || {
+        portable_engine()
+            .map(|engine| key(&engine, &sha256))
+            .map_err(|detail| ComponentError::Compile {
+                name: name.to_owned(),
+                detail,
+            })
+    };
+    if let Some(folder) = &folder {
+        if !options.portable
+            && let Some(compiled) = kept(engine, folder, ours)
+        {
+            return Ok(compiled);
+        }
+        if let Some(compiled) = kept(engine, folder, portable()?) {
+            return Ok(compiled);
+        }
+    }
+    let (code, key) = if options.portable {
+        (compile_portably(wasm), portable()?)
+    } else {
+        (compile(wasm, options.compiler.as_deref()), ours)
+    };
+    let code = code.map_err(|detail| ComponentError::Compile {
+        name: name.to_owned(),
+        detail,
+    })?;
     let compiled = load(engine, &code).map_err(|error| ComponentError::Compile {
         name: name.to_owned(),
         detail: one_line(&error),
     })?;
     if let Some(Err(error)) = folder.map(|folder| folder.write(key, &code)) {
-        tracing::warn!(%error, "the compiled component is not kept");
+        not_kept(error)?;
     }
     Ok(compiled)
+}
+
+/// The compiled form under `key`, if there is one that fits.
+fn kept(engine: &Engine, folder: &Folder, key: Key) -> Option<Compiled> {
+    let code = folder.read(key)?;
+    load(engine, &code)
+        .inspect_err(|error| {
+            tracing::warn!(
+                error = one_line(error),
+                "a compiled component in the cache does not fit and is compiled anew"
+            );
+        })
+        .ok()
 }
 
 #[expect(unsafe_code, reason = "machine code is taken over")]

@@ -21,6 +21,17 @@ pub(super) fn engine() -> Result<&'static Engine, &'static str> {
     ENGINE.as_ref().map_err(String::as_str)
 }
 
+/// An engine that compiles for every processor of this kind: nothing is found out about
+/// this one.
+pub(super) fn portable_engine() -> Result<Engine, String> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut config = config();
+    config
+        .target(&target)
+        .and_then(|config| Engine::new(config))
+        .map_err(|error| format!("{error:#}"))
+}
+
 /// What compiled components are made for. Whatever changes here changes the
 /// key of the compilation cache by itself.
 fn config() -> Config {
