@@ -119,6 +119,13 @@ impl Settings {
         self.smaller > 1
     }
 
+    /// The number of the first round. Round 0 does not count; where only the harness is
+    /// tried, it is left out.
+    #[must_use]
+    pub fn warm_up(&self) -> usize {
+        usize::from(self.small())
+    }
+
     /// That much work, or less where only the harness is tried.
     #[must_use]
     pub fn amount(&self, full: u32) -> u32 {

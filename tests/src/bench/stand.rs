@@ -11,6 +11,7 @@ use super::contender::Contender;
 use super::cores::Cores;
 use super::figures::Figure;
 use super::running::Running;
+use super::settings::Settings;
 
 /// A running contender.
 pub(super) struct Stand {
@@ -75,19 +76,19 @@ impl Stand {
     }
 }
 
-/// Runs `work` on all stands in turn, `rounds` times after one that does not count, and
+/// Runs `work` on all stands in turn, after one round that does not count, and
 /// tells `add` what each slice cost.
 pub(super) fn interleave(
     stands: &[Stand],
     application: &Application,
-    rounds: usize,
+    settings: &Settings,
     mut work: impl FnMut(&Stand) -> Result<()>,
     add: impl FnMut(&str, &Cost),
 ) -> Result<()> {
     interleave_prepared(
         stands,
         application,
-        rounds,
+        settings,
         |_| Ok(()),
         |stand, ()| work(stand),
         add,
@@ -98,12 +99,12 @@ pub(super) fn interleave(
 pub(super) fn interleave_prepared<T>(
     stands: &[Stand],
     application: &Application,
-    rounds: usize,
+    settings: &Settings,
     mut prepare: impl FnMut(&Stand) -> Result<T>,
     mut work: impl FnMut(&Stand, T) -> Result<()>,
     mut add: impl FnMut(&str, &Cost),
 ) -> Result<()> {
-    for round in 0..=rounds {
+    for round in settings.warm_up()..=settings.rounds {
         // Whoever follows a heavy neighbour is not always the same.
         for place in 0..stands.len() {
             let stand = &stands[(place + round) % stands.len()];

@@ -137,17 +137,23 @@ impl<'a> Rotation<'a> {
     }
 
     /// A rotation that is cross-signed, and one that is not, with at least `handshakes`
-    /// each; only the first where that is enough.
+    /// each, and until our leaves have followed; where `brief`, only the first, and that
+    /// only for so many handshakes.
     ///
     /// # Errors
     /// When a rotation is refused or never completes.
-    pub fn run(&mut self, handshakes: u64, only_first: bool) -> Result<Vec<Outcome>> {
+    pub fn run(&mut self, handshakes: u64, brief: bool) -> Result<Vec<Outcome>> {
         let first = self.generation(0)?;
-        let (second, crossed) = self.rotate("cross-signed", 1, &first, 384, handshakes)?;
+        let (second, crossed) = self.rotate("cross-signed", 1, &first, 384, (handshakes, brief))?;
         let mut outcomes = vec![crossed];
-        if !only_first {
-            let (_, forced) =
-                self.rotate("ForceWithoutCrossSigning", 2, &second, 256, handshakes)?;
+        if !brief {
+            let (_, forced) = self.rotate(
+                "ForceWithoutCrossSigning",
+                2,
+                &second,
+                256,
+                (handshakes, false),
+            )?;
             outcomes.push(forced);
         }
         Ok(outcomes)
@@ -168,7 +174,7 @@ impl<'a> Rotation<'a> {
         number: usize,
         old: &Generation,
         bits: u32,
-        handshakes: u64,
+        (handshakes, only_handshakes): (u64, bool),
     ) -> Result<(Generation, Outcome)> {
         let forced = name != "cross-signed";
         let config = |identity: &Identity, roots: &[_]| {
@@ -217,7 +223,8 @@ impl<'a> Rotation<'a> {
         loop {
             callers.wait(callers.made() + handshakes / 20)?;
             let now = self.leaves(number - 1, &new)?;
-            if now.0 != before.0 && now.1 != before.1 && callers.made() >= handshakes {
+            let followed = only_handshakes || (now.0 != before.0 && now.1 != before.1);
+            if followed && callers.made() >= handshakes {
                 break;
             }
             if began.elapsed() > SLOWEST {

@@ -12,7 +12,7 @@ const MEGABYTES: u32 = 200;
 
 pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
     let bytes = u64::from(bench.settings.amount(MEGABYTES)) * 1_000_000;
-    let (rounds, application) = (bench.settings.rounds, bench.application.clone());
+    let (settings, application) = (bench.settings.clone(), bench.application.clone());
     let stands = bench.stands()?;
     let mut figures = Vec::new();
     let mut sum = Figure::new("bulk bytes, mean of both ways: CPU", "s/GB", Some(0.8));
@@ -25,7 +25,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
         let mut cpu = Figure::new(format!("bulk bytes {way}: CPU"), "s/GB", None);
         let mut wall = Figure::new(format!("bulk bytes {way}: wall"), "s/GB", None);
         let work = |stand: &Stand| Ok(send(&stand.known, stand.running.address, bytes)?);
-        interleave(stands, &application, rounds, work, |name, cost| {
+        interleave(stands, &application, &settings, work, |name, cost| {
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             let gigabytes = bytes as f64 / 1e9;
             cpu.add(name, cost.cpu.as_secs_f64() / gigabytes);

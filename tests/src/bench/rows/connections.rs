@@ -12,6 +12,7 @@ use crate::bench::client::{self, Check, Config};
 use crate::bench::contender::{Contender, Ours};
 use crate::bench::figures::Figure;
 use crate::bench::identity::Identity;
+use crate::bench::settings::Settings;
 use crate::bench::stand::{Cost, Stand, columns, interleave, interleave_prepared};
 
 /// How many clients call at the same time.
@@ -25,7 +26,7 @@ const STRANGERS: u32 = 200;
 /// With one certificate.
 pub(super) fn known(bench: &mut Bench) -> Result<Vec<Figure>> {
     let connections = bench.settings.amount(CONNECTIONS);
-    let (rounds, application) = (bench.settings.rounds, bench.application.clone());
+    let (settings, application) = (bench.settings.clone(), bench.application.clone());
     let mut table = Table::new("new mTLS connection, known certificate", Some(450.0));
     table.cpu = table.cpu.with_ratios(&[("envoy", 0.5), ("consul", 0.33)]);
     let stands = bench.stands()?;
@@ -33,7 +34,7 @@ pub(super) fn known(bench: &mut Bench) -> Result<Vec<Figure>> {
         let configs = vec![Arc::clone(&stand.known); connections as usize];
         call(stand, &configs)
     };
-    interleave(stands, &application, rounds, work, |name, cost| {
+    interleave(stands, &application, &settings, work, |name, cost| {
         table.add(name, cost, connections);
     })?;
     Ok(table.figures(stands))
@@ -41,14 +42,14 @@ pub(super) fn known(bench: &mut Bench) -> Result<Vec<Figure>> {
 
 /// With a certificate that the proxy has never seen, of a root that it knows.
 pub(super) fn strangers(bench: &mut Bench) -> Result<Vec<Figure>> {
-    let (rounds, connections) = (bench.settings.rounds, bench.settings.amount(STRANGERS));
+    let (settings, connections) = (bench.settings.clone(), bench.settings.amount(STRANGERS));
     let application = bench.application.clone();
     let table = Table::new("new mTLS connection, certificate seen first", Some(1400.0));
     measure_strangers(
         table,
         bench.stands()?,
         &application,
-        rounds,
+        &settings,
         connections,
         |stand| stand.contender.client(),
     )
@@ -57,7 +58,7 @@ pub(super) fn strangers(bench: &mut Bench) -> Result<Vec<Figure>> {
 /// The same through a cross-signed intermediate. Ours is with the real agent here, because
 /// its CA is the one that we can sign with.
 pub(super) fn cross_signed(bench: &mut Bench) -> Result<Vec<Figure>> {
-    let (rounds, connections) = (bench.settings.rounds, bench.settings.amount(STRANGERS));
+    let (settings, connections) = (bench.settings.clone(), bench.settings.amount(STRANGERS));
     let title = "new mTLS connection, seen first, cross-signed";
     let mut table = Table::new(title, Some(2300.0));
     let mesh = match &bench.consul {
@@ -83,7 +84,7 @@ pub(super) fn cross_signed(bench: &mut Bench) -> Result<Vec<Figure>> {
         table,
         &stands,
         &bench.application,
-        rounds,
+        &settings,
         connections,
         |stand| stand.contender.cross_signed_client(),
     )
@@ -93,7 +94,7 @@ fn measure_strangers(
     mut table: Table,
     stands: &[Stand],
     application: &Application,
-    rounds: usize,
+    settings: &Settings,
     connections: u32,
     identity: impl Fn(&Stand) -> Result<Identity>,
 ) -> Result<Vec<Figure>> {
@@ -102,7 +103,7 @@ fn measure_strangers(
         (0..connections).map(client).collect()
     };
     let work = |stand: &Stand, configs: Vec<Config>| call(stand, &configs);
-    interleave_prepared(stands, application, rounds, make, work, |name, cost| {
+    interleave_prepared(stands, application, settings, make, work, |name, cost| {
         table.add(name, cost, connections);
     })?;
     Ok(table.figures(stands))

@@ -12,7 +12,7 @@ const ROUND_TRIPS: u32 = 3_000;
 
 pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
     let trips = bench.settings.amount(ROUND_TRIPS);
-    let (rounds, application) = (bench.settings.rounds, bench.application.clone());
+    let (settings, application) = (bench.settings.clone(), bench.application.clone());
     let mut cpu = Figure::new("128-byte round trip: CPU", "us", Some(30.0));
     let mut wall = Figure::new("128-byte round trip: wall", "us", None);
     let stands = bench.stands()?;
@@ -32,7 +32,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
         }
         Ok(())
     };
-    interleave(stands, &application, rounds, work, |name, cost| {
+    interleave(stands, &application, &settings, work, |name, cost| {
         let per = f64::from(trips);
         cpu.add(name, cost.cpu.as_secs_f64() * 1e6 / per);
         wall.add(name, cost.wall.as_secs_f64() * 1e6 / per);

@@ -10,7 +10,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Vec<Figure>> {
     let mut figure = Figure::new("start to first authorised connection", "ms", Some(100.0));
     // Stopped ones would be in the way on the same core.
     bench.stands.clear();
-    for round in 0..=bench.settings.rounds {
+    for round in bench.settings.warm_up()..=bench.settings.rounds {
         for contender in &bench.contenders {
             let name = contender.name();
             let known = client::config(&contender.client()?, Check::Nothing)?;
