@@ -409,3 +409,96 @@ fn works_with_the_smallest_acl_policy_that_it_prints() {
         format!("db:\n{}\nweb:\n{}", db.log(), web.log())
     }));
 }
+
+#[test]
+fn registers_from_a_file_with_the_smallest_acl_policy() {
+    let Some(consul) = Consul::start("sidecar_file_acl", Options::new().with_acls()) else {
+        return;
+    };
+    let api = consul.api();
+    let (app, [db_port, web_port, to_db]) = (Echo::start(), ports::free::<3>());
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file is written");
+        path.display().to_string()
+    };
+    let healthy = "check { ttl = \"10m\" status = \"passing\" }";
+    let db_file = write(
+        "db.hcl",
+        format!(
+            "service {{ name = \"db\" port = {} connect {{ sidecar_service {{ port = {db_port} {healthy} }} }} }}",
+            app.address().port()
+        ),
+    );
+    let web_service = |token: &str| {
+        format!(
+            "service {{ name = \"web\" {token} connect {{ sidecar_service {{ port = {web_port} {healthy} proxy {{ upstreams = [{{ destination_name = \"db\" local_bind_port = {to_db} }}] }} }} }} }}"
+        )
+    };
+    let web_file = write("web.hcl", web_service(""));
+    // No agent is asked for that.
+    let rules = |file: &str| {
+        let said = program::run(&mut program::portcullis([
+            "proxy",
+            "-register",
+            "-print-acl-policy",
+            "-http-addr=127.0.0.1:1",
+            "-service-file",
+            file,
+        ]));
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        said.out
+    };
+    let (db_token, web_token) = (
+        consul.token("db", &rules(&db_file)),
+        consul.token("web", &rules(&web_file)),
+    );
+    let web_file = write("web.hcl", web_service(&format!("token = \"{web_token}\"")));
+    let mut db = Proxy::start(
+        consul.address(),
+        Some(&db_token),
+        &["-register", "-service-file", &db_file],
+    );
+    let web = Proxy::start(
+        consul.address(),
+        Some(&web_token),
+        &["-register", "-service-file", &web_file],
+    );
+    let path = "/v1/connect/intentions/exact?source=web&destination=db";
+    let _ = api
+        .put(path, &json!({"SourceType": "consul", "Action": "allow"}))
+        .good();
+    drop(open(local(to_db), || {
+        format!("db:\n{}\nweb:\n{}", db.log(), web.log())
+    }));
+    assert!(!web.log().contains(&web_token), "a token is in the log");
+    assert_eq!(db.stop(), Some(0), "{}", db.log());
+    assert_eq!(api.get("/v1/agent/service/db").status, 404, "{}", db.log());
+
+    // One that cannot start leaves nothing behind.
+    let taken = std::net::TcpListener::bind(local(db_port)).expect("a free port");
+    let mut command = program::portcullis(["proxy", "-register", "-service-file", &db_file]);
+    command
+        .env("CONSUL_HTTP_ADDR", consul.address().to_string())
+        .env("CONSUL_HTTP_TOKEN", &db_token);
+    let said = program::run(&mut command);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("in use"), "{}", said.err);
+    assert_eq!(api.get("/v1/agent/service/db").status, 404, "{}", said.err);
+    drop(taken);
+    // What the file's token may not do is said.
+    let wrong = write(
+        "wrong.hcl",
+        "service { name = \"other\" token = \"no-such-token\" connect { sidecar_service {} } }"
+            .to_owned(),
+    );
+    let mut command = program::portcullis(["proxy", "-register", "-service-file", &wrong]);
+    let said = program::run(command.env("CONSUL_HTTP_ADDR", consul.address().to_string()));
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(
+        said.err.contains("ACL not found") && !said.err.contains("no-such-token"),
+        "{}",
+        said.err
+    );
+}

@@ -61,14 +61,47 @@ pub struct Definition {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// The ID of the proxy that it defines: its sidecar, or itself.
-    pub proxy: Option<String>,
+    /// The proxy that it defines: its sidecar, or itself.
+    pub proxy: Option<ProxyDefinition>,
     /// The token to register it with; the command's own if absent.
     pub token: Option<Secret>,
     /// The definition as `/v1/agent/service/register` takes it, without the token.
     pub body: Value,
     /// Where it stands, for messages.
     pub place: String,
+}
+
+/// A proxy as a file defines it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyDefinition {
+    /// Its ID.
+    pub id: String,
+    /// Its name as a service.
+    pub name: String,
+    /// The service that it stands for.
+    pub destination: String,
+    /// The services that it calls.
+    pub upstreams: Vec<String>,
+}
+
+impl ProxyDefinition {
+    /// The proxy of the service `name` with this ID: the part `proxy` of a definition.
+    fn read(id: String, name: String, destination: &str, proxy: Option<&Value>) -> Self {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let own = text(proxy.and_then(|proxy| proxy.get("DestinationServiceName")));
+        let upstreams = proxy
+            .and_then(|proxy| proxy.get("Upstreams"))
+            .and_then(Value::as_array);
+        let names = upstreams.into_iter().flatten();
+        Self {
+            id,
+            name,
+            destination: own.unwrap_or_else(|| destination.to_owned()),
+            upstreams: names
+                .filter_map(|one| text(one.get("DestinationName")))
+                .collect(),
+        }
+    }
 }
 
 impl fmt::Debug for Definition {
@@ -225,10 +258,18 @@ fn service(node: &Node, path: &str) -> Result<Definition, Problem> {
     };
     let sidecar = body
         .get("Connect")
-        .is_some_and(|connect| connect.get("SidecarService").is_some());
-    let proxy = match kind.as_str() {
-        "connect-proxy" => Some(id.clone()),
-        _ if sidecar => Some(format!("{id}-sidecar-proxy")),
+        .and_then(|connect| connect.get("SidecarService"));
+    let proxy = match (kind.as_str(), sidecar) {
+        ("connect-proxy", _) => {
+            let proxy = body.get("Proxy");
+            Some(ProxyDefinition::read(id.clone(), name.clone(), "", proxy))
+        }
+        (_, Some(sidecar)) => {
+            let own = sidecar.get("Name").and_then(Value::as_str);
+            let own = own.map_or_else(|| format!("{name}-sidecar-proxy"), str::to_owned);
+            let id = format!("{id}-sidecar-proxy");
+            Some(ProxyDefinition::read(id, own, &name, sidecar.get("Proxy")))
+        }
         _ => None,
     };
     body.insert("ID".to_owned(), Value::from(id.as_str()));

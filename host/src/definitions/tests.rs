@@ -59,10 +59,14 @@ service {
 #[test]
 fn a_whole_definition_becomes_the_body_of_a_registration() {
     let web = one("web.hcl", WEB);
-    assert_eq!(
-        (web.id.as_str(), web.name.as_str(), web.proxy.as_deref()),
-        ("web-1", "web", Some("web-1-sidecar-proxy"))
-    );
+    assert_eq!((web.id.as_str(), web.name.as_str()), ("web-1", "web"));
+    let proxy = ProxyDefinition {
+        id: "web-1-sidecar-proxy".to_owned(),
+        name: "web-sidecar-proxy".to_owned(),
+        destination: "web".to_owned(),
+        upstreams: vec!["db".to_owned(), "cache".to_owned()],
+    };
+    assert_eq!(web.proxy, Some(proxy));
     assert_eq!(web.token, Some(Secret::new("secret")));
     assert!(!format!("{web:?} {}", web.body).contains("secret"));
     assert_eq!(web.place, "web.hcl:2");
@@ -124,7 +128,11 @@ fn both_spellings_in_both_formats() {
         "p.hcl",
         "service {\n kind = \"connect-proxy\"\n name = \"p\"\n port = 1\n proxy {\n destination_service_name = \"x\"\n }\n}",
     );
-    assert_eq!(proxy.proxy.as_deref(), Some("p"));
+    assert!(
+        proxy
+            .proxy
+            .is_some_and(|proxy| proxy.id == "p" && proxy.destination == "x")
+    );
     let native = one(
         "n.hcl",
         "service { name = \"n\" port = 1 connect { native = true } }",

@@ -104,6 +104,8 @@ fn whole(
         .filter_map(|one| upstream(one, refused))
         .map(|upstream| UpstreamConfig {
             socket_mode: upstream.socket_mode.or(usual.socket_mode),
+            // `max_inbound_connections` is not meant for them.
+            connections: upstream.connections.or(Some(limits.connections)),
             ..upstream
         })
         .collect();
@@ -457,7 +459,7 @@ mod tests {
         assert_eq!(
             shown,
             [
-                r#"Service { name: "db", datacenter: None } 127.0.0.1:9191 None None None"#,
+                r#"Service { name: "db", datacenter: None } 127.0.0.1:9191 None None Some(16384)"#,
                 r#"Service { name: "cache", datacenter: Some("dc2") } unix:/run/c.sock Some(448) Some(100ms) Some(3)"#,
             ]
         );
@@ -503,7 +505,9 @@ mod tests {
         let inbound = read(&socket).unwrap().listening.inbound.unwrap();
         assert_eq!(inbound.application.to_string(), "unix:/run/app.sock");
         let limited = read(&with("/Proxy/Config", json!({"max_inbound_connections": 9, "handshake_timeout_ms": 11, "local_connect_timeout_ms": 12}))).unwrap();
-        let limits = limited.listening.limits;
+        let limits = &limited.listening.limits;
+        let upstreams = &limited.listening.upstreams;
+        assert_eq!(upstreams[0].connections, Some(16_384), "not for upstreams");
         assert_eq!(
             (
                 limits.connections,

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 pub(crate) struct Needs<'a> {
     /// The service that it stands for.
     pub(crate) service: &'a str,
-    /// Whether it announces the service, as `<service>-proxy`.
-    pub(crate) registers: bool,
+    /// The names under which it announces services, beside the service itself.
+    pub(crate) announces: Vec<String>,
     /// The name of the registration that configures it.
     pub(crate) reads: Option<&'a str>,
     /// The services that it connects to through the catalog.
@@ -25,9 +25,11 @@ pub(crate) fn smallest(needs: &Needs<'_>) -> String {
         let _ = writeln!(out, "service {} {{ policy = \"{level}\" }}", quoted(name));
     };
     rule(&mut out, needs.service, "write");
-    if needs.registers {
+    if !needs.announces.is_empty() {
         out.push_str("\n# Registration\n");
-        rule(&mut out, &format!("{}-proxy", needs.service), "write");
+        for name in &needs.announces {
+            rule(&mut out, name, "write");
+        }
     }
     if let Some(name) = needs.reads {
         out.push_str("\n# The registration that configures it\n");
@@ -65,7 +67,7 @@ mod tests {
     fn as_little_as_the_proxy_does() {
         let inbound = Needs {
             service: "db",
-            registers: true,
+            announces: vec!["db-proxy".to_owned()],
             reads: None,
             upstreams: Vec::new(),
         };
@@ -74,7 +76,7 @@ mod tests {
         assert!(!policy.contains("prefix"), "{policy}");
         let outbound = Needs {
             service: "web",
-            registers: false,
+            announces: Vec::new(),
             reads: Some("web-sidecar-proxy"),
             upstreams: vec!["db"],
         };
@@ -94,7 +96,7 @@ mod tests {
     fn a_name_cannot_leave_its_quotes() {
         let needs = Needs {
             service: "a\" { policy = \"write\" } #",
-            registers: false,
+            announces: Vec::new(),
             reads: None,
             upstreams: Vec::new(),
         };

@@ -59,10 +59,25 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let source = match known {
         Ok(source) => source,
         Err(wanted) => {
+            if let Some(needs) = wanted.needs().filter(|_| arguments.print_acl_policy) {
+                output::line(&acl::smallest(&needs))?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let usual = arguments.limits.usual();
-            tokio::select! {
-                found = wanted.find(&agent, &usual) => found?,
-                _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
+            let registered = wanted.registration(&agent)?;
+            let found = tokio::select! {
+                found = wanted.find(&agent, &usual, registered.as_ref()) => found,
+                _ = shutdown.requested() => {
+                    sidecar::leave(registered.as_ref()).await;
+                    return Ok(ExitCode::SUCCESS);
+                }
+            };
+            match found {
+                Ok(sidecar) => Source::Registration(sidecar.registered(registered)),
+                Err(failure) => {
+                    sidecar::leave(registered.as_ref()).await;
+                    return Err(failure);
+                }
             }
         }
     };
@@ -71,9 +86,13 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         output::line(&acl::smallest(&source.needs()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let ended = async {
     tokio::select! {
         looked = look(&agent, &service) => looked?,
-        _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
+        _ = shutdown.requested() => {
+            source.leave().await;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let reloader = reload::reloader(&arguments.component, agent.clone(), policy.clone());
     let member = Member::start(WatcherConfig {
@@ -120,6 +139,13 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             Ok(code)
         }
     }
+    }
+    .await;
+    if ended.is_err() {
+        // What was registered must not stand for a proxy that is not there.
+        source.leave().await;
+    }
+    ended
 }
 
 /// The settings of the proxy.
@@ -154,7 +180,7 @@ impl Source {
         let names = self.upstreams().iter();
         acl::Needs {
             service: self.service(),
-            registers: false,
+            announces: Vec::new(),
             reads: match self {
                 Self::Registration(sidecar) => Some(sidecar.name()),
                 Self::Flags { .. } => None,
@@ -333,7 +359,11 @@ fn registration(
 fn needs<'a>(arguments: &'a ProxyArgs, service: &'a str) -> acl::Needs<'a> {
     acl::Needs {
         service,
-        registers: arguments.register,
+        announces: arguments
+            .register
+            .then(|| format!("{service}-proxy"))
+            .into_iter()
+            .collect(),
         reads: None,
         upstreams: arguments
             .upstream

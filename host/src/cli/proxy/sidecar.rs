@@ -9,7 +9,7 @@ use portcullis::definitions::{self, Definition, FileRegistration};
 use portcullis::sidecar::{Sidecar, SidecarError, Usual, Which};
 use portcullis_core::agent::services::NoSidecar;
 
-use super::Source;
+use super::acl;
 use crate::cli::agent::refused;
 use crate::cli::failure::Failure;
 
@@ -35,7 +35,8 @@ impl Wanted {
         }
         let mut seen = HashMap::new();
         for definition in &definitions {
-            let ids = [Some(&definition.id), definition.proxy.as_ref()];
+            let proxy = definition.proxy.as_ref().map(|proxy| &proxy.id);
+            let ids = [Some(&definition.id), proxy];
             for id in ids.into_iter().flatten() {
                 match seen.insert(id.clone(), &definition.place) {
                     Some(before) if *before != definition.place => {
@@ -51,9 +52,9 @@ impl Wanted {
         let which = match which {
             Some(which) => which,
             None => {
-                let mut proxies = definitions.iter().filter_map(|one| one.proxy.clone());
+                let mut proxies = definitions.iter().filter_map(|one| one.proxy.as_ref());
                 match (proxies.next(), proxies.next()) {
-                    (Some(id), None) => Which::ProxyId(id),
+                    (Some(proxy), None) => Which::ProxyId(proxy.id.clone()),
                     (None, _) => {
                         return Err(Failure::usage(
                             "-service-file defines no proxy: give a service `connect { sidecar_service {} }`",
@@ -70,47 +71,79 @@ impl Wanted {
         Ok(Self { which, definitions })
     }
 
-    /// Registers what is to be registered, finds the registration and reads it. An agent that
+    /// What the token must be able to do, as far as the files say it.
+    pub(super) fn needs(&self) -> Option<acl::Needs<'_>> {
+        let proxies = || self.definitions.iter().filter_map(|one| one.proxy.as_ref());
+        let proxy = match &self.which {
+            Which::ProxyId(id) => proxies().find(|proxy| proxy.id == *id),
+            Which::SidecarFor(id) => self
+                .definitions
+                .iter()
+                .find(|one| one.id.eq_ignore_ascii_case(id))
+                .and_then(|one| one.proxy.as_ref()),
+        }?;
+        let own = self.definitions.iter().map(|one| &one.name);
+        let mut announces: Vec<String> = own
+            .chain(proxies().map(|proxy| &proxy.name))
+            .cloned()
+            .collect();
+        announces.sort_unstable();
+        announces.dedup();
+        announces.retain(|name| *name != proxy.destination);
+        Some(acl::Needs {
+            service: &proxy.destination,
+            announces,
+            reads: None,
+            upstreams: proxy.upstreams.iter().map(String::as_str).collect(),
+        })
+    }
+
+    /// What is to be registered, if anything is.
+    pub(super) fn registration(
+        &self,
+        agent: &AgentClient,
+    ) -> Result<Option<FileRegistration>, Failure> {
+        if self.definitions.is_empty() {
+            return Ok(None);
+        }
+        FileRegistration::new(agent, self.definitions.clone())
+            .map(Some)
+            .map_err(|error| Failure::from_error(&error).code(2))
+    }
+
+    /// Registers `registration`, finds the one that is wanted and reads it. An agent that
     /// does not answer yet is waited for.
     ///
     /// Fails when there is not exactly one, or it says what cannot be done.
-    pub(super) async fn find(self, agent: &AgentClient, usual: &Usual) -> Result<Source, Failure> {
+    pub(super) async fn find(
+        &self,
+        agent: &AgentClient,
+        usual: &Usual,
+        registration: Option<&FileRegistration>,
+    ) -> Result<Sidecar, Failure> {
         let mut told = false;
-        let registered = match self.definitions {
-            none if none.is_empty() => None,
-            definitions => {
-                let registered = FileRegistration::new(agent, definitions)
-                    .map_err(|error| Failure::from_error(&error).code(2))?;
-                while let Err(error) = registered.register().await {
-                    wait(&error, &mut told).await?;
-                }
-                Some(registered)
+        if let Some(registration) = registration {
+            while let Err(error) = registration.register().await {
+                wait(&error, &mut told).await?;
             }
-        };
+        }
         loop {
             match Sidecar::find(agent, &self.which, usual.clone()).await {
                 Ok(sidecar) => {
                     tracing::info!(id = sidecar.id(), "configured by this registration");
-                    return Ok(Source::Registration(sidecar.registered(registered)));
+                    return Ok(sidecar);
                 }
-                Err(SidecarError::Agent(error)) => {
-                    if let Err(failure) = wait(&error, &mut told).await {
-                        leave(registered).await;
-                        return Err(failure);
-                    }
-                }
-                Err(error) => {
-                    leave(registered).await;
-                    return Err(hopeless(&error));
-                }
+                Err(SidecarError::Agent(error)) => wait(&error, &mut told).await?,
+                Err(error) => return Err(hopeless(&error)),
             }
         }
     }
 }
 
-async fn leave(registered: Option<FileRegistration>) {
-    if let Some(registered) = registered {
-        registered.leave().await;
+/// Takes away what was registered, if anything was.
+pub(super) async fn leave(registration: Option<&FileRegistration>) {
+    if let Some(registration) = registration {
+        registration.leave().await;
     }
 }
 
