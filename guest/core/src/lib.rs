@@ -29,5 +29,6 @@ pub mod chain;
 pub mod identity;
 pub mod intention;
 pub mod policy;
+pub mod re2;
 pub mod time;
 pub mod watch;

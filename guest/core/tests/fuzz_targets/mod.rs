@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod chain;
 pub mod identity;
 pub mod intentions;
+pub mod re2;
 
 /// Something that takes any bytes and must neither panic nor break its promise.
 #[derive(Clone, Copy)]
@@ -46,6 +47,11 @@ pub const ALL: &[Target] = &[
         name: "intentions",
         run: intentions::run,
         seeds: intentions::seeds,
+    },
+    Target {
+        name: "re2",
+        run: re2::run,
+        seeds: re2::seeds,
     },
 ];
 

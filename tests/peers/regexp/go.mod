@@ -1,0 +1,3 @@
+module portcullis.test/regexp
+
+go 1.25
