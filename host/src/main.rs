@@ -4,6 +4,8 @@ mod cli;
 mod escape;
 mod log_writer;
 mod telemetry;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::process::ExitCode;
 

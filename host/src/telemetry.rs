@@ -44,6 +44,10 @@ pub(crate) enum TelemetryError {
     /// The format is unknown.
     #[error("LOG_FORMAT=`{0}` is neither text nor json")]
     Format(String),
+    /// Traces are asked for that cannot be exported.
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Traces(#[from] crate::traces::TracesError),
     /// Something else in this process logs already.
     #[error("logging has been started already")]
     Twice(#[from] TryInitError),
@@ -97,16 +101,61 @@ pub(crate) fn start(arguments: &LogArgs, default_level: &str) -> Result<(), Tele
     let colour = format == Format::Text
         && std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(Lines {
-            format,
-            colour,
-            write: log_writer::write,
-        })
-        .try_init()?;
+    let lines = Lines {
+        format,
+        colour,
+        write: log_writer::write,
+    };
+    init(filter, lines)?;
     log_writer::start();
     Ok(())
+}
+
+#[cfg(not(feature = "otel"))]
+fn init<W: Fn(String) + Send + Sync + 'static>(
+    filter: EnvFilter,
+    lines: Lines<W>,
+) -> Result<(), TelemetryError> {
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()?;
+    for name in [
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
+        if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+            tracing::info!(
+                "{name} is set, and this program was built without traces (cargo feature `otel`)"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// With traces where the environment asks for them: what is logged does not matter to them.
+#[cfg(feature = "otel")]
+fn init<W: Fn(String) + Send + Sync + 'static>(
+    filter: EnvFilter,
+    lines: Lines<W>,
+) -> Result<(), TelemetryError> {
+    match crate::traces::layer()? {
+        None => tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .try_init()?,
+        Some(spans) => tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(spans)
+            .try_init()?,
+    }
+    Ok(())
+}
+
+/// Delivers what is left; nothing is traced afterwards.
+pub(crate) fn finish() {
+    #[cfg(feature = "otel")]
+    crate::traces::finish();
 }
 
 /// Reads a level, with Consul's spelling of it too, or a filter.

@@ -118,11 +118,15 @@ pub(crate) fn main() -> ExitCode {
         .try_get_matches_from_mut(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
-        Ok(cli) => run(cli).unwrap_or_else(|failure| {
-            // What led to it comes first.
-            log_writer::flush();
-            failure.report()
-        }),
+        Ok(cli) => {
+            let ended = run(cli);
+            telemetry::finish();
+            ended.unwrap_or_else(|failure| {
+                // What led to it comes first.
+                log_writer::flush();
+                failure.report()
+            })
+        }
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::help(&error),
             ErrorKind::MissingSubcommand => Failure::usage(

@@ -46,7 +46,21 @@ pub(crate) fn clippy(report: &mut Report) -> Result<()> {
         &[&["clippy", "--release", "--all-targets"][..], &NATIVE].concat(),
     );
     native.args(DENY_WARNINGS);
-    shell::step(report, "clippy", &mut native).map(|_| ())
+    shell::step(report, "clippy", &mut native)?;
+    let mut traces = shell::command(
+        shell::cargo(),
+        &[
+            "clippy",
+            "--release",
+            "--all-targets",
+            "--package",
+            "portcullis",
+            "--features",
+            "otel",
+        ],
+    );
+    traces.args(DENY_WARNINGS);
+    shell::step(report, "clippy with traces", &mut traces).map(|_| ())
 }
 
 /// Documentation, lists, paths and licences.

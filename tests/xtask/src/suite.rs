@@ -51,6 +51,21 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
     {
         report.failed(line);
     }
+    outcome.map(|_| ())?;
+    traces(report)
+}
+
+/// The command once more, with the feature that is off by default. Last, because it
+/// leaves that command in target/release.
+fn traces(report: &mut Report) -> Result<()> {
+    let arguments =
+        "test --release --package portcullis --features otel --bin portcullis --test otel";
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let mut cargo = shell::command(shell::cargo(), &arguments);
+    let outcome = shell::step(report, "test the traces", &mut cargo);
+    let log =
+        fs::read_to_string(shell::target().join("xtask/test-the-traces.log")).unwrap_or_default();
+    count(report, &log);
     outcome.map(|_| ())
 }
 

@@ -1,0 +1,121 @@
+//! Turns events of the access log into spans.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+/// The target of the access log.
+const ACCESS: &str = "access";
+
+/// The layer; sees nothing but the access log.
+pub(crate) struct Spans(SdkTracer);
+
+impl Spans {
+    pub(super) fn new(tracer: SdkTracer) -> Self {
+        Self(tracer)
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Spans {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let about: &Metadata<'_> = event.metadata();
+        if about.target() != ACCESS {
+            return;
+        }
+        let mut connection = Connection::default();
+        event.record(&mut connection);
+        let ended = SystemTime::now();
+        let began = ended
+            .checked_sub(Duration::from_millis(connection.duration_ms))
+            .unwrap_or(ended);
+        let (name, kind) = match connection.direction.as_str() {
+            "outbound" => ("outbound connection", SpanKind::Client),
+            _ => ("inbound connection", SpanKind::Server),
+        };
+        let refused = *about.level() <= Level::WARN;
+        let status = if refused {
+            let code = KeyValue::new("error.type", connection.code.clone());
+            connection.attributes.push(code);
+            Status::error(connection.reason.clone())
+        } else {
+            Status::Unset
+        };
+        let mut span = self
+            .0
+            .span_builder(name)
+            .with_kind(kind)
+            .with_start_time(began)
+            .with_attributes(connection.attributes)
+            .start(&self.0);
+        span.set_status(status);
+        span.end_with_timestamp(ended);
+    }
+}
+
+/// What a line of the access log says.
+#[derive(Default)]
+struct Connection {
+    attributes: Vec<KeyValue>,
+    direction: String,
+    code: String,
+    reason: String,
+    duration_ms: u64,
+}
+
+/// The semantic conventions' name for a field, where they have one.
+fn attribute(field: &str) -> String {
+    match field {
+        "src.addr" => "network.peer.address".to_owned(),
+        "dst.addr" => "server.address".to_owned(),
+        "tls.version" => "tls.protocol.version".to_owned(),
+        other => format!("portcullis.{other}"),
+    }
+}
+
+impl Connection {
+    fn number(&mut self, field: &Field, value: i64) {
+        self.attributes
+            .push(KeyValue::new(attribute(field.name()), value));
+    }
+}
+
+impl Visit for Connection {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() != "message" {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "direction" => value.clone_into(&mut self.direction),
+            "code" => value.clone_into(&mut self.code),
+            "reason" => value.clone_into(&mut self.reason),
+            _ => {}
+        }
+        self.attributes
+            .push(KeyValue::new(attribute(field.name()), value.to_owned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "duration_ms" {
+            self.duration_ms = value;
+        }
+        self.number(field, i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.number(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.attributes
+            .push(KeyValue::new(attribute(field.name()), value));
+    }
+}
