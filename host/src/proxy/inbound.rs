@@ -9,6 +9,7 @@ use portcullis_core::intention::Decision;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsStream;
 
 use super::access::{Access, Direction, Ending, tls_version};
 use super::config::Limits;
@@ -71,6 +72,21 @@ impl Inbound {
     }
 
     async fn connection(&self, stream: PlainStream, place: Place, access: &mut Access) -> Ending {
+        // On the heap and gone afterwards: a handshake needs far more room than the
+        // connection that waits for bytes.
+        match Box::pin(self.admit(stream, place, access)).await {
+            Ok(admitted) => self.carry(admitted, access).await,
+            Err(ending) => ending,
+        }
+    }
+
+    /// From the first byte to both ends being connected.
+    async fn admit(
+        &self,
+        stream: PlainStream,
+        place: Place,
+        access: &mut Access,
+    ) -> Result<Box<Admitted>, Ending> {
         let mut route = Route {
             from: access.src_addr,
             to: stream.local_address(),
@@ -85,14 +101,10 @@ impl Inbound {
         drop(place);
         access.src_addr = route.from;
         let MeshStream {
-            mut stream,
+            stream,
             peer,
             chain,
-        } = match accepted {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => return self.no_handshake(error, access),
-            Err(ending) => return ending,
-        };
+        } = accepted?.map_err(|error| self.no_handshake(error, access))?;
         // From here on the client has proved its key and its chain is good.
         access.src_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
@@ -101,10 +113,10 @@ impl Inbound {
         stream.get_ref().0.reset_on_close(true);
         let decision = match standing.decide() {
             Some(decision) if decision.is_allowed() => decision,
-            refused => return self.denied(refused, access),
+            refused => return Err(self.denied(refused, access)),
         };
         let reason = self.describe(&decision);
-        let code = decision.code.code().into();
+        let code = decision.code.code();
         access.decision = Some(decision);
         self.stats.allowed();
 
@@ -113,52 +125,59 @@ impl Inbound {
             tls: access.tls,
             identity: access.src_identity.as_deref().unwrap_or_default(),
         };
-        let mut application = match self.application(about).await {
-            Ok(application) => application,
-            Err(error) => {
-                let reason = format!(
-                    "the application at `{}` cannot be reached",
-                    self.application
-                );
-                return Ending::failed("application-unreachable", reason, error);
-            }
-        };
+        let application = self.application(about).await.map_err(|error| {
+            let reason = format!(
+                "the application at `{}` cannot be reached",
+                self.application
+            );
+            Ending::failed("application-unreachable", reason, error)
+        })?;
         application.reset_on_close(true);
         access.dst_addr = Some(self.application.to_string());
+        Ok(Box::new(Admitted {
+            stream,
+            application,
+            standing,
+            code,
+            reason,
+        }))
+    }
+
+    /// Copies until both sides have ended, or the connection no longer stands.
+    async fn carry(&self, mut admitted: Box<Admitted>, access: &mut Access) -> Ending {
+        let Admitted {
+            stream,
+            application,
+            standing,
+            ..
+        } = &mut *admitted;
         let lifetime = Lifetime::new(&self.limits);
         let copied = tokio::select! {
-            copied = copy_both(&mut stream, &mut application, &access.counts) => Ok(copied),
+            copied = copy_both(stream, application, &access.counts) => Ok(copied),
             fallen = standing.fallen() => Err(fallen),
             over = lifetime.over(&access.counts) => return over.ending(&self.stats),
         };
-        match copied {
+        let error = match copied {
             Ok(Ok(())) => {
-                application.reset_on_close(false);
-                stream.get_ref().0.reset_on_close(false);
-                Ending {
-                    refused: false,
-                    code,
-                    reason,
-                    error: None,
-                }
+                admitted.application.reset_on_close(false);
+                admitted.stream.get_ref().0.reset_on_close(false);
+                None
             }
-            Ok(Err(CopyError { side, error })) => {
-                let error = match (side, alert_of(&error)) {
-                    (Side::A, Some(alert)) => format!("client: alert {}", alert_name(alert)),
-                    (Side::A, None) => format!("client: {error}"),
-                    (Side::B, _) => format!("application: {error}"),
-                };
-                Ending {
-                    refused: false,
-                    code,
-                    reason,
-                    error: Some(error),
-                }
-            }
+            Ok(Err(CopyError { side, error })) => Some(match (side, alert_of(&error)) {
+                (Side::A, Some(alert)) => format!("client: alert {}", alert_name(alert)),
+                (Side::A, None) => format!("client: {error}"),
+                (Side::B, _) => format!("application: {error}"),
+            }),
             Err(fallen) => {
                 self.stats.cut();
-                self.fallen(fallen, access)
+                return self.fallen(fallen, access);
             }
+        };
+        Ending {
+            refused: false,
+            code: admitted.code.into(),
+            reason: admitted.reason,
+            error,
         }
     }
 
@@ -285,4 +304,14 @@ impl Inbound {
         };
         tokio::time::timeout(limit, connect).await.map_err(late)?
     }
+}
+
+/// An allowed client, connected to the application.
+struct Admitted {
+    stream: TlsStream<PlainStream>,
+    application: PlainStream,
+    standing: Standing,
+    /// Why it is allowed: the code, and the same in a sentence.
+    code: &'static str,
+    reason: String,
 }

@@ -101,7 +101,7 @@ impl Standing {
     }
 
     /// Waits until the connection no longer stands.
-    pub(crate) async fn fallen(mut self) -> Fallen {
+    pub(crate) async fn fallen(&mut self) -> Fallen {
         let clock = self.tls.verifier().clock().clone();
         let mut published = true;
         loop {
@@ -113,7 +113,8 @@ impl Standing {
             tokio::select! {
                 changed = self.generations.changed(), if published => match changed {
                     Ok(()) => {
-                        if let Err(fallen) = self.judge().await {
+                        // Rare, and large: not a part of every waiting connection.
+                        if let Err(fallen) = Box::pin(self.judge()).await {
                             return fallen;
                         }
                     }

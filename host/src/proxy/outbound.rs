@@ -50,22 +50,25 @@ impl Outbound {
     }
 
     async fn connection(&self, local: &mut PlainStream, access: &mut Access) -> Ending {
-        let Connection { stream, endpoint } =
-            match self.connector.dial_upstream(&self.upstream).await {
-                Ok(connection) => connection,
-                Err(error) => return self.not_dialled(error, access),
-            };
+        // On the heap and gone afterwards: dialling needs far more room than the
+        // connection that waits for bytes.
+        let dialled = Box::pin(self.connector.dial_upstream(&self.upstream)).await;
+        let Connection { stream, endpoint } = match dialled {
+            Ok(connection) => connection,
+            Err(error) => return self.not_dialled(error, access),
+        };
         let MeshStream {
-            mut stream,
+            stream,
             peer,
             chain,
         } = stream;
+        let mut stream = Box::new(stream);
         reset_on_close(stream.get_ref().0, true);
         access.dst_addr = Some(endpoint.address);
         access.dst_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
         self.stats.allowed();
-        let standing = Standing::outbound(
+        let mut standing = Standing::outbound(
             self.connector.tls(),
             &peer,
             chain,
@@ -73,7 +76,7 @@ impl Outbound {
         );
         let lifetime = Lifetime::new(&self.limits);
         let copied = tokio::select! {
-            copied = copy_both(local, &mut stream, &access.counts) => Ok(copied),
+            copied = copy_both(local, &mut *stream, &access.counts) => Ok(copied),
             fallen = standing.fallen() => Err(fallen),
             over = lifetime.over(&access.counts) => return over.ending(&self.stats),
         };
