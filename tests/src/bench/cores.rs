@@ -72,12 +72,14 @@ impl Cores {
         Ok(())
     }
 
-    /// The same command on the core of the proxies. Its process ID is the program's own.
+    /// The same command on the core of the proxies; it ends with the thread that starts it,
+    /// even where that is killed. Its process ID is the program's own.
     #[must_use]
     pub fn on_proxy(self, command: &Command) -> Command {
         let mut pinned = Command::new("taskset");
         pinned
             .args(["-c", &self.proxy.to_string()])
+            .args(["setpriv", "--pdeathsig", "KILL", "--"])
             .arg(command.get_program())
             .args(command.get_args());
         for (name, value) in command.get_envs() {
