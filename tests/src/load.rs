@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -209,7 +209,8 @@ impl Shared {
     }
 }
 
-/// Connections that stay, each with an exchange now and then.
+/// Connections that stay, each with an exchange now and then. One that breaks is counted
+/// and opened again.
 #[derive(Debug)]
 pub struct Live {
     state: Arc<LiveState>,
@@ -237,12 +238,19 @@ impl Live {
                 let mut stream = echo::open(door).expect("a live connection");
                 std::thread::spawn(move || {
                     while !state.stop.load(Ordering::SeqCst) {
-                        if echo::exchange(&mut stream).is_err() {
-                            state.broken.fetch_add(1, Ordering::SeqCst);
-                            return;
-                        }
-                        state.exchanges.fetch_add(1, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_millis(20));
+                        match echo::exchange(&mut stream) {
+                            Ok(()) => {
+                                state.exchanges.fetch_add(1, Ordering::SeqCst);
+                            }
+                            Err(_) => {
+                                state.broken.fetch_add(1, Ordering::SeqCst);
+                                let Some(another) = state.open(door) else {
+                                    return;
+                                };
+                                stream = another;
+                            }
+                        }
                     }
                 })
             })
@@ -260,6 +268,19 @@ impl Live {
     #[must_use]
     pub fn broken(&self) -> u64 {
         self.state.broken.load(Ordering::SeqCst)
+    }
+}
+
+impl LiveState {
+    /// Tries until it works or it is over.
+    fn open(&self, door: SocketAddr) -> Option<TcpStream> {
+        while !self.stop.load(Ordering::SeqCst) {
+            if let Ok(stream) = echo::open(door) {
+                return Some(stream);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        None
     }
 }
 

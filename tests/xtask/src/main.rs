@@ -29,6 +29,7 @@ Commands:
   peers              Only build and install the real peers
   components         Only build the WebAssembly components
   bench [ROWS]       Our proxy beside Consul's and Envoy, and the library beside the core; see tests/benches/README.md
+  soak [--minutes N] Two proxies under steady load for half an hour, and whether they grow
   lists --update     Write the checked-in lists anew (look at the difference before you commit it)
   help               This text
 
@@ -66,6 +67,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             })
         }),
         "bench" => bench(rest),
+        "soak" => soak(rest),
         "lists" => match rest {
             [flag] if flag == "--update" => with_report(|report| {
                 tools::prepare(report)?;
@@ -166,6 +168,22 @@ fn bench_target(name: &str, arguments: &[String]) -> Result<ExitCode> {
         ],
         arguments,
     )?;
+    Ok(ExitCode::from(
+        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
+    ))
+}
+
+fn soak(arguments: &[String]) -> Result<ExitCode> {
+    let mut report = Report::new();
+    tools::prepare(&mut report)?;
+    let binary = components::host(&mut report)?;
+    let status = std::process::Command::new(shell::cargo())
+        .args(["run", "--quiet", "--release", "--package=portcullis-tests"])
+        .args(["--example=soak", "--"])
+        .args(arguments)
+        .current_dir(shell::root())
+        .env("PORTCULLIS_BIN", binary)
+        .status()?;
     Ok(ExitCode::from(
         u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
     ))
