@@ -75,7 +75,12 @@ impl Proxy {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        String::from_utf8_lossy(&self.raw_log()).into_owned()
+    }
+
+    /// The same, byte by byte.
+    pub fn raw_log(&self) -> Vec<u8> {
+        fs::read(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Waits until its log has this text.

@@ -111,6 +111,7 @@ impl Command {
 /// Runs the command of this process.
 pub(crate) fn main() -> ExitCode {
     report_panics_in_one_line();
+    write_no_core_dumps();
     let mut command = Cli::command();
     let arguments = argv::normalise(&command, std::env::args_os());
     let name = name_of(&command, &arguments);
@@ -187,6 +188,17 @@ fn wait_for(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<
     // Whatever still runs in the background must not keep us.
     runtime.shutdown_background();
     ended
+}
+
+/// Tokens and keys would be in them.
+fn write_no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Core)
+    };
+    // A limit that may not even be lowered is not ours to judge.
+    let _ = setrlimit(Resource::Core, limits);
 }
 
 /// A panic is our defect: one line that can be reported, no backtrace.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::identity::SpiffeId;
+use portcullis_core::time::Timestamp;
 use rustls::AlertDescription;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -76,6 +77,9 @@ pub enum DialError {
     /// We have no certificate yet.
     #[error("this side has no certificate yet")]
     NoLeaf,
+    /// Our certificate has ended: no server would take it.
+    #[error("this side's certificate expired at {0}, and the agent has issued no other")]
+    LeafExpired(Timestamp),
     /// No instance answers.
     #[error("`{service}` at `{address}`: {error}")]
     Unreachable {
@@ -164,8 +168,9 @@ impl Connector {
     /// somebody else or refuses us.
     pub async fn dial_upstream(&self, upstream: &Upstream) -> Result<Connection, DialError> {
         let until = Instant::now() + self.deadline;
-        if self.tls.leaf().current().is_none() {
-            return Err(DialError::NoLeaf);
+        let leaf = self.tls.leaf().current().ok_or(DialError::NoLeaf)?;
+        if leaf.not_after <= self.tls.verifier().clock().now() {
+            return Err(DialError::LeafExpired(leaf.not_after));
         }
         let endpoints = self.endpoints(upstream, until).await?;
         let service = || upstream.name().to_owned();

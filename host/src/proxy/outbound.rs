@@ -200,7 +200,9 @@ impl Outbound {
                 )
             }
             DialError::NoInstance { .. } => Ending::refused("no-instance", error.to_string()),
-            DialError::NoLeaf => Ending::refused("not-ready", error.to_string()),
+            DialError::NoLeaf | DialError::LeafExpired(_) => {
+                Ending::refused("not-ready", error.to_string())
+            }
         }
     }
 }

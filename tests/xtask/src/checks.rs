@@ -68,6 +68,7 @@ pub(crate) fn rest(report: &mut Report, with_peers: bool) -> Result<()> {
     documentation(report)?;
     list(report)?;
     paths(report)?;
+    named_tests(report)?;
     if with_peers {
         licences(report)?;
     } else {
@@ -170,6 +171,38 @@ fn paths(report: &mut Report) -> Result<()> {
         Ok(())
     } else {
         bail!("no such file: {}", missing.join(", "))
+    }
+}
+
+/// The page that names a test for each attack.
+const ATTACKS: &str = "tests/ATTACKS.md";
+
+/// Every test that the page of attacks names exists: `file::function`.
+fn named_tests(report: &mut Report) -> Result<()> {
+    let began = report.begin("tests in the page of attacks");
+    let text = fs::read_to_string(shell::root().join(ATTACKS))
+        .with_context(|| format!("cannot read `{ATTACKS}`"))?;
+    let named: Vec<(&str, &str)> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|word| word.split_once(".rs::"))
+        .collect();
+    let is_there = |file: &str, function: &str| {
+        let source = fs::read_to_string(shell::root().join(format!("{file}.rs")));
+        source.is_ok_and(|source| source.contains(&format!("fn {function}(")))
+    };
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(file, function)| !is_there(file, function))
+        .map(|(file, function)| format!("`{file}.rs::{function}`"))
+        .collect();
+    let good = missing.is_empty() && !named.is_empty();
+    report.end("tests in the page of attacks", began, good);
+    if good {
+        Ok(())
+    } else {
+        bail!("`{ATTACKS}` names {}", missing.join(", "))
     }
 }
 
