@@ -61,7 +61,7 @@ fn other_shells_have_scripts_with_both_forms() {
             script.out
         );
         assert!(
-            !["__demo", "demo-service", "until-stdin"]
+            !["demo-service", "until-stdin"]
                 .iter()
                 .any(|hidden| script.out.contains(hidden)),
             "{shell}: what is hidden is offered"

@@ -15,6 +15,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(crate) struct Manager {
     /// Within which time it wants to hear that we work.
     watchdog: Option<Duration>,
+    /// Whether it listens at all.
+    listens: bool,
 }
 
 impl Manager {
@@ -22,6 +24,7 @@ impl Manager {
     pub(crate) fn from_env() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled().filter(|within| !within.is_zero()),
+            listens: std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty()),
         }
     }
 
@@ -45,6 +48,9 @@ impl Manager {
 
     /// Says how many connections are still waited for; for ever.
     pub(crate) async fn see_out(&self, proxy: &Proxy) {
+        if !self.listens {
+            return std::future::pending().await;
+        }
         let mut beat = self.beat();
         loop {
             beat.tick().await;
@@ -57,6 +63,9 @@ impl Manager {
     /// Says when `proxy` is ready and how it does, and feeds the watchdog while it
     /// really works; for ever.
     pub(crate) async fn tend(&self, proxy: &Proxy) {
+        if !self.listens {
+            return std::future::pending().await;
+        }
         let mut beat = self.beat();
         let (mut ready, mut told) = (false, String::new());
         loop {

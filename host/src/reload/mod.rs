@@ -147,6 +147,9 @@ impl Reloader {
     /// A change counts once a file looks the same twice, so that nobody reads what is
     /// half written. What was of no use is tried again when it changes again.
     pub async fn watch(&self, every: Duration) {
+        if self.0.parts.lock().await.is_empty() {
+            return std::future::pending().await;
+        }
         let mut timer = tokio::time::interval(every);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -209,12 +212,17 @@ impl Reloader {
         };
         let policy = self.0.config.policy.clone();
         let replace = move || {
-            let component = Component::from_file(&file.path, &file.options)
-                .map_err(|error| error.to_string())?;
-            let before = policy.component().map(|component| component.sha256());
-            if before.as_ref() == Some(&component.sha256()) {
+            let before = policy.component();
+            // Compiling it only to find that out may take seconds.
+            if before
+                .as_ref()
+                .is_some_and(|before| before.is_in(&file.path))
+            {
                 return Ok(false);
             }
+            let component = Component::from_file(&file.path, &file.options)
+                .map_err(|error| error.to_string())?;
+            let before = before.map(|component| component.sha256());
             policy
                 .replace(&component)
                 .map_err(|error| error.to_string())?;

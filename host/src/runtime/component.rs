@@ -231,6 +231,11 @@ impl Component {
         })
     }
 
+    /// Whether this file holds it now. A file that cannot be read does not.
+    pub(crate) fn is_in(&self, path: &Path) -> bool {
+        read(path).is_ok_and(|wasm| <[u8; 32]>::from(Sha256::digest(&wasm)) == self.0.sha256)
+    }
+
     /// Its size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
