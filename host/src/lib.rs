@@ -9,6 +9,7 @@
 //! - [`watcher`] keeps leaf certificate, roots and intentions fresh from the agent that
 //!   [`agent_client`] talks to, [`registration`] announces the service there, and
 //!   [`sidecar`] configures the proxy by what is registered there.
+//! - [`admin`] answers operators over HTTP, and [`metrics`] are what it counts.
 //! - [`reload`] reads token, CA files and component again while all of this runs.
 //! - [`definitions`] reads service-definition files, HCL and JSON.
 //! - [`eval`] answers questions from files.
@@ -16,12 +17,14 @@
 //! Types of questions and answers are those of `portcullis_core`. Repository, command
 //! and contract: README.md, ARCHITECTURE.md and wit/ of the project.
 
+pub mod admin;
 pub mod agent_client;
 pub mod clock;
 pub mod connector;
 pub mod definitions;
 pub mod eval;
 pub mod member;
+pub mod metrics;
 pub mod proxy;
 pub mod registration;
 pub mod reload;

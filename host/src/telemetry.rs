@@ -6,7 +6,9 @@
 
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use portcullis::admin::LogLevel;
 use time::OffsetDateTime;
 use time::format_description::FormatItem;
 use time::macros::format_description;
@@ -15,7 +17,8 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::escape::{escape, json_string};
@@ -101,6 +104,8 @@ pub(crate) fn start(arguments: &LogArgs, default_level: &str) -> Result<(), Tele
     let colour = format == Format::Text
         && std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let level = filter.to_string();
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = Lines {
         format,
         colour,
@@ -108,12 +113,16 @@ pub(crate) fn start(arguments: &LogArgs, default_level: &str) -> Result<(), Tele
     };
     init(filter, lines)?;
     log_writer::start();
+    let _ = CHANGEABLE.set(Changeable {
+        level: Mutex::new(level),
+        handle,
+    });
     Ok(())
 }
 
 #[cfg(not(feature = "otel"))]
 fn init<W: Fn(String) + Send + Sync + 'static>(
-    filter: EnvFilter,
+    filter: reload::Layer<EnvFilter, Registry>,
     lines: Lines<W>,
 ) -> Result<(), TelemetryError> {
     tracing_subscriber::registry()
@@ -136,7 +145,7 @@ fn init<W: Fn(String) + Send + Sync + 'static>(
 /// With traces where the environment asks for them: what is logged does not matter to them.
 #[cfg(feature = "otel")]
 fn init<W: Fn(String) + Send + Sync + 'static>(
-    filter: EnvFilter,
+    filter: reload::Layer<EnvFilter, Registry>,
     lines: Lines<W>,
 ) -> Result<(), TelemetryError> {
     match crate::traces::layer()? {
@@ -156,6 +165,41 @@ fn init<W: Fn(String) + Send + Sync + 'static>(
 pub(crate) fn finish() {
     #[cfg(feature = "otel")]
     crate::traces::finish();
+}
+
+/// What can be changed while running.
+struct Changeable {
+    level: Mutex<String>,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+static CHANGEABLE: OnceLock<Changeable> = OnceLock::new();
+
+/// The log of this process, for those who read and change its level.
+pub(crate) struct Log;
+
+impl LogLevel for Log {
+    fn current(&self) -> String {
+        let level = CHANGEABLE.get().map(|log| &log.level);
+        level.map_or_else(
+            || "off".to_owned(),
+            |level| level.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        )
+    }
+
+    fn change(&self, level: &str) -> Result<(), String> {
+        let filter = filter(level, "the request").map_err(|error| error.to_string())?;
+        let Some(log) = CHANGEABLE.get() else {
+            return Err("logging has not been started".to_owned());
+        };
+        let mut current = log.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = filter.to_string();
+        log.handle
+            .reload(filter)
+            .map_err(|error| error.to_string())?;
+        *current = shown;
+        Ok(())
+    }
 }
 
 /// Reads a level, with Consul's spelling of it too, or a filter.

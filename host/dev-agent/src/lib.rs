@@ -50,6 +50,7 @@ pub use agent::{ChangeError, DevAgent, Leaf};
 pub use ca::{BuiltinCa, CaError, CertificateAuthority, KeyType, LeafTemplate};
 pub use config::{DefaultPolicy, DevAgentConfig, StartError, Token};
 pub use faults::Fault;
+pub use http::guard;
 pub use persist::DataDirError;
 
 /// The version of Consul whose behaviour this agent follows.

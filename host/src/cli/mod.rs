@@ -15,6 +15,7 @@ mod duration;
 mod eval;
 mod facts;
 mod failure;
+mod health;
 mod identity;
 mod inspect;
 mod intention;
@@ -41,6 +42,7 @@ Commands, and when to use which:
   demo         see it work: two services, allowed, refused, cut off; no Consul needed
   dev          develop or test without Consul: an agent with its own CA, in memory
   proxy        put a service into the mesh: mTLS in and out, each connection decided by the policy
+  health       ask a running proxy whether it takes connections, for container checks
   intention    list or change who may talk to whom, on a Consul or dev agent
   check        ask one question: may SOURCE connect to DESTINATION, and why
   eval         ask many questions from a file, without an agent: replay, CI, comparing engines
@@ -82,6 +84,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Dev(dev::DevArgs),
     Proxy(Box<proxy::arguments::ProxyArgs>),
+    Health(health::HealthArgs),
     Intention(intention::IntentionArgs),
     Check(Box<check::CheckArgs>),
     Eval(eval::EvalArgs),
@@ -165,6 +168,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             proxy::sockets::adopt(&mut arguments)?;
             wait_for(proxy::run(&arguments))
         }
+        Command::Health(arguments) => wait_for(health::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
         Command::Eval(arguments) => eval::run(&arguments),

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -23,6 +24,16 @@ pub(super) enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// For logs and metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
 /// What is known about one connection; filled in as it comes.
 #[derive(Debug)]
 pub(super) struct Access {
@@ -34,7 +45,9 @@ pub(super) struct Access {
     pub(super) dst_identity: Option<String>,
     pub(super) tls: Option<&'static str>,
     pub(super) decision: Option<Decision>,
-    pub(super) counts: Counts,
+    pub(super) counts: Arc<Counts>,
+    /// Whether both sides were there.
+    pub(super) opened: bool,
     started: Instant,
 }
 
@@ -97,17 +110,15 @@ impl Access {
             dst_identity: None,
             tls: None,
             decision: None,
-            counts: Counts::default(),
+            counts: Arc::default(),
+            opened: false,
             started: Instant::now(),
         }
     }
 
     /// Writes the line.
     pub(super) fn log(&self, ending: &Ending) {
-        let direction = match self.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        };
+        let direction = self.direction.as_str();
         let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
         let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
         let (dst_addr, error) = (text(&self.dst_addr), text(&ending.error));

@@ -63,11 +63,12 @@ impl Inbound {
     ) {
         let mut access = Access::new(Direction::Inbound, from, &self.service);
         access.dst_identity = self.tls.leaf().current().map(|leaf| leaf.id.to_string());
+        let _metered = self.stats.taken(&access);
         let ending = tokio::select! {
             ending = self.connection(stream, place, &mut access) => ending,
             cut = cut.cancelled() => cut,
         };
-        self.stats.ended(&ending);
+        self.stats.ended(&access, &ending);
         access.log(&ending);
     }
 
@@ -104,21 +105,37 @@ impl Inbound {
             stream,
             peer,
             chain,
-        } = accepted?.map_err(|error| self.no_handshake(error, access))?;
+        } = match accepted {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => {
+                let ending = self.no_handshake(error, access);
+                if access.decision.is_none() {
+                    self.stats.handshake_failed(access, &ending);
+                }
+                return Err(ending);
+            }
+            Err(ending) => {
+                self.stats.handshake_failed(access, &ending);
+                return Err(ending);
+            }
+        };
         // From here on the client has proved its key and its chain is good.
         access.src_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
         let standing = Standing::inbound(&self.tls, &peer, chain, Arc::clone(&self.service));
         // Whatever ends early ends with a reset; only a clean end takes this back.
         stream.get_ref().0.reset_on_close(true);
-        let decision = match standing.decide() {
+        let asked = Instant::now();
+        let decision = standing.decide();
+        self.stats.meters().decided(asked.elapsed());
+        let decision = match decision {
             Some(decision) if decision.is_allowed() => decision,
             refused => return Err(self.denied(refused, access)),
         };
         let reason = self.describe(&decision);
         let code = decision.code.code();
         access.decision = Some(decision);
-        self.stats.allowed();
+        self.stats.allowed(access);
 
         let about = About {
             route,
@@ -152,6 +169,7 @@ impl Inbound {
             ..
         } = &mut *admitted;
         let lifetime = Lifetime::new(&self.limits);
+        self.stats.opened(access);
         let copied = tokio::select! {
             copied = copy_both(stream, application, &access.counts) => Ok(copied),
             fallen = standing.fallen() => Err(fallen),

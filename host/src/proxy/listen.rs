@@ -73,7 +73,7 @@ impl std::fmt::Display for ListenAddress {
 }
 
 /// A bound listener.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: Bound,
     spare: Spare,
 }
@@ -84,13 +84,13 @@ enum Bound {
 }
 
 /// A connection by TCP or a unix socket.
-pub(super) enum PlainStream {
+pub(crate) enum PlainStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 /// A connection that was taken, and from where.
-pub(super) type Accepted = (PlainStream, Option<SocketAddr>);
+pub(crate) type Accepted = (PlainStream, Option<SocketAddr>);
 
 /// A socket's place in the file system, removed when it is no longer used.
 struct UnixPath {
@@ -117,7 +117,7 @@ impl Drop for UnixPath {
 
 impl Listener {
     /// With `mode` as the permissions of a socket file.
-    pub(super) fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
+    pub(crate) fn bind(address: &ListenAddress, mode: Option<u32>) -> io::Result<Self> {
         Ok(Self {
             socket: match address {
                 ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp),
@@ -127,7 +127,7 @@ impl Listener {
         })
     }
 
-    pub(super) fn address(&self) -> io::Result<ListenAddress> {
+    pub(crate) fn address(&self) -> io::Result<ListenAddress> {
         match &self.socket {
             Bound::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
             Bound::Unix(_, path) => Ok(ListenAddress::Unix(path.path.clone())),
@@ -163,6 +163,11 @@ impl Listener {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// The same where nothing is counted.
+    pub(crate) async fn accept_uncounted(&self) -> Accepted {
+        self.accept(&Stats::default()).await
     }
 
     /// A connection that is waiting already, if there is one.

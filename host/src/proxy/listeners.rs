@@ -19,7 +19,7 @@ use super::inbound::Inbound;
 use super::listen::{Accepted, ListenAddress, Listener};
 use super::outbound::Outbound;
 use super::seldom::Seldom;
-use super::stats::{Active, Stats};
+use super::stats::{Active, Snapshot, Stats};
 use crate::connector::Upstream;
 use crate::member::Member;
 
@@ -41,6 +41,16 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     /// Connections end.
     pub(super) cut: CancellationToken,
+}
+
+impl Shared {
+    /// Numbers since the start.
+    pub(super) fn numbers(&self) -> Snapshot {
+        Snapshot {
+            handshaking: u64::try_from(self.handshakes.len()).unwrap_or(u64::MAX),
+            ..self.stats.snapshot()
+        }
+    }
 }
 
 /// The listeners that are bound.

@@ -18,6 +18,7 @@ mod lifetime;
 mod listen;
 mod listeners;
 mod live;
+mod observer;
 mod outbound;
 mod proxy_protocol;
 mod seldom;
@@ -31,10 +32,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{InboundConfig, Limits, Listening, ProxyConfig, ProxyError, UpstreamConfig};
+pub(crate) use copy::Counts;
 pub use inbound::Application;
 pub use inherited::{inherit_tcp, inherit_unix};
 pub use listen::ListenAddress;
+pub(crate) use listen::Listener;
 pub(crate) use listen::prepare;
+pub use observer::Observer;
 pub use proxy_protocol::{Trusted, Version as ProxyHeader};
 pub use stats::Snapshot;
 
@@ -159,10 +163,7 @@ impl Proxy {
     /// Numbers since the start.
     #[must_use]
     pub fn stats(&self) -> Snapshot {
-        Snapshot {
-            handshaking: u64::try_from(self.shared.handshakes.len()).unwrap_or(u64::MAX),
-            ..self.shared.stats.snapshot()
-        }
+        self.shared.numbers()
     }
 
     /// Whether every listener takes connections, or it is being shut down. False is a
@@ -175,6 +176,12 @@ impl Proxy {
                 .listeners
                 .try_lock()
                 .map_or(true, |listeners| listeners.are_accepting())
+    }
+
+    /// A view of it, for metrics and health: from wherever, also while it stops.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        Observer::new(self.shared.clone(), self.addresses.subscribe())
     }
 
     /// Waits until it takes connections.

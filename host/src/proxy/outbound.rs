@@ -13,7 +13,7 @@ use super::lifetime::Lifetime;
 use super::listen::{PlainStream, reset_on_close};
 use super::listeners::Cut;
 use super::live::{Fallen, Standing};
-use super::stats::Stats;
+use super::stats::{REFUSED_BY_PEER, Stats};
 use crate::connector::{Connection, Connector, DialError, Upstream};
 use crate::tls::{HandshakeError, MeshStream, Refusal, alert_name, alert_of};
 
@@ -39,13 +39,14 @@ impl Outbound {
             .leaf()
             .current()
             .map(|leaf| leaf.id.to_string());
+        let _metered = self.stats.taken(&access);
         // Whatever ends early ends with a reset; only a clean end takes this back.
         local.reset_on_close(true);
         let ending = tokio::select! {
             ending = self.connection(&mut local, &mut access) => ending,
             cut = cut.cancelled() => cut,
         };
-        self.stats.ended(&ending);
+        self.stats.ended(&access, &ending);
         access.log(&ending);
     }
 
@@ -55,7 +56,14 @@ impl Outbound {
         let dialled = Box::pin(self.connector.dial_upstream(&self.upstream)).await;
         let Connection { stream, endpoint } = match dialled {
             Ok(connection) => connection,
-            Err(error) => return self.not_dialled(error, access),
+            Err(error) => {
+                let handshake = matches!(error, DialError::Handshake { .. });
+                let ending = self.not_dialled(error, access);
+                if handshake {
+                    self.stats.handshake_failed(access, &ending);
+                }
+                return ending;
+            }
         };
         let MeshStream {
             stream,
@@ -67,7 +75,8 @@ impl Outbound {
         access.dst_addr = Some(endpoint.address);
         access.dst_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
-        self.stats.allowed();
+        self.stats.allowed(access);
+        self.stats.opened(access);
         let mut standing = Standing::outbound(
             self.connector.tls(),
             &peer,
@@ -157,7 +166,7 @@ impl Outbound {
     fn refused_there(&self, how: &str) -> Ending {
         let (us, them) = (&self.service, self.upstream.name());
         Ending::refused(
-            "refused-by-peer",
+            REFUSED_BY_PEER,
             format!("{them} refuses us ({how}); ask why: portcullis check {us} {them}"),
         )
     }

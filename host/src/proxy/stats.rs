@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::access::Ending;
+use super::access::{Access, Direction, Ending};
 use super::lifetime::Over;
+use crate::metrics::{Connections, Metered};
+
+/// The code of connections that the other side refuses.
+pub(super) const REFUSED_BY_PEER: &str = "refused-by-peer";
 
 /// Numbers since the start.
 #[derive(Debug, Default)]
@@ -19,6 +23,7 @@ pub(super) struct Stats {
     accept_failed: AtomicU64,
     idle: AtomicU64,
     old: AtomicU64,
+    meters: Connections,
 }
 
 /// A proxy's numbers at one moment.
@@ -75,17 +80,62 @@ impl Stats {
         number.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn allowed(&self) {
+    /// For metrics.
+    pub(super) fn meters(&self) -> &Connections {
+        &self.meters
+    }
+
+    /// A connection has been taken; to be kept while it is there.
+    pub(super) fn taken(&self, access: &Access) -> Metered {
+        self.meters.taken(access.direction.as_str(), &access.counts)
+    }
+
+    pub(super) fn allowed(&self, access: &Access) {
         self.allowed.fetch_add(1, Ordering::Relaxed);
+        if access.direction == Direction::Inbound {
+            self.meters.allow();
+        }
+    }
+
+    /// Both sides are there.
+    pub(super) fn opened(&self, access: &mut Access) {
+        access.opened = true;
+        self.meters.opened(access.direction.as_str());
+    }
+
+    pub(super) fn handshake_failed(&self, access: &Access, ending: &Ending) {
+        self.meters
+            .handshake_failed(access.direction.as_str(), &ending.code);
     }
 
     pub(super) fn cut(&self) {
         self.cut.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn ended(&self, ending: &Ending) {
+    pub(super) fn ended(&self, access: &Access, ending: &Ending) {
         if ending.refused {
             self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        let (direction, reason) = (access.direction.as_str(), &ending.code);
+        let denied = access.direction == Direction::Inbound
+            && access
+                .decision
+                .as_ref()
+                .is_some_and(|decision| !decision.is_allowed());
+        if access.opened {
+            self.meters.closed(direction, reason);
+            // In TLS 1.3 a peer's refusal comes after the handshake.
+            if ending.refused && reason != REFUSED_BY_PEER {
+                self.meters.terminated(direction, reason);
+            }
+            if denied {
+                self.meters.terminate(reason);
+            }
+        } else {
+            self.meters.failed(direction, reason);
+            if denied {
+                self.meters.deny(reason);
+            }
         }
     }
 

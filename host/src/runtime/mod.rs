@@ -34,3 +34,4 @@ pub use documents::MeshVersion;
 pub use limits::Limits;
 pub use native::aws_lc;
 pub use policy::{Policy, PolicyError, PolicyOptions};
+pub use pool::Counts;

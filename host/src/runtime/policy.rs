@@ -18,7 +18,7 @@ use super::component::Component;
 use super::documents::MeshVersion;
 use super::limits::Limits;
 use super::native::Native;
-use super::pool::Pool;
+use super::pool::{Counts, Pool};
 use super::trial;
 
 /// The code of errors for which the policy itself is to blame.
@@ -228,6 +228,15 @@ impl Policy {
         match &self.0.engine {
             Engine::Component(pool) => pool.generation(),
             Engine::Native(native) => native.state().generation(),
+        }
+    }
+
+    /// How often instances failed and were made anew; none for [`Policy::native`].
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        match &self.0.engine {
+            Engine::Component(pool) => pool.counts(),
+            Engine::Native(_) => Counts::default(),
         }
     }
 

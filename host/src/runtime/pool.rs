@@ -7,7 +7,7 @@
 //! one by an old, a load keeps nobody waiting, and documents that make a component
 //! trap harm nothing but spares.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,20 @@ use super::limits::Limits;
 pub(super) const REBUILDS: u32 = 8;
 pub(super) const REBUILD_EVERY: Duration = Duration::from_millis(100);
 
+/// What has happened to the instances of a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Traps, limits, deadlines and impossible answers.
+    pub failures: u64,
+    /// Instances that were made anew after one of these.
+    pub rebuilds: u64,
+}
+
 pub(super) struct Pool {
     limits: Limits,
     brake: Brake,
+    failures: AtomicU64,
+    rebuilds: AtomicU64,
     seats: Box<[Seat]>,
     /// What is in force. Changes under the locks of all seats.
     force: Mutex<InForce>,
@@ -80,6 +91,8 @@ impl Pool {
         };
         Ok(Self {
             limits,
+            failures: AtomicU64::new(0),
+            rebuilds: AtomicU64::new(0),
             brake: Brake::new(Instant::now(), REBUILDS, REBUILD_EVERY),
             seats: chairs
                 .take(size)
@@ -116,6 +129,7 @@ impl Pool {
         question(instance).inspect_err(|failure| {
             chair.instance = None;
             chair.failed = true;
+            self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(component = self.component().name(), %failure, "the policy failed; its instance is replaced");
         })
     }
@@ -167,6 +181,9 @@ impl Pool {
         };
         match self.fresh(&component, generation, &documents) {
             Ok(instance) => {
+                if chair.failed {
+                    self.rebuilds.fetch_add(1, Ordering::Relaxed);
+                }
                 *chair = Chair {
                     instance: Some(instance),
                     failed: false,
@@ -175,6 +192,7 @@ impl Pool {
             }
             Err(failure) => {
                 chair.failed = true;
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(component = component.name(), seat = index, %failure, "the policy cannot be rebuilt");
                 false
             }
@@ -323,6 +341,7 @@ impl Pool {
             if let Some(touched) = instance
                 && let Err(failure) = touched.touch(&names, confirmed_at)
             {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(component = self.component().name(), %failure, "the policy failed; its instance is replaced");
                 *instance = None;
                 return true;
@@ -335,6 +354,14 @@ impl Pool {
         }
         for spare in &mut spares.instances {
             touch(spare);
+        }
+    }
+
+    /// How often an instance failed, and was made anew after that.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            failures: self.failures.load(Ordering::Relaxed),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use portcullis_core::watch::Settings;
 use tokio::sync::Notify;
 
+use super::activity::Activity;
 use super::follow::{Ended, follow};
 use super::hub::Hub;
 use super::intentions::Intentions;
@@ -21,11 +22,13 @@ pub(super) fn follow_batch(
     agent: AgentClient,
     settings: Settings,
     names: Vec<String>,
+    activity: Activity,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
         let batch = Intentions::new(Arc::clone(&hub), names.clone(), false);
         let again = Arc::new(Notify::new());
-        let Ended::Divide = follow(batch, agent.clone(), settings, again).await else {
+        let Ended::Divide = follow(batch, agent.clone(), settings, again, activity.clone()).await
+        else {
             return;
         };
         let (first, second) = names.split_at(names.len().div_ceil(2));
@@ -34,7 +37,13 @@ pub(super) fn follow_batch(
             "the agent refuses to answer for these services together; they are asked about in two parts"
         );
         let part = |names: &[String]| {
-            follow_batch(Arc::clone(&hub), agent.clone(), settings, names.to_vec())
+            follow_batch(
+                Arc::clone(&hub),
+                agent.clone(),
+                settings,
+                names.to_vec(),
+                activity.clone(),
+            )
         };
         let _: ((), ()) = tokio::join!(part(first), part(second));
     })

@@ -10,6 +10,7 @@ use portcullis_core::watch::{Backoff, Digest, Event, Position, Settings, Watch};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::activity::{self, Activity};
 use crate::agent_client::{AgentClient, AgentError, AgentReply};
 
 /// The start of the monotonic time that watches run by.
@@ -21,6 +22,9 @@ fn now() -> u64 {
 
 /// What is followed.
 pub(super) trait Subject: Send {
+    /// For metrics: one of few.
+    const KIND: &'static str;
+
     /// For logs.
     fn name(&self) -> String;
 
@@ -64,6 +68,7 @@ pub(super) async fn follow<S: Subject>(
     client: AgentClient,
     settings: Settings,
     refresh: Arc<Notify>,
+    activity: Activity,
 ) -> Ended {
     let unusable = Backoff::new(
         settings.backoff_first_ms,
@@ -73,6 +78,7 @@ pub(super) async fn follow<S: Subject>(
     let mut follower = Follower {
         subject,
         client,
+        activity,
         watch: Watch::new(settings),
         unusable,
         failures: 0,
@@ -108,6 +114,7 @@ pub(super) async fn follow<S: Subject>(
             Ok(reply) => follower.take(&request, &reply).await,
             Err(error) if follower.subject.divides(&error) => return Ended::Divide,
             Err(error) => {
+                follower.activity.failed(S::KIND, activity::reason(&error));
                 follower.subject.refused(&error);
                 let retry_ms = follower.watch.handle_error(now(), error.to_string());
                 follower.failed(&error.to_string(), retry_ms);
@@ -119,6 +126,7 @@ pub(super) async fn follow<S: Subject>(
 struct Follower<S> {
     subject: S,
     client: AgentClient,
+    activity: Activity,
     watch: Watch,
     /// Holds back answers that are good but cannot be used.
     unusable: Backoff,
@@ -133,13 +141,12 @@ impl<S: Subject> Follower<S> {
             Err(detail) => {
                 let error = self.client.unreadable(request, reply, &detail).to_string();
                 let retry_ms = self.watch.handle_error(now(), error.as_str());
+                self.activity.failed(S::KIND, "unreadable");
                 return self.failed(&error, retry_ms);
             }
         };
-        let changed = match self
-            .watch
-            .handle_reply(now(), &Position::of(&reply.as_core()), digest)
-        {
+        let position = Position::of(&reply.as_core());
+        let changed = match self.watch.handle_reply(now(), &position, digest) {
             Event::Changed => true,
             Event::Unchanged => false,
             Event::WentBack { from, to } => {
@@ -154,12 +161,14 @@ impl<S: Subject> Follower<S> {
         };
         if let Err(error) = self.subject.used(reply, changed).await {
             self.watch.handle_error(now(), error.as_str());
+            self.activity.failed(S::KIND, "unusable");
             let wait = self.unusable.fail();
             self.failed(&error, wait);
             tokio::time::sleep(Duration::from_millis(wait)).await;
             return;
         }
         self.unusable.succeed();
+        self.activity.succeeded(S::KIND, position.index);
         if self.failures > 0 {
             tracing::info!(
                 watch = self.subject.name(),

@@ -32,11 +32,15 @@ pub(super) struct Hub {
     roots: watch::Sender<Option<MeshRoots>>,
 }
 
-/// What others need to know of the roots.
+/// Trust domain and roots.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MeshRoots {
-    pub(super) trust_domain: String,
-    pub(super) active: String,
+pub struct MeshRoots {
+    /// The trust domain.
+    pub trust_domain: String,
+    /// The agent's ID of the active root.
+    pub active: String,
+    /// Certificates of all roots, PEM.
+    pub pems: Vec<String>,
 }
 
 #[derive(Default)]
@@ -86,6 +90,10 @@ impl Hub {
         self.roots.subscribe()
     }
 
+    pub(super) async fn default_policy(&self) -> Option<DefaultPolicy> {
+        self.documents.lock().await.default_policy.clone()
+    }
+
     pub(super) fn failed(&self, which: Which, error: &str) {
         self.readiness
             .send_modify(|readiness| part(readiness, which).error = Some(error.to_owned()));
@@ -115,13 +123,16 @@ impl Hub {
         at: Timestamp,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
-        let before = documents.roots.replace((trust_domain.clone(), pems));
+        let before = documents
+            .roots
+            .replace((trust_domain.clone(), pems.clone()));
         let loaded = self.load_mesh(&mut documents, at).await;
         match &loaded {
             Ok(()) => {
                 self.roots.send_replace(Some(MeshRoots {
                     trust_domain,
                     active,
+                    pems,
                 }));
             }
             Err(_) => documents.roots = before,

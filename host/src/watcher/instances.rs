@@ -44,6 +44,8 @@ pub(super) struct Instances {
 }
 
 impl Subject for Instances {
+    const KIND: &'static str = "instances";
+
     fn name(&self) -> String {
         format!("instances of {}", self.service)
     }

@@ -44,6 +44,8 @@ pub(super) fn document_name(destination: &str) -> String {
 }
 
 impl Subject for Intentions {
+    const KIND: &'static str = "intentions";
+
     fn name(&self) -> String {
         match self.names.as_slice() {
             [one] => format!("intentions of {one}"),

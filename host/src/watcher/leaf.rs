@@ -27,6 +27,8 @@ pub(super) struct Leaf {
 }
 
 impl Subject for Leaf {
+    const KIND: &'static str = "leaf";
+
     fn name(&self) -> String {
         format!("leaf of {}", self.service)
     }

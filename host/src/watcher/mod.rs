@@ -4,6 +4,7 @@
 //! Whatever goes wrong leaves the last good state in use, which ages visibly: see
 //! [`Readiness`]. Without a first good answer there is no state, and everything is denied.
 
+mod activity;
 mod batch;
 mod defaults;
 mod follow;
@@ -15,7 +16,7 @@ mod registration;
 mod roots;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,15 +29,19 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub use activity::WatchActivity;
 pub use defaults::DefaultPolicySource;
+pub use hub::MeshRoots;
 pub use instances::KnownEndpoints;
 pub use registration::KnownRegistration;
-pub use state::{DefaultPolicy, Part, Readiness};
+pub(crate) use state::key;
+pub use state::{DefaultPolicy, Lack, Part, Readiness};
 
 use crate::agent_client::{AgentClient, AgentReply};
 use crate::clock::Clock;
 use crate::runtime::Policy;
 use crate::tls::LeafStore;
+use activity::Activity;
 use follow::follow;
 use hub::Hub;
 
@@ -100,6 +105,7 @@ struct Inner {
     hub: Arc<Hub>,
     leaf: Arc<LeafStore>,
     refresh_leaf: Arc<Notify>,
+    activity: Activity,
     tasks: TaskTracker,
     ended: CancellationToken,
     _guard: DropGuard,
@@ -129,6 +135,7 @@ impl Watcher {
         let watcher = Self(Arc::new(Inner {
             leaf: Arc::new(LeafStore::new()),
             refresh_leaf: Arc::new(Notify::new()),
+            activity: Activity::default(),
             tasks: TaskTracker::new(),
             _guard: ended.clone().drop_guard(),
             ended,
@@ -150,6 +157,23 @@ impl Watcher {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Readiness> {
         self.0.hub.readiness()
+    }
+
+    /// What the watches have done so far, by kind.
+    #[must_use]
+    pub fn activity(&self) -> BTreeMap<&'static str, WatchActivity> {
+        self.0.activity.snapshot()
+    }
+
+    /// Trust domain and roots in force; none before the first good answer.
+    #[must_use]
+    pub fn roots(&self) -> Option<MeshRoots> {
+        self.0.hub.roots().borrow().clone()
+    }
+
+    /// What holds when no intention matches; none before it was looked for.
+    pub async fn default_policy(&self) -> Option<DefaultPolicy> {
+        self.0.hub.default_policy().await
     }
 
     /// Waits until nothing is missing.
@@ -220,6 +244,7 @@ impl Watcher {
             inner.config.agent.clone(),
             inner.settings(),
             Arc::new(Notify::new()),
+            inner.activity.clone(),
         );
         inner.spawn(async move { ended.run_until_cancelled(following).await });
         Ok(receiver)
@@ -238,8 +263,13 @@ impl Watcher {
             ..self.0.settings()
         };
         let agent = self.0.config.agent.clone();
-        self.0
-            .spawn(follow(subject, agent, settings, Arc::new(Notify::new())));
+        self.0.spawn(follow(
+            subject,
+            agent,
+            settings,
+            Arc::new(Notify::new()),
+            self.0.activity.clone(),
+        ));
         receiver
     }
 
@@ -274,6 +304,7 @@ impl Inner {
             agent.clone(),
             self.settings(),
             Arc::new(Notify::new()),
+            self.activity.clone(),
         ));
 
         let leaf = leaf::Leaf {
@@ -287,6 +318,7 @@ impl Inner {
             agent.clone(),
             self.settings(),
             Arc::clone(&self.refresh_leaf),
+            self.activity.clone(),
         ));
         let (store, refresh) = (Arc::clone(&self.leaf), Arc::clone(&self.refresh_leaf));
         self.spawn(leaf::renew(
@@ -303,6 +335,7 @@ impl Inner {
             agent.clone(),
             self.settings(),
             Arc::new(Notify::new()),
+            self.activity.clone(),
         ));
         let mut others = self.config.destinations.clone();
         others.retain(|name| *name != self.config.service);
@@ -315,6 +348,7 @@ impl Inner {
                 agent.clone(),
                 settings,
                 names,
+                self.activity.clone(),
             ));
         }
 

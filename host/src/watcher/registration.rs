@@ -27,6 +27,8 @@ pub(super) struct Registered {
 }
 
 impl Subject for Registered {
+    const KIND: &'static str = "registration";
+
     fn name(&self) -> String {
         format!("registration {}", self.id)
     }

@@ -16,6 +16,8 @@ pub(super) struct Roots {
 }
 
 impl Subject for Roots {
+    const KIND: &'static str = "roots";
+
     fn name(&self) -> String {
         "roots".to_owned()
     }

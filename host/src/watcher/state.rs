@@ -23,6 +23,17 @@ impl Part {
     }
 }
 
+/// Something that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// `leaf`, `roots`, `intentions` or `default-policy`.
+    pub part: &'static str,
+    /// `absent`, `stale` or `expired`.
+    pub state: &'static str,
+    /// In words, with what stands in the way.
+    pub text: String,
+}
+
 /// Everything that a member of the mesh needs before it can serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
@@ -55,31 +66,46 @@ impl Readiness {
     /// What is missing at `now`, each with what stands in its way. Empty means ready.
     #[must_use]
     pub fn missing(&self, now: Timestamp) -> Vec<String> {
-        let mut missing = Vec::new();
+        let lacks = self.lacks(now);
+        lacks.into_iter().map(|lack| lack.text).collect()
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub fn lacks(&self, now: Timestamp) -> Vec<Lack> {
+        let mut lacks = Vec::new();
         for (name, part) in self.parts() {
             let because = part
                 .error
                 .as_ref()
                 .map(|error| format!(": {error}"))
                 .unwrap_or_default();
-            match part.age(now) {
-                None => missing.push(format!("no {name} yet{because}")),
+            let (state, text) = match part.age(now) {
+                None => ("absent", format!("no {name} yet{because}")),
                 Some(age)
                     if name != "leaf certificate"
                         && self.max_stale.is_some_and(|most| age > most) =>
                 {
-                    missing.push(format!(
-                        "the {name} are stale: not confirmed for {}{because}",
-                        minutes(age)
-                    ));
+                    let age = minutes(age);
+                    let text = format!("the {name} are stale: not confirmed for {age}{because}");
+                    ("stale", text)
                 }
-                Some(_) => {}
-            }
+                Some(_) => continue,
+            };
+            lacks.push(Lack {
+                part: key(name),
+                state,
+                text,
+            });
         }
         if self.leaf_expires.is_some_and(|expires| now >= expires) {
-            missing.push("the leaf certificate has expired".to_owned());
+            lacks.push(Lack {
+                part: "leaf",
+                state: "expired",
+                text: "the leaf certificate has expired".to_owned(),
+            });
         }
-        missing
+        lacks
     }
 
     /// What is served although the agent has not confirmed it for a minute or more.
@@ -97,6 +123,15 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self, now: Timestamp) -> bool {
         self.missing(now).is_empty()
+    }
+}
+
+/// The name of a part for programs.
+pub(crate) fn key(name: &'static str) -> &'static str {
+    match name {
+        "leaf certificate" => "leaf",
+        "default policy" => "default-policy",
+        name => name,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What keeps a browser from using the agent on somebody's behalf.
+//! What keeps a browser from using a server for local programs on somebody's behalf.
 //!
 //! A page on any site can make a browser send requests to loopback. Three
 //! things tell them from a client's: the `Host` (a name that was rebound to
@@ -9,36 +9,64 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
-use super::reply::Reply;
+/// Why a request is not looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// 400 or 403.
+    pub status: StatusCode,
+    /// In words, for the reply.
+    pub text: String,
+}
 
-/// Refuses what a browser may have been tricked into sending.
+impl Refused {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+        }
+    }
+}
+
+/// Refuses what a browser may have been tricked into sending to a listener bound to
+/// `bound`; further names that are ours are `allowed`.
 ///
 /// # Errors
 /// 403, or 400 without a usable `Host`.
-pub(crate) fn check(
+pub fn check(
     method: &Method,
     authority: Option<&str>,
     headers: &HeaderMap,
     bound: SocketAddr,
     allowed: &[String],
-) -> Result<(), Reply> {
+) -> Result<(), Refused> {
+    let forbidden = |text: &str| Refused::new(StatusCode::FORBIDDEN, text);
     let mut hosts = headers.get_all(http::header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().unwrap_or("?"),
-        (None, _) => return Err(Reply::bad_request("missing required Host header")),
-        (Some(_), Some(_)) => return Err(Reply::bad_request("too many Host headers")),
+        (None, _) => {
+            return Err(Refused::new(
+                StatusCode::BAD_REQUEST,
+                "missing required Host header",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Refused::new(
+                StatusCode::BAD_REQUEST,
+                "too many Host headers",
+            ));
+        }
     };
     for name in [Some(host), authority].into_iter().flatten() {
         if !is_ours(name, bound, allowed) {
-            return Err(Reply::forbidden(
-                "the Host is not a loopback name: this development agent answers local programs only",
+            return Err(forbidden(
+                "the Host is not a loopback name: only local programs are answered",
             ));
         }
     }
-    let cross_site = Reply::forbidden(
-        "the request comes from a page of another site: this development agent answers local programs only",
+    let cross_site = forbidden(
+        "the request comes from a page of another site: only local programs are answered",
     );
     for origin in headers.get_all(http::header::ORIGIN) {
         if origin.to_str().ok() != Some(&format!("http://{host}")) {
@@ -65,7 +93,7 @@ pub(crate) fn check(
         // names its origin, which was refused above unless it is ours.
         let form = kind == "application/x-www-form-urlencoded" && !is_browser(headers);
         if !(kind.is_empty() || kind == "application/json" || form) {
-            return Err(Reply::forbidden(format!(
+            return Err(forbidden(&format!(
                 "a body of type {kind:?} is refused; send application/json"
             )));
         }
@@ -140,7 +168,7 @@ mod tests {
         let bound = bound.parse().expect("an address");
         match check(&method, None, &headers, bound, &["agent.test".to_owned()]) {
             Ok(()) => 200,
-            Err(reply) => reply.status.as_u16(),
+            Err(refused) => refused.status.as_u16(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! HTTP as Consul speaks it: requests, replies, query options, routes, and
 //! the checks that keep a browser out.
 
-pub(crate) mod guard;
+pub mod guard;
 pub(crate) mod json;
 pub(crate) mod options;
 pub(crate) mod reply;

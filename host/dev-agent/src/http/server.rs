@@ -90,6 +90,7 @@ async fn serve(
             path = parts.uri.path(),
             "refused what a browser may have sent"
         );
+        let refusal = Reply::error(refusal.status, refusal.text);
         return Ok(finish(refusal, false, false));
     }
     let limited = Limited::new(body, core.config.max_body).collect();

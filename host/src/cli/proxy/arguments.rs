@@ -7,6 +7,7 @@ use portcullis::sidecar::Which;
 use portcullis_core::identity::ServiceName;
 
 use super::limits::LimitArgs;
+use super::operate::OperateArgs;
 use super::upstream::{StaticUpstream, Upstream};
 use crate::cli::agent::AgentArgs;
 use crate::cli::decider::ComponentArgs;
@@ -92,6 +93,8 @@ pub(crate) struct ProxyArgs {
     pub(crate) drain_timeout: Duration,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) operate: OperateArgs,
     /// Print the smallest ACL policy with which this proxy can work, and end
     #[arg(long)]
     pub(crate) print_acl_policy: bool,

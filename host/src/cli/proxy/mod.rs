@@ -5,6 +5,7 @@ mod address;
 pub(crate) mod arguments;
 mod descriptors;
 mod limits;
+pub(crate) mod operate;
 mod reload;
 mod sidecar;
 pub(crate) mod sockets;
@@ -54,8 +55,12 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let mut hangup = Hangup::listen()?;
     let manager = Manager::from_env();
+    // From here on there are answers, whatever the agent does.
+    let admin = arguments.operate.listen(arguments, &agent)?;
+    admin.waits_for("the policy component is being compiled");
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
+    admin.waits_for("the agent has not answered yet");
     let source = match known {
         Ok(source) => source,
         Err(wanted) => {
@@ -68,6 +73,10 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             let found = tokio::select! {
                 found = wanted.find(&agent, &usual, registered.as_ref()) => found,
                 _ = shutdown.requested() => {
+                    sidecar::leave(registered.as_ref()).await;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                () = admin.drain_requested() => {
                     sidecar::leave(registered.as_ref()).await;
                     return Ok(ExitCode::SUCCESS);
                 }
@@ -93,6 +102,10 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             source.leave().await;
             return Ok(ExitCode::SUCCESS);
         }
+        () = admin.drain_requested() => {
+            source.leave().await;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let reloader = reload::reloader(&arguments.component, agent.clone(), policy.clone());
     let member = Member::start(WatcherConfig {
@@ -110,6 +123,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         Source::Registration(sidecar) => sidecar.start(member).await,
     }
     .map_err(|error| Failure::from_error(&error))?;
+    admin.observe(proxy.observer());
     let sha256 = component.sha256();
     tracing::info!(service, component = sha256, "starting");
     let signal = tokio::select! {
@@ -117,6 +131,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
         () = reload::keep_current(&reloader, &mut hangup, &manager) => "the end of all signals",
         () = manager.tend(&proxy) => "the end of all signals",
+        () = admin.drain_requested() => "POST /drain",
         signal = shutdown.requested() => signal,
     };
     tracing::info!(signal, "stopping: no more connections are taken");

@@ -1,0 +1,129 @@
+//! What admin and health tell, as JSON.
+
+use serde_json::{Value, json};
+
+use super::{Admin, certificates as described};
+use crate::proxy::Observer;
+use crate::watcher::{Lack, key};
+
+/// Whether connections are taken, and what is missing.
+pub(super) fn readiness(missing: &[Lack]) -> Value {
+    let missing: Vec<Value> = missing
+        .iter()
+        .map(|lack| json!({ "part": lack.part, "state": lack.state, "text": lack.text }))
+        .collect();
+    json!({ "ready": missing.is_empty(), "missing": missing })
+}
+
+/// The effective configuration, and where the proxy really listens.
+pub(super) fn config(admin: &Admin) -> Value {
+    let mut settings = admin.0.settings.clone();
+    if let (Some(settings), Some(proxy)) = (settings.as_object_mut(), admin.0.proxy.get()) {
+        let addresses = proxy.addresses();
+        let upstreams: Vec<_> = addresses
+            .upstreams
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let listening = json!({
+            "inbound": addresses.inbound.map(|address| address.to_string()),
+            "upstreams": upstreams,
+        });
+        settings.insert("listening".to_owned(), listening);
+    }
+    settings
+}
+
+/// Our certificate and the roots; no keys.
+pub(super) fn certificates(admin: &Admin) -> Value {
+    let Some(proxy) = admin.0.proxy.get() else {
+        return json!({ "leaf": null, "roots": [] });
+    };
+    let leaf = proxy.member().tls().leaf().current().map(|leaf| {
+        json!({
+            "identity": leaf.id.to_string(),
+            "serial": leaf.serial,
+            "not_before": leaf.not_before.to_string(),
+            "not_after": leaf.not_after.to_string(),
+            "chain": leaf.chain().iter().map(|der| described::der(der)).collect::<Vec<_>>(),
+        })
+    });
+    let roots = proxy.member().watcher().roots();
+    json!({
+        "leaf": leaf,
+        "trust_domain": roots.as_ref().map(|roots| roots.trust_domain.as_str()),
+        "active_root": roots.as_ref().map(|roots| roots.active.as_str()),
+        "roots": roots.iter().flat_map(|roots| &roots.pems).flat_map(|pem| described::pem(pem)).collect::<Vec<_>>(),
+    })
+}
+
+/// How the proxy does.
+pub(super) async fn status(admin: &Admin) -> Value {
+    let missing = admin.missing();
+    let mut status = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "process": std::process::id(),
+        "readiness": readiness(&missing),
+    });
+    if let (Some(status), Some(proxy)) = (status.as_object_mut(), admin.0.proxy.get()) {
+        let details = [
+            ("service", json!(proxy.member().service())),
+            ("draining", json!(proxy.draining())),
+            ("connections", connections(proxy)),
+            ("policy", policy(proxy).await),
+            ("parts", parts(proxy)),
+            ("watches", watches(proxy)),
+        ];
+        status.extend(details.map(|(name, value)| (name.to_owned(), value)));
+    }
+    status
+}
+
+fn connections(proxy: &Observer) -> Value {
+    let stats = proxy.stats();
+    json!({
+        "active": stats.active,
+        "allowed": stats.allowed,
+        "refused": stats.refused,
+        "cut": stats.cut,
+    })
+}
+
+async fn policy(proxy: &Observer) -> Value {
+    let policy = proxy.member().tls().verifier().policy();
+    let component = policy.component();
+    let counts = policy.counts();
+    let default = proxy.member().watcher().default_policy().await;
+    json!({
+        "generation": policy.generation(),
+        "digest": policy.digest(),
+        "default": default.map(|default| default.to_string()),
+        "component": component.map(|component| json!({
+            "name": component.name(),
+            "sha256": component.sha256(),
+            "failures": counts.failures,
+            "rebuilds": counts.rebuilds,
+        })),
+    })
+}
+
+fn parts(proxy: &Observer) -> Value {
+    let watcher = proxy.member().watcher();
+    let (readiness, now) = (watcher.readiness(), watcher.config().clock.now());
+    let parts = readiness.parts().map(|(name, part)| {
+        json!({
+            "part": key(name),
+            "confirmed_seconds_ago": part.age(now).map(|age| age.as_secs()),
+            "error": part.error,
+        })
+    });
+    json!(parts)
+}
+
+fn watches(proxy: &Observer) -> Value {
+    let activity = proxy.member().watcher().activity();
+    let watches = activity.into_iter().map(
+        |(kind, watch)| json!({ "watch": kind, "index": watch.index, "errors": watch.errors }),
+    );
+    Value::Array(watches.collect())
+}
