@@ -8,10 +8,12 @@ use super::document::LoadProblem;
 use super::freshness::Freshness;
 use super::reading::{Reading, Refused};
 use super::roots;
+use super::tokens;
 use crate::chain::{Bundles, PeerBundle, TrustBundle};
 use crate::identity::{Excerpt, Partition, PeerName, SpiffeId, TrustDomain};
 use crate::intention::json::{self, At, Fields};
 use crate::intention::{DefaultPolicy, Matching};
+use crate::jwt::Providers;
 use crate::time::Timestamp;
 
 /// Name of the document.
@@ -29,6 +31,8 @@ pub(super) struct Mesh {
     pub(super) default_policy: DefaultPolicy,
     pub(super) default_policy_source: Option<String>,
     pub(super) matching: Matching,
+    /// The providers of tokens.
+    pub(super) providers: Providers,
     pub(super) max_stale: u64,
     pub(super) freshness: Freshness,
 }
@@ -101,6 +105,7 @@ impl Mesh {
             None => DEFAULT_MAX_STALE,
         };
         check_request_settings(&mut fields, &at)?;
+        let providers = tokens::read_providers(&mut fields, &at, &mut warn)?;
         Reading::warn_of_rest(&fields, NAME, warnings);
         let (bundles, peers) = bundle(local, peers);
         Ok(Self {
@@ -110,6 +115,7 @@ impl Mesh {
             default_policy,
             default_policy_source,
             matching,
+            providers,
             max_stale,
             freshness: Freshness::confirmed(confirmed_at),
         })
@@ -280,13 +286,6 @@ fn bundle(local: TrustBundle, peers: Vec<Peer>) -> (Bundles, PeersByDomain) {
 fn check_request_settings(fields: &mut Fields<'_>, at: &At<'_>) -> Result<(), Refused> {
     if let Some(raw) = fields.take("request_normalization", at)? {
         Fields::of(raw, &at.key("request_normalization"))?;
-    }
-    for (i, raw) in fields
-        .take_items("jwt_providers", at)?
-        .into_iter()
-        .enumerate()
-    {
-        Fields::of(raw, &at.key("jwt_providers").index(i))?;
     }
     Ok(())
 }

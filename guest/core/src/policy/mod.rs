@@ -16,6 +16,7 @@ mod reading;
 mod recent;
 mod roots;
 mod service;
+mod tokens;
 mod trace;
 
 pub use document::{Document, LoadProblem, LoadReport};
@@ -34,6 +35,7 @@ use mesh::Mesh;
 use reading::Refused;
 use recent::Recent;
 use service::Service;
+use tokens::KeySet;
 
 /// Loaded documents, and the questions about them.
 pub struct Policy {
@@ -41,6 +43,8 @@ pub struct Policy {
     generation: u64,
     mesh: Option<Mesh>,
     services: HashMap<String, Service, FixedState>,
+    /// By the provider's name.
+    key_sets: HashMap<String, KeySet, FixedState>,
     recent: Recent,
     /// Room for the key of the target that is asked about.
     key: String,
@@ -55,6 +59,7 @@ impl Policy {
             generation: 0,
             mesh: None,
             services: HashMap::default(),
+            key_sets: HashMap::default(),
             recent: Recent::new(),
             key: String::new(),
         }
@@ -108,6 +113,16 @@ impl Policy {
             };
             return Ok(());
         }
+        if let Some(provider) = document.name.strip_prefix(tokens::PREFIX) {
+            match body {
+                Some(body) => {
+                    let set = KeySet::read(&document.name, body, document.confirmed_at, warnings)?;
+                    self.key_sets.insert(provider.to_owned(), set);
+                }
+                None => drop(self.key_sets.remove(provider)),
+            }
+            return Ok(());
+        }
         let destination = service::destination_of(&document.name)?;
         let key = destination.key();
         match body {
@@ -141,6 +156,9 @@ impl Policy {
             self.services
                 .values_mut()
                 .for_each(|service| service.freshness = freshness);
+            self.key_sets
+                .values_mut()
+                .for_each(|set| set.freshness = freshness);
             return;
         }
         for name in names {
@@ -148,6 +166,10 @@ impl Policy {
                 self.mesh
                     .iter_mut()
                     .for_each(|mesh| mesh.freshness = freshness);
+            } else if let Some(provider) = name.strip_prefix(tokens::PREFIX) {
+                if let Some(set) = self.key_sets.get_mut(provider) {
+                    set.freshness = freshness;
+                }
             } else if let Ok(destination) = service::destination_of(name)
                 && let Some(service) = self.services.get_mut(&destination.key())
             {
@@ -182,6 +204,9 @@ impl Policy {
         };
         mesh.freshness.see(now);
         service.freshness.see(now);
+        self.key_sets
+            .values_mut()
+            .for_each(|set| set.freshness.see(now));
         let verdict = judge::judge(mesh, service, client, request, now, &mut self.recent);
         Decision {
             effect: verdict.effect,

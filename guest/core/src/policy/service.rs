@@ -68,7 +68,7 @@ pub(super) fn destination_of(document: &str) -> Result<Destination, Refused> {
         .filter(|name| name.matches('/').count() == 2)
         .ok_or_else(|| {
             refused(
-                "the name is neither `mesh` nor `service/<partition>/<namespace>/<name>`"
+                "the name is none of `mesh`, `service/<partition>/<namespace>/<name>` and `jwks/<provider>`"
                     .to_owned(),
             )
         })?;
