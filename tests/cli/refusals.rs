@@ -55,11 +55,15 @@ fn flags_that_make_no_sense_together_are_named() {
         &["-service", "web", "-upstream", "db:1", "-register"],
         &["-register needs -listen"],
     );
-    for flag in ["-service=x", "-upstream=db:1", "-listen=:1", "-register"] {
+    for flag in ["-service=x", "-upstream=db:1", "-listen=:1"] {
         let name = flag.split('=').next().unwrap_or(flag);
         proxy(&["-sidecar-for", "web", flag], &["--sidecar-for", name]);
         proxy(&["-proxy-id=web-1", flag], &["--proxy-id", name]);
     }
+    proxy(
+        &["-sidecar-for", "web", "-register"],
+        &["-register", "registered already", "-service-file"],
+    );
     proxy(
         &["-sidecar-for", "web", "-proxy-id", "web-1"],
         &["--sidecar-for", "--proxy-id"],

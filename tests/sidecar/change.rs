@@ -52,7 +52,7 @@ impl Scene {
     async fn new(first: &str, second: &str, web: &str) -> Self {
         let stage = Stage::new().await;
         for service in [first, second] {
-            let _ = stage.agent.allow(web, service).unwrap();
+            stage.agent.allow(web, service).unwrap();
         }
         let (one, two) = (Echo::start().await, Echo::start().await);
         let behind = [
@@ -177,7 +177,7 @@ async fn one_that_cannot_be_bound_harms_no_other() {
 async fn the_inbound_listener_moves_and_its_application_changes() {
     let scene = Scene::new("db-e", "cache-e", "web-e").await;
     let stage = &scene.stage;
-    let _ = stage.agent.allow("web-e", "api-e").unwrap();
+    stage.agent.allow("web-e", "api-e").unwrap();
     let (old, new) = (Echo::start().await, Echo::start().await);
     let api = Proxy::idle(stage.member("api-e").await);
     let inbound = |listen, echo: &Echo, limits| Listening {

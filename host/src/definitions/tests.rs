@@ -221,7 +221,7 @@ fn mistakes_are_named_with_their_line() {
         ),
         (
             "a.hcl",
-            "service {\n name = \"w\"\n connect { sidecar_service { proxy {\n upstreams = [{\n destination = \"x\" }] } } }\n}",
+            "service {\n name = \"w\"\n connect { sidecar_service { proxy {\n upstreams = [{\n destination_nam = \"x\" }] } } }\n}",
             5,
             "did you mean `destination_name`",
         ),

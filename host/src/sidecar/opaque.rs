@@ -218,7 +218,7 @@ impl One<'_> {
         };
         let mut most = None;
         for (name, value) in limits {
-            if matches!(value, Value::Null) || value == Value::from(0) {
+            if matches!(value, Value::Null) || value == 0 {
                 continue;
             }
             let setting = Setting {
