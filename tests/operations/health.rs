@@ -74,21 +74,16 @@ async fn readiness_through_the_life() {
     }
     assert_eq!(ask(health, &["-live"]).code, Some(0));
 
-    // Roots are there, the leaf is not.
-    let alive = agent(0).await;
-    drop(alive);
-    let alive = agent(port).await;
-    let leaf = "/v1/agent/connect/ca/leaf/db";
-    alive.inject_until_cleared(
-        leaf,
-        portcullis_dev_agent::Fault::Status(500, "no leaf".to_owned()),
-    );
+    // Roots are there, and a leaf is refused.
+    let mean = crate::operated::agent_for(port, r#"service "db" { policy = "read" }"#).await;
     eventually("only the leaf is missing", HUNG, || {
-        let missing = missing(health);
-        // It may have got one before the fault.
-        (missing == [("leaf".to_owned(), "absent".to_owned())] || missing.is_empty()).then_some(())
+        (missing(health) == [("leaf".to_owned(), "absent".to_owned())]).then_some(())
     });
-    alive.clear_faults();
+    let said = ask(health, &[]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("Permission denied"), "{}", said.err);
+    mean.shutdown().await;
+    let alive = agent(port).await;
     operated.ready();
     let said = ask(health, &[]);
     assert_eq!(

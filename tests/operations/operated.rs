@@ -13,13 +13,22 @@ pub(crate) const HUNG: Duration = Duration::from_secs(60);
 /// The token of every proxy here: it must appear nowhere.
 pub(crate) const CANARY: &str = "c4n4ry-70k3n-4711-9a10-0123456789ab";
 
-/// An agent with ACLs, on `port`, for which [`CANARY`] is good.
+/// An agent with ACLs, on `port`, on which [`CANARY`] may do everything.
 pub(crate) async fn agent(port: u16) -> DevAgent {
+    start(port, Token::management(CANARY)).await
+}
+
+/// The same, on which it may do what `rules` say.
+pub(crate) async fn agent_for(port: u16, rules: &str) -> DevAgent {
+    start(port, Token::with_rules(CANARY, rules)).await
+}
+
+async fn start(port: u16, token: Token) -> DevAgent {
     DevAgent::start(DevAgentConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], port)),
         default_policy: DefaultPolicy::Deny,
         default_intention_policy: Some(DefaultPolicy::Deny),
-        tokens: vec![Token::management(CANARY)],
+        tokens: vec![token],
         ..DevAgentConfig::for_tests()
     })
     .await
