@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use portcullis_core::chain::{Usage, VerifiedPeer};
 use portcullis_core::intention::Decision;
-use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 
-use crate::tls::{MeshTls, Refusal};
+use crate::tls::{Chain, MeshTls, Refusal};
 
 /// How often the wall clock is looked at: timers do not run while a machine sleeps.
 const LOOK: Duration = Duration::from_secs(10);
@@ -18,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(crate) struct Standing {
     tls: MeshTls,
     peer: Arc<VerifiedPeer>,
-    chain: Vec<CertificateDer<'static>>,
+    chain: Chain,
     usage: Usage,
     /// The identity that a server must have.
     expected: Option<Arc<str>>,
@@ -45,7 +44,7 @@ impl Standing {
     pub(crate) fn inbound(
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
-        chain: Vec<CertificateDer<'static>>,
+        chain: Chain,
         target: Arc<str>,
     ) -> Self {
         Self::new(tls, peer, chain, Usage::Client, None, Some(target))
@@ -55,7 +54,7 @@ impl Standing {
     pub(crate) fn outbound(
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
-        chain: Vec<CertificateDer<'static>>,
+        chain: Chain,
         expected: Arc<str>,
     ) -> Self {
         Self::new(tls, peer, chain, Usage::Server, Some(expected), None)
@@ -64,7 +63,7 @@ impl Standing {
     fn new(
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
-        chain: Vec<CertificateDer<'static>>,
+        chain: Chain,
         usage: Usage,
         expected: Option<Arc<str>>,
         target: Option<Arc<str>>,

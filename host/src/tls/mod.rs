@@ -5,6 +5,7 @@
 
 mod cache;
 mod callbacks;
+mod chains;
 mod config;
 mod handshake;
 mod leaf;
@@ -22,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
+pub use chains::Chain;
 pub use leaf::{Leaf, LeafError, LeafStore};
 pub use verifier::{PeerVerifier, Refusal};
 
@@ -63,7 +65,7 @@ pub struct MeshStream<S> {
     /// Who is at the other end.
     pub peer: Arc<VerifiedPeer>,
     /// The chain that it presented, leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
+    pub chain: Chain,
 }
 
 /// TLS for one identity: its leaf, and the policy that verifies peers. Clones share everything.
@@ -222,14 +224,8 @@ async fn finish<S>(
     until: Instant,
     deadline: Duration,
 ) -> Result<MeshStream<S>, HandshakeError> {
-    let chain = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .unwrap_or_default()
-        .iter()
-        .map(|der| der.clone().into_owned())
-        .collect();
+    let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain = handshake.verifier.chains().share(presented);
     match timeout_at(until, handshake.finish()).await {
         Err(_) => Err(HandshakeError::Timeout(deadline)),
         Ok(Err(refusal)) => Err(HandshakeError::Refused(refusal)),

@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::{CacheKey, VerifiedCache};
+use super::chains::Chains;
 use crate::clock::Clock;
 use crate::runtime::{Policy, VerifyError};
 
@@ -26,6 +27,7 @@ struct Inner {
     policy: Policy,
     clock: Clock,
     cache: VerifiedCache,
+    chains: Chains,
     /// Uncached verifications of handshakes that may run at once.
     room: Arc<Semaphore>,
     /// The same for live connections, which never keep a handshake waiting.
@@ -63,6 +65,7 @@ impl PeerVerifier {
             policy,
             clock,
             cache: VerifiedCache::new(REMEMBERED),
+            chains: Chains::new(),
             room: Arc::new(Semaphore::new(at_once.max(1))),
             room_again: Arc::new(Semaphore::new(1)),
             provider: super::config::provider(),
@@ -90,6 +93,10 @@ impl PeerVerifier {
     /// Room for one more uncached verification, if there is any right now.
     pub(super) fn room(&self) -> Option<SemaphorePermit<'_>> {
         self.0.room.try_acquire().ok()
+    }
+
+    pub(super) fn chains(&self) -> &Chains {
+        &self.0.chains
     }
 
     pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
