@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use portcullis_core::agent::registration::{self, Role, TtlCheck};
 use portcullis_core::agent::{HttpRequest, RequestError};
+use portcullis_core::watch::Backoff;
+use rand::Rng as _;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_client::{AgentClient, AgentError};
@@ -20,8 +22,12 @@ use crate::watcher::Watcher;
 /// Time to live of the check.
 const TTL: Duration = Duration::from_secs(30);
 
-/// How often it is kept passing.
+/// How often it is kept passing, at least: up to a third earlier, so that many that
+/// started together do not go on together.
 const BEAT: Duration = Duration::from_secs(10);
+
+/// How soon after a first failure, in milliseconds; doubles up to the usual time.
+const RETRY: u64 = 500;
 
 /// How long taking the service away may take.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -155,14 +161,15 @@ impl Registration {
 async fn keep(client: &AgentClient, config: &RegistrationConfig, watcher: &Watcher) {
     let clock = &watcher.config().clock;
     let mut readiness = watcher.subscribe();
-    let mut beat = interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let longest = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX);
+    let mut backoff = Backoff::new(RETRY, longest, rand::random());
+    let mut next = Instant::now();
     let (mut registered, mut failing) = (false, false);
     let mut was_ready = None;
     let mut unanswered = 0;
     loop {
         tokio::select! {
-            _ = beat.tick() => {}
+            () = sleep_until(next) => {}
             changed = readiness.changed() => {
                 if changed.is_err() {
                     return;
@@ -185,8 +192,15 @@ async fn keep(client: &AgentClient, config: &RegistrationConfig, watcher: &Watch
         let missing = watcher.readiness().missing(clock.now());
         was_ready = Some(missing.is_empty());
         match round(client, config, &missing, &mut registered).await {
-            Ok(()) => failing = false,
+            Ok(()) => {
+                failing = false;
+                backoff.succeed();
+                next = Instant::now() + BEAT.mul_f64(rand::rng().random_range(0.67..=1.0));
+            }
             Err(error) => {
+                let wait = Duration::from_millis(backoff.fail());
+                let told = error.retry_after().unwrap_or_default();
+                next = Instant::now() + wait.max(told.min(TTL / 2));
                 if !failing {
                     tracing::warn!(id = config.id(), %error, "not registered; trying again");
                 }

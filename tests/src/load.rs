@@ -284,11 +284,18 @@ impl LiveState {
     }
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
+impl Live {
+    /// Ends all that are left, in order.
+    pub fn end(&mut self) {
         self.state.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -80,6 +80,8 @@ pub enum AgentError {
         status: u16,
         /// The agent's words.
         detail: String,
+        /// For how long it asks to be left alone (`Retry-After`), if it does.
+        retry_after: Option<Duration>,
     },
     /// The request itself cannot be sent.
     #[error("`{path}` cannot be asked: {detail}")]
@@ -97,6 +99,17 @@ pub enum AgentError {
         /// What is wrong with it.
         detail: String,
     },
+}
+
+impl AgentError {
+    /// For how long the agent asks to be left alone, if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// Text from the network in at most `longest` printable characters.

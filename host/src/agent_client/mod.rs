@@ -240,6 +240,17 @@ impl AgentClient {
         );
         match reply.status {
             200 => None,
+            // Consul itself refuses too many connections so, with no header of its own.
+            429 => Some(AgentError::Status {
+                path,
+                status: 429,
+                detail,
+                retry_after: reply
+                    .as_core()
+                    .headers
+                    .retry_after_s
+                    .map(Duration::from_secs),
+            }),
             _ if !reply.as_core().is_consul() && reply.status < 500 => {
                 let detail = format!("it answers `{path}` with status {}", reply.status);
                 Some(AgentError::NotConsul {
@@ -256,6 +267,11 @@ impl AgentClient {
                 path,
                 status,
                 detail,
+                retry_after: reply
+                    .as_core()
+                    .headers
+                    .retry_after_s
+                    .map(Duration::from_secs),
             }),
         }
     }

@@ -79,6 +79,7 @@ mod tests {
             path: path.clone(),
             status,
             detail: detail.to_owned(),
+            retry_after: None,
         };
         assert!(may_be_one_name(&status(
             500,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use portcullis_core::agent::default_policy::{self, Discovery};
 use portcullis_core::agent::{AllowDeny, HttpRequest, ReplyError, authorize, self_info};
+use portcullis_core::watch::Backoff;
+use rand::Rng as _;
 use tokio::time::sleep;
 
 use super::hub::{Hub, Which};
@@ -14,8 +16,14 @@ use crate::agent_client::{AgentClient, AgentError};
 /// How often the agent is asked again once it is known.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// How soon after a failure.
+/// How soon after a failure of our own.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How soon after a first failure of the agent, in milliseconds; doubles.
+const FIRST: u64 = 1_000;
+
+/// The longest wait after failures of the agent, in milliseconds.
+const LONGEST: u64 = 30_000;
 
 /// Where the default policy comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,11 +67,16 @@ pub(super) async fn discover(
             sleep(wait).await;
         }
     }
+    let mut backoff = Backoff::new(FIRST, LONGEST, rand::random());
     loop {
         let asked = ask(&hub, &client, &service).await;
         let wait = match asked {
             Ok(found) => match hub.set_default_policy(found).await {
-                Ok(()) => again,
+                Ok(()) => {
+                    backoff.succeed();
+                    // Those who started together do not go on asking together.
+                    again.mul_f64(rand::rng().random_range(0.75..=1.0))
+                }
                 Err(error) => {
                     hub.failed(Which::DefaultPolicy, &error);
                     RETRY
@@ -72,7 +85,9 @@ pub(super) async fn discover(
             // The agent is away: what was found before still holds.
             Err(error) => {
                 hub.failed(Which::DefaultPolicy, &error.to_string());
-                RETRY
+                let wait = Duration::from_millis(backoff.fail());
+                let told = error.retry_after().unwrap_or_default();
+                wait.max(told.min(Duration::from_millis(LONGEST)))
             }
         };
         sleep(wait).await;
@@ -132,6 +147,7 @@ async fn answer<T>(
                 path: request.path_and_query.clone(),
                 status: reply.status,
                 detail: String::new(),
+                retry_after: None,
             }));
     }
     Ok(decode(&reply.as_core()))

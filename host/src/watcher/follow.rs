@@ -116,7 +116,11 @@ pub(super) async fn follow<S: Subject>(
             Err(error) => {
                 follower.activity.failed(S::KIND, activity::reason(&error));
                 follower.subject.refused(&error);
-                let retry_ms = follower.watch.handle_error(now(), error.to_string());
+                let mut retry_ms = follower.watch.handle_error(now(), error.to_string());
+                if let Some(wait) = error.retry_after() {
+                    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                    retry_ms = follower.watch.hold_back(now(), wait);
+                }
                 follower.failed(&error.to_string(), retry_ms);
             }
         }

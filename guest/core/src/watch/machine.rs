@@ -311,6 +311,17 @@ impl Watch {
         wait
     }
 
+    /// The agent asked to be left alone for so long (`Retry-After`), of which at most the
+    /// longest wait after failures is kept. Jitter of up to a half is added, so that those who
+    /// were sent away together do not come back together. Gives the wait.
+    pub fn hold_back(&mut self, now: u64, wait_ms: u64) -> u64 {
+        let least = wait_ms.min(self.settings.backoff_max_ms);
+        let jitter = self.random.between(0, least / 2);
+        let wait = least.saturating_add(jitter);
+        self.next_at = self.next_at.max(now.saturating_add(wait));
+        self.next_at.saturating_sub(now)
+    }
+
     /// The content that [`Watch::handle_reply`] has just called changed turned out to be
     /// unusable: what was before stays in force and ages, and the same content will count as
     /// changed again. Gives the wait.

@@ -49,6 +49,29 @@ fn the_first_request_does_not_block_and_the_next_goes_on_from_its_index() {
 }
 
 #[test]
+fn who_is_asked_to_stay_away_does_so_for_longer_than_that_but_not_for_ever() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let mut watch = Watch::new(Settings {
+            seed,
+            ..Settings::default()
+        });
+        due(&mut watch, 0);
+        let wait = watch.handle_error(0, "busy");
+        assert!(wait <= 250);
+        let wait = watch.hold_back(0, 2_000);
+        assert!((2_000..=3_000).contains(&wait), "{wait}");
+        assert_eq!(watch.poll_timeout(), Some(wait));
+        seen.insert(wait);
+        let wait = watch.hold_back(0, u64::MAX);
+        assert!((30_000..=45_000).contains(&wait), "{wait}");
+        // A shorter time than the wait that holds already changes nothing.
+        assert_eq!(watch.hold_back(0, 1), wait);
+    }
+    assert!(seen.len() > 30, "{seen:?}");
+}
+
+#[test]
 fn index_zero_counts_as_one() {
     let mut watch = settled(0, "a");
     assert_eq!(due(&mut watch, 0).after, After::Index(1));
