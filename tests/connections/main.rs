@@ -2,9 +2,11 @@
 //! sockets, from peers that mean harm.
 
 mod applications;
+mod counting;
 mod hostile;
 mod limits;
 mod proxy_protocol;
 mod scene;
 mod sockets;
+mod storm;
 mod strangers;

@@ -84,7 +84,7 @@ pub(super) async fn renew(
 ) {
     let mut replaced = store.subscribe();
     let mut roots = hub.roots();
-    roots.mark_unchanged();
+    let mut known = roots.borrow_and_update().is_some();
     let seed = rand::rng().random();
     let mut timer = None;
     loop {
@@ -111,6 +111,11 @@ pub(super) async fn renew(
             changed = roots.changed() => {
                 if changed.is_err() {
                     return;
+                }
+                roots.borrow_and_update();
+                // The first ones are no change: the certificate is as new as they are.
+                if !std::mem::replace(&mut known, true) {
+                    continue;
                 }
                 let part: f64 = rand::rng().random_range(0.0..=1.0);
                 sleep(spread.mul_f64(part)).await;
