@@ -161,15 +161,8 @@ fn hostile_world(format: &str) {
     // At the end everything is written.
     pair.db.stop();
     pair.web.stop();
-    // What is to be harmless did arrive.
-    for words in ["forged", "on request", "u{1b}", "handshake-failed"] {
-        let written = words.replace("u{1b}", if format == "json" { "u001b" } else { "u{1b}" });
-        assert!(
-            pair.db.log().contains(&written),
-            "{written}\n{}",
-            pair.logs()
-        );
-    }
+    // What is to be harmless did arrive; a component's own words are not even kept.
+    assert!(pair.db.log().contains("forged"), "{}", pair.logs());
     is_clean(&pair.db.raw_log(), format == "json");
     is_clean(&pair.web.raw_log(), format == "json");
     runtime.block_on(agent.shutdown());
