@@ -20,7 +20,7 @@ struct Scene {
 impl Scene {
     async fn new(web: &str, db: &str, limits: Limits) -> Self {
         let stage = Stage::new().await;
-        let _ = stage.agent.allow(web, db).unwrap();
+        stage.agent.allow(web, db).unwrap();
         let echo = Echo::start().await;
         let config = ProxyConfig {
             inbound: Some(InboundConfig::new(ANY, echo.application())),

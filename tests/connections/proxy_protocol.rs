@@ -72,7 +72,7 @@ fn at(stage: &Stage, service: &str, address: SocketAddr) -> Upstream {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_names_the_client_before_a_trusted_load_balancer() {
     let stage = Stage::new().await;
-    let _ = stage.agent.allow("web-p", "*").unwrap();
+    stage.agent.allow("web-p", "*").unwrap();
     let echo = Echo::start().await;
     for (name, header) in [("db-p1", V1.to_vec()), ("db-p2", v2())] {
         let db = db(
@@ -99,7 +99,7 @@ async fn the_log_names_the_client_before_a_trusted_load_balancer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_chooses_an_address() {
     let stage = Stage::new().await;
-    let _ = stage.agent.allow("web-q", "*").unwrap();
+    stage.agent.allow("web-q", "*").unwrap();
     let echo = Echo::start().await;
     for (name, trusted) in [("db-q1", None), ("db-q2", Some("10.0.0.0/8,::/0,unix"))] {
         let db = db(&stage, name, echo.application(), trusted, None).await;
@@ -139,7 +139,7 @@ async fn a_header_that_never_ends_runs_into_the_handshakes_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_application_is_told_who_the_client_is() {
     let stage = Stage::new().await;
-    let _ = stage.agent.allow("web-s", "*").unwrap();
+    stage.agent.allow("web-s", "*").unwrap();
     let id = format!(
         "spiffe://{}/ns/default/dc/dc1/svc/web-s",
         stage.agent.trust_domain()

@@ -45,7 +45,7 @@ async fn call(stage: &Stage, web: &str, db: &str, path: &Path) -> std::io::Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mesh_may_come_through_a_unix_socket() {
     let stage = Stage::new().await;
-    let _ = stage.agent.allow("web-u", "db-u").unwrap();
+    stage.agent.allow("web-u", "db-u").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mesh.sock");
     // Left over by one that was killed.
@@ -134,7 +134,7 @@ async fn only_what_is_left_over_is_replaced_and_only_our_own_is_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbound_listener_moves_from_tcp_to_a_socket_and_back() {
     let stage = Stage::new().await;
-    let _ = stage.agent.allow("web-x", "db-x").unwrap();
+    stage.agent.allow("web-x", "db-x").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mesh.sock");
     let echo = Echo::start().await;
