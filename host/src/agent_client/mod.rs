@@ -14,7 +14,7 @@ mod tls;
 mod token;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -54,6 +54,8 @@ struct Inner {
     config: AgentConfig,
     address: String,
     client: ArcSwap<HttpClient>,
+    /// SHA-256 of the files that `client` was made of.
+    tls_read: Mutex<Option<[u8; 32]>>,
     /// Told when token or TLS are other ones now.
     renewed: Notify,
     token: TokenHeader,
@@ -96,6 +98,7 @@ impl AgentClient {
     /// # Errors
     /// When a file cannot be read or used.
     pub fn new(config: AgentConfig) -> Result<Self, ConfigError> {
+        let tls_read = Mutex::new(tls::digest(&config));
         let client = ArcSwap::from_pointee(http_client(&config)?);
         let token = TokenHeader::new(config.token.clone())?;
         let basic_auth = config.basic_auth.as_ref().map(basic_auth).transpose()?;
@@ -104,6 +107,7 @@ impl AgentClient {
             config,
             address,
             client,
+            tls_read,
             renewed: Notify::new(),
             token,
             basic_auth,
@@ -125,17 +129,25 @@ impl AgentClient {
 
     /// Reads CA, client certificate and key again. From then on every question goes over
     /// a connection that was made with them; those that are under way end undisturbed.
-    /// Without TLS there is nothing to do, and the answer is false.
+    /// Tells whether they differ from those in use. Without TLS there is nothing to do.
     ///
     /// # Errors
     /// When a file cannot be read or used; what was read before stays in use.
     pub fn reload_tls(&self) -> Result<bool, ConfigError> {
-        let used = matches!(self.0.config.address, AgentAddress::Tls { .. });
-        if used {
-            self.0.client.store(Arc::new(http_client(&self.0.config)?));
-            self.0.renewed.notify_waiters();
+        if !matches!(self.0.config.address, AgentAddress::Tls { .. }) {
+            return Ok(false);
         }
-        Ok(used)
+        let read = tls::digest(&self.0.config);
+        self.0.client.store(Arc::new(http_client(&self.0.config)?));
+        self.0.renewed.notify_waiters();
+        let mut in_use = self
+            .0
+            .tls_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let changed = read.is_none() || *in_use != read;
+        *in_use = read;
+        Ok(changed)
     }
 
     /// The file of the token, where it comes from one.
@@ -147,10 +159,7 @@ impl AgentClient {
     /// The files and folders that [`AgentClient::reload_tls`] reads.
     #[must_use]
     pub fn tls_files(&self) -> Vec<PathBuf> {
-        match self.0.config.address {
-            AgentAddress::Tls { .. } => tls::files(&self.0.config),
-            _ => Vec::new(),
-        }
+        tls::files(&self.0.config)
     }
 
     /// Waits until token or TLS are read anew: what failed may work now.

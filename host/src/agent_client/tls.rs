@@ -10,6 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::address::AgentAddress;
 use super::config::{AgentConfig, ConfigError};
 
 /// Where distributions keep the system's CA certificates.
@@ -68,8 +69,16 @@ pub(super) fn server_name(
     ServerName::try_from(name.to_owned()).map_err(|_| ConfigError::ServerName(name.to_owned()))
 }
 
-/// What [`client_config`] reads: files, and the directory of CA certificates.
+/// SHA-256 of the content of [`files`]; `None` if one cannot be read.
+pub(super) fn digest(config: &AgentConfig) -> Option<[u8; 32]> {
+    crate::reload::digest(&files(config)).ok()
+}
+
+/// What [`client_config`] reads: files, and the directory of CA certificates; none without TLS.
 pub(super) fn files(config: &AgentConfig) -> Vec<PathBuf> {
+    if !matches!(config.address, AgentAddress::Tls { .. }) {
+        return Vec::new();
+    }
     let given = [
         &config.ca_file,
         &config.ca_path,

@@ -45,7 +45,7 @@ fn look(about: &Metadata) -> [i128; 5] {
 /// SHA-256 over names and contents.
 ///
 /// Fails when a file cannot be read.
-pub(super) fn digest(paths: &[PathBuf]) -> io::Result<[u8; 32]> {
+pub(crate) fn digest(paths: &[PathBuf]) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());

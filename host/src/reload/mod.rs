@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 
 use crate::agent_client::AgentClient;
 use crate::runtime::{Component, ComponentOptions, Policy};
-use files::{Stamp, digest};
+use files::Stamp;
+pub(crate) use files::digest;
 
 /// What to read again.
 #[derive(Clone, Debug)]
@@ -183,9 +184,7 @@ impl Reloader {
         let outcome = self.replace(part.what).await;
         let news = match outcome {
             Outcome::Unchanged => false,
-            // Read again it always is, whether or not it differs.
-            Outcome::Replaced => part.what != Reloadable::Tls,
-            Outcome::Kept(_) => true,
+            Outcome::Replaced | Outcome::Kept(_) => true,
         };
         if !first || news {
             tell(part.what, &outcome);
