@@ -112,8 +112,14 @@ fn what_holds_keys_writes_no_core_dump() {
         }
         let child = shell.spawn().expect("it starts");
         let mut process = portcullis_tests::process::Process::new(child);
-        let limits = format!("/proc/{}/limits", process.id());
+        let of_process = |name: &str| format!("/proc/{}/{name}", process.id());
+        let (program, limits) = (of_process("exe"), of_process("limits"));
         eventually("core dumps are off", Duration::from_secs(30), || {
+            // The shell before it may have been started with none.
+            let program = fs::read_link(&program).ok()?;
+            if !program.ends_with("portcullis") {
+                return None;
+            }
             let limits = fs::read_to_string(&limits).ok()?;
             let line = limits
                 .lines()
