@@ -1,6 +1,6 @@
-//! The same requests to the development agent and to a real Consul 1.22 agent:
-//! every reply must be the same but for the differences that
-//! `host/dev-agent/DIFFERENCES.md` lists, and each of those must be there.
+//! The same requests to the development agent and to a real Consul agent: every reply must
+//! be the same but for the differences that `host/dev-agent/DIFFERENCES.md` lists (with an
+//! older line than 1.22 also its list in `tests/peers`), and each of those must be there.
 
 #[path = "api/agents.rs"]
 mod agents;

@@ -38,6 +38,7 @@ pub(crate) struct Agent {
     pub(crate) trust_domain: String,
     pub(crate) node_id: String,
     pub(crate) leader: String,
+    pub(crate) version: String,
     pub(crate) kind: Kind,
 }
 
@@ -98,6 +99,7 @@ impl Agent {
             .json(Method::GET, "/v1/agent/self", token, Value::Null)
             .await;
         self.node_id = text(&own["Config"]["NodeID"]);
+        self.version = text(&own["Config"]["Version"]);
         self.leader = text(
             &self
                 .json(Method::GET, "/v1/status/leader", token, Value::Null)
@@ -145,6 +147,7 @@ impl Agent {
             trust_domain: String::new(),
             node_id: String::new(),
             leader: String::new(),
+            version: String::new(),
             kind,
         }
     }

@@ -8,7 +8,11 @@ pub fn workspace() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The file of a peer below `target/peers`, for example `consul`.
+/// Names another `consul` program than the one in `target/peers`: an older line, say.
+pub const OTHER_CONSUL: &str = "PORTCULLIS_TEST_CONSUL";
+
+/// The file of a peer below `target/peers`, for example `consul`; that one may be
+/// another by [`OTHER_CONSUL`].
 ///
 /// Returns `None` where peers are left out on purpose (`PORTCULLIS_NO_PEERS`):
 /// the test then says so loudly, is counted as skipped, and must return.
@@ -20,6 +24,16 @@ pub fn require(test: &str, peer: &str) -> Option<PathBuf> {
     if std::env::var_os("PORTCULLIS_NO_PEERS").is_some_and(|value| !value.is_empty()) {
         skipped(test, peer);
         return None;
+    }
+    if let Some(other) = std::env::var_os(OTHER_CONSUL).filter(|_| peer == "consul") {
+        // Tests run in their package's folder; a relative path is meant from the workspace.
+        let path = workspace().join(other);
+        assert!(
+            path.is_file(),
+            "`{}`, which {OTHER_CONSUL} names, is not there",
+            path.display()
+        );
+        return Some(path);
     }
     let path = workspace().join("target/peers").join(peer);
     assert!(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +12,15 @@ use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "host/OPERATIONS.md",
+    "tests/ATTACKS.md",
+    "tests/benches/README.md",
+    "tests/benches/RESULTS.md",
 ];
 
 /// Formatting of all code.
@@ -153,16 +158,25 @@ fn recorded() -> Result<BTreeSet<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Every file and folder that the pages name exists.
+/// Every file and folder that the pages name exists, and every section that they link to.
 fn paths(report: &mut Report) -> Result<()> {
     let began = report.begin("paths in the pages");
     let mut missing = Vec::new();
     for page in PAGES {
         let text = fs::read_to_string(shell::root().join(page))
             .with_context(|| format!("cannot read `{page}`"))?;
+        let folder = Path::new(page).parent().unwrap_or(Path::new(""));
         for named in named_paths(&text) {
             if !shell::root().join(&named).exists() {
                 missing.push(format!("`{page}` names `{named}`"));
+            }
+        }
+        for link in links(&text) {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            if !shell::root().join(folder).join(file).exists() {
+                missing.push(format!("`{page}` links to `{file}`"));
+            } else if file.is_empty() && !section.is_empty() && !has_section(&text, section) {
+                missing.push(format!("`{page}` links to its section `#{section}`"));
             }
         }
     }
@@ -206,18 +220,13 @@ fn named_tests(report: &mut Report) -> Result<()> {
     }
 }
 
-/// Paths in backticks or link targets: of this repository, so with one of its
-/// first folders or a known ending.
+/// Paths in backticks: of this repository, so with one of its first folders or a known
+/// ending.
 fn named_paths(text: &str) -> Vec<String> {
-    let ticked = text.split('`').skip(1).step_by(2);
-    let linked = text
-        .split("](")
+    text.split('`')
         .skip(1)
-        .filter_map(|rest| rest.split(')').next());
-    ticked
-        .chain(linked)
+        .step_by(2)
         .filter(|word| !word.contains(char::is_whitespace) && !word.contains("://"))
-        .map(|word| word.split('#').next().unwrap_or(word))
         .filter(|word| {
             let first = word.split('/').next().unwrap_or_default();
             let ours = matches!(
@@ -228,8 +237,33 @@ fn named_paths(text: &str) -> Vec<String> {
             (ours && word.contains('/')) || page
         })
         .filter(|word| !word.contains(['*', '<', '{', '…']))
+        // `file::function` is looked for elsewhere.
+        .filter(|word| !word.contains("::"))
         .map(str::to_owned)
         .collect()
+}
+
+/// Targets of links, from the page's own folder; not those into the web.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|target| !target.contains("://") && !target.contains(char::is_whitespace))
+}
+
+/// Whether a page has a heading to which `#section` leads.
+fn has_section(text: &str, section: &str) -> bool {
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .any(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let slug: String = title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect();
+            slug == section
+        })
 }
 
 /// Licences, bans and sources by cargo-deny; advisories where the database can be had.
@@ -271,4 +305,18 @@ fn licences(report: &mut Report) -> Result<()> {
         report.warn("NOT CHECKED: advisories (the RustSec database cannot be reached from here)");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_found_as_links_name_them() {
+        let page = "# One\n\n## Clocks, and `x`\n### -health\n";
+        for section in ["one", "clocks-and-x", "-health"] {
+            assert!(has_section(page, section), "{section}");
+        }
+        assert!(!has_section(page, "two"));
+    }
 }

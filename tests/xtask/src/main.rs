@@ -25,6 +25,7 @@ Commands:
   demo [ARGS]        Build everything and show two services talk through mTLS; ARGS go to `portcullis demo`
   test [--no-peers]  Everything that CI runs; builds the real peers once into target/peers
                      --no-peers leaves out, loudly, what needs Consul, Envoy, Node or Python
+  test --consul LINE Only the tests that talk to a Consul agent, with one of an older line: 1.20
   check              Only the static checks: formatting, clippy, docs, lists, licences
   peers              Only build and install the real peers
   components         Only build the WebAssembly components
@@ -56,7 +57,12 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "test" => match rest {
             [] => test(true),
             [flag] if flag == "--no-peers" => test(false),
-            [other, ..] => bail!("unknown option `{other}` of `test`; there is `--no-peers`"),
+            [flag, line] if flag == "--consul" => test_with(line),
+            [other, ..] => {
+                bail!(
+                    "unknown option `{other}` of `test`; there are `--no-peers` and `--consul LINE`"
+                )
+            }
         },
         "check" => none(rest).and_then(|()| check()),
         "peers" => none(rest).and_then(|()| with_report(peers::install)),
@@ -113,6 +119,17 @@ fn test(with_peers: bool) -> Result<ExitCode> {
             components::sizes(report),
         ];
         results.into_iter().collect()
+    })
+}
+
+/// The tests that talk to a Consul agent, with one of an older line.
+fn test_with(consul: &str) -> Result<ExitCode> {
+    with_report(|report| {
+        tools::prepare(report)?;
+        components::build(report)?;
+        let agent = peers::older_consul(report, consul)?;
+        components::host(report)?;
+        suite::with_consul(report, &agent)
     })
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn install(report: &mut Report) -> Result<()> {
     tools::require(&NEEDED)?;
     let peers = shell::target().join("peers");
     fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
-    consul(report, &peers)?;
+    consul(report, &peers, "consul")?;
     regexp(report, &peers)?;
     for (name, manifest) in [
         ("re2", "tests/peers/re2/requirements.txt"),
@@ -50,21 +50,37 @@ pub(crate) fn install(report: &mut Report) -> Result<()> {
     present(&peers)
 }
 
-/// The Consul agent, from the Go module that `tests/peers/consul` pins.
-fn consul(report: &mut Report, peers: &Path) -> Result<()> {
-    let manifest = shell::root().join("tests/peers/consul/go.sum");
-    let (binary, stamp) = (peers.join("consul"), peers.join("consul.go.sum"));
-    if binary.is_file() && same(&manifest, &stamp) {
-        return Ok(());
+/// Builds the agent of an older line, for example `1.20`, and returns its file.
+pub(crate) fn older_consul(report: &mut Report, line: &str) -> Result<PathBuf> {
+    tools::require(&NEEDED[..1])?;
+    let name = format!("consul-{line}");
+    if !line.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        || !shell::root().join("tests/peers").join(&name).is_dir()
+    {
+        bail!("there is no `tests/peers/{name}`; each older line that is tested has such a folder");
     }
-    let mut build = Command::new("go");
-    build
-        .args(["build", "-mod=readonly", "-o"])
-        .arg(&binary)
-        .arg("github.com/hashicorp/consul")
-        .current_dir(shell::root().join("tests/peers/consul"));
-    shell::step(report, "build the Consul agent with Go", &mut build)?;
-    copy(&manifest, &stamp)
+    let peers = shell::target().join("peers");
+    fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
+    consul(report, &peers, &name)
+}
+
+/// A Consul agent, from the Go module of this name in `tests/peers`.
+fn consul(report: &mut Report, peers: &Path, name: &str) -> Result<PathBuf> {
+    let module = shell::root().join("tests/peers").join(name);
+    let manifest = module.join("go.sum");
+    let (binary, stamp) = (peers.join(name), peers.join(format!("{name}.go.sum")));
+    if !binary.is_file() || !same(&manifest, &stamp) {
+        let mut build = Command::new("go");
+        build
+            .args(["build", "-mod=readonly", "-o"])
+            .arg(&binary)
+            .arg("github.com/hashicorp/consul")
+            .current_dir(module);
+        let step = format!("build the agent {name} with Go");
+        shell::step(report, &step, &mut build)?;
+        copy(&manifest, &stamp)?;
+    }
+    Ok(binary)
 }
 
 /// Go's `regexp`, asked by a program of ours.

@@ -1,6 +1,7 @@
 //! All tests of the workspace in one run of cargo, and their counts.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -45,14 +46,42 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
         report.skipped += 1;
         report.passed = report.passed.saturating_sub(1);
     }
-    for line in log
-        .lines()
-        .filter(|line| line.starts_with("test ") && line.ends_with("FAILED"))
-    {
-        report.failed(line);
-    }
+    failures(report, &log);
     outcome.map(|_| ())?;
     traces(report)
+}
+
+/// The test programs that talk to a real Consul agent.
+const OF_CONSUL: [&str; 11] = [
+    "api",
+    "batch",
+    "codec",
+    "connections",
+    "consul",
+    "differential",
+    "faults",
+    "interop",
+    "mesh_policy",
+    "reload",
+    "sidecar",
+];
+
+/// Runs the tests of a Consul agent with this one.
+pub(crate) fn with_consul(report: &mut Report, agent: &Path) -> Result<()> {
+    let mut cargo = shell::command(
+        shell::cargo(),
+        &["test", "--release", "--package", "portcullis-tests"],
+    );
+    cargo.args(OF_CONSUL.map(|program| format!("--test={program}")));
+    cargo.arg("--no-fail-fast");
+    cargo.env("PORTCULLIS_TEST_CONSUL", agent);
+    cargo.env("PORTCULLIS_BIN", shell::target().join("release/portcullis"));
+    let outcome = shell::step(report, "run the tests of Consul", &mut cargo);
+    let log = fs::read_to_string(shell::target().join("xtask/run-the-tests-of-Consul.log"))
+        .unwrap_or_default();
+    count(report, &log);
+    failures(report, &log);
+    outcome.map(|_| ())
 }
 
 /// The command once more, with the feature that is off by default. Last, because it
@@ -74,6 +103,16 @@ fn cargo_test() -> std::process::Command {
         shell::cargo(),
         &[&["test", "--release"][..], &NATIVE].concat(),
     )
+}
+
+/// Names the tests that failed.
+fn failures(report: &mut Report, log: &str) {
+    for line in log
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with("FAILED"))
+    {
+        report.failed(line);
+    }
 }
 
 /// Adds up cargo's `test result:` lines.
