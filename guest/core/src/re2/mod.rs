@@ -4,7 +4,7 @@
 //! for a match of the whole text. The Rust `regex` crates read the same letters
 //! differently (`\d` is Unicode there, `a{,2}` an error, `[a&&b]` an intersection),
 //! so the syntax is read here, as RE2 reads it, and only the automaton is theirs:
-//! [`parse`] makes their intermediate form, never a translated pattern.
+//! `parse` makes their intermediate form, never a translated pattern.
 //!
 //! Bytes are matched, as RE2 does it: a character of the pattern stands for its
 //! UTF-8 form, and a text that is not UTF-8 matches where the pattern allows its
