@@ -28,6 +28,7 @@ pub mod agent;
 pub mod chain;
 pub mod identity;
 pub mod intention;
+mod json;
 pub mod jwt;
 pub mod policy;
 pub mod re2;

@@ -1,19 +1,11 @@
-//! A strict reader for the JSON that decides.
-//!
-//! Consul's own clients are written in Go, whose reader matches keys without regard
-//! to case and lets the last of several win; others take the first, or compare
-//! exactly. So for every field that is asked for here, a second occurrence and a key
-//! that differs from it only in case are errors. Fields that nobody asks for are
-//! skipped. Values are never converted: `"true"` is not `true`.
-use std::borrow::Cow;
+//! Reading replies: [`crate::json`] with the errors of this module, and limits.
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Deserializer as _;
-use serde::de::{Deserialize, MapAccess, SeqAccess, Visitor};
+use serde::de::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::ReplyError;
+use super::error::{ReplyError, excerpt};
+use crate::json::{self, Doubt, Items, Members};
 
 /// How deep objects and arrays may nest. Consul's replies need about ten.
 pub const MAX_DEPTH: usize = 64;
@@ -29,7 +21,7 @@ pub(super) fn document(body: &[u8], limit: usize) -> Result<Value<'_>, ReplyErro
     if depth(body) > MAX_DEPTH {
         return Err(ReplyError::TooDeep { limit: MAX_DEPTH });
     }
-    let raw: &RawValue = serde_json::from_slice(body).map_err(|e| syntax(&e))?;
+    let raw = json::document(body).map_err(|e| syntax(&e))?;
     Ok(Value {
         raw: raw.get(),
         path: String::new(),
@@ -115,10 +107,7 @@ impl<'a> Value<'a> {
         if self.is_null() {
             return Ok(Vec::new());
         }
-        let mut reader = serde_json::Deserializer::from_str(self.raw);
-        let items = reader
-            .deserialize_seq(Items)
-            .map_err(|_| self.mistyped("an array or null"))?;
+        let Items(items) = self.typed("an array or null")?;
         Ok(items
             .into_iter()
             .enumerate()
@@ -130,12 +119,8 @@ impl<'a> Value<'a> {
     }
 
     pub(super) fn object(&self) -> Result<Object<'a>, ReplyError> {
-        let mut reader = serde_json::Deserializer::from_str(self.raw);
-        let fields = reader
-            .deserialize_map(Fields)
-            .map_err(|_| self.mistyped("an object"))?;
         Ok(Object {
-            fields,
+            fields: self.typed("an object")?,
             path: self.path.clone(),
         })
     }
@@ -144,7 +129,7 @@ impl<'a> Value<'a> {
 /// A JSON object with all its keys, in order, repeated ones included.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
-    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
+    fields: Members<'a>,
     path: String,
 }
 
@@ -165,27 +150,24 @@ impl<'a> Object<'a> {
 
     /// The value under `key`, compared exactly; `None` if absent or null.
     pub(super) fn optional(&self, key: &str) -> Result<Option<Value<'a>>, ReplyError> {
-        let mut found = None;
-        for (name, raw) in &self.fields {
-            if name == key {
-                if found.is_some() {
-                    return Err(ReplyError::Duplicate {
-                        field: self.pointer(key),
-                    });
-                }
-                found = Some(Value {
-                    raw: raw.get(),
-                    path: self.pointer(key),
-                });
-            } else if folds_equal(name, key) {
-                let found = super::error::excerpt(name);
-                return Err(ReplyError::Case {
-                    field: self.pointer(key),
-                    found,
-                });
-            }
+        let found = self.fields.find(key).map_err(|doubt| match doubt {
+            Doubt::Twice => ReplyError::Duplicate {
+                field: self.pointer(key),
+            },
+            Doubt::Case(name) => ReplyError::Case {
+                field: self.pointer(key),
+                found: excerpt(name),
+            },
+        })?;
+        let value = found.map(|(_, raw)| self.value(key, raw));
+        Ok(value.filter(|value| !value.is_null()))
+    }
+
+    fn value(&self, key: &str, raw: &'a RawValue) -> Value<'a> {
+        Value {
+            raw: raw.get(),
+            path: self.pointer(key),
         }
-        Ok(found.filter(|value| !value.is_null()))
     }
 
     /// As [`Object::optional`], but must be there.
@@ -210,82 +192,10 @@ impl<'a> Object<'a> {
     /// All values by key, for objects whose keys are data (service names): compared exactly.
     pub(super) fn index(&self) -> BTreeMap<&str, Vec<Value<'a>>> {
         let mut map: BTreeMap<&str, Vec<Value<'a>>> = BTreeMap::new();
-        for (name, raw) in &self.fields {
-            let value = Value {
-                raw: raw.get(),
-                path: self.pointer(name),
-            };
-            map.entry(name.as_ref()).or_default().push(value);
+        for (name, raw) in self.fields.iter() {
+            map.entry(name).or_default().push(self.value(name, raw));
         }
         map
-    }
-}
-
-/// Whether Go's reader takes `a` for `b`: ASCII case, and the two letters outside of
-/// ASCII that fold into it (U+017F to `s`, U+212A to `k`).
-fn folds_equal(a: &str, b: &str) -> bool {
-    let fold = |c: char| match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    };
-    a.chars().map(fold).eq(b.chars().map(fold))
-}
-
-struct Items;
-
-impl<'de> Visitor<'de> for Items {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(items)
-    }
-}
-
-struct Fields;
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::new();
-        while let Some((Key(name), raw)) = map.next_entry::<Key<'de>, &'de RawValue>()? {
-            fields.push((name, raw));
-        }
-        Ok(fields)
-    }
-}
-
-struct Key<'de>(Cow<'de, str>);
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Key<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
-                Ok(Key(Cow::Borrowed(v)))
-            }
-            fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
-                Ok(Key(Cow::Owned(v.to_owned())))
-            }
-        }
-        reader.deserialize_str(Text)
     }
 }
 
@@ -340,14 +250,6 @@ mod tests {
                 })
             );
         }
-    }
-
-    #[test]
-    fn letters_that_go_folds_into_ascii_count_as_case() {
-        assert!(folds_equal("Ro\u{17f}ts", "ROSTS") || !folds_equal("Roſts", "Roots"));
-        assert!(folds_equal("Root\u{17f}", "Roots"));
-        assert!(folds_equal("\u{212a}ind", "Kind"));
-        assert!(!folds_equal("Rootz", "Roots"));
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! A reader for JSON that decides: it keeps what others drop.
+//! Reading documents: [`crate::json`] with places and flaws.
 //!
-//! Repeated keys and keys in another case are seen and reported, values are never
-//! converted, and nothing is descended into that nobody asks for, so depth costs
-//! nothing. Where a value cannot be read, the rest of the document still can.
+//! Where a value cannot be read, the rest of the document still can.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, MapAccess, SeqAccess, Visitor};
+use serde::de::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::identity::Excerpt;
+pub(crate) use crate::json::folds_equal;
+use crate::json::{self, Doubt, Items, Members, Text};
 
 /// Something that decides and cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,14 +136,12 @@ pub(crate) fn texts<'a>(raw: &'a RawValue, at: &At<'_>) -> Result<Vec<Cow<'a, st
 }
 
 /// The fields of an object, in order, repeated ones included.
-pub(crate) struct Fields<'a> {
-    fields: Vec<(Cow<'a, str>, &'a RawValue)>,
-}
+pub(crate) struct Fields<'a>(Members<'a>);
 
 impl<'a> Fields<'a> {
     /// Reads an object.
     pub(crate) fn of(raw: &'a RawValue, at: &At<'_>) -> Result<Self, Flaw> {
-        typed(raw, at, "a readable object")
+        typed(raw, at, "a readable object").map(Self)
     }
 
     /// Takes out the field `key`; `None` if it is absent or `null`.
@@ -162,23 +160,16 @@ impl<'a> Fields<'a> {
         key: &str,
         at: &At<'_>,
     ) -> Result<Option<&'a RawValue>, Flaw> {
-        let mut found = None;
-        for (place, (name, raw)) in self.fields.iter().enumerate() {
-            if name == key {
-                if found.is_some() {
-                    return Err(at.key(key).flaw("this field occurs twice"));
-                }
-                found = Some((place, *raw));
-            } else if folds_equal(name, key) {
-                return Err(at
-                    .key(name)
-                    .flaw(format!("this field differs from `{key}` only in case")));
-            }
-        }
+        let found = self.0.find(key).map_err(|doubt| match doubt {
+            Doubt::Twice => at.key(key).flaw("this field occurs twice"),
+            Doubt::Case(name) => at
+                .key(name)
+                .flaw(format!("this field differs from `{key}` only in case")),
+        })?;
         let Some((place, raw)) = found else {
             return Ok(None);
         };
-        self.fields.remove(place);
+        self.0.remove(place);
         Ok(Some(raw))
     }
 
@@ -213,97 +204,21 @@ impl<'a> Fields<'a> {
 
     /// What nobody has taken out.
     pub(crate) fn rest(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.fields.iter().map(|(name, raw)| (name.as_ref(), *raw))
+        self.0.iter()
     }
 
     /// Ends the reading of an object all of whose fields decide.
     pub(crate) fn none_left(&self, at: &At<'_>) -> Result<(), Flaw> {
-        match self.fields.first() {
+        match self.rest().next() {
             Some((name, _)) => Err(at.key(name).flaw("this field is not known")),
             None => Ok(()),
         }
     }
 }
 
-/// Whether Go's JSON reader takes one key for the other.
-pub(crate) fn folds_equal(a: &str, b: &str) -> bool {
-    let fold = |c: char| match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        _ => c.to_ascii_lowercase(),
-    };
-    a.chars().map(fold).eq(b.chars().map(fold))
-}
-
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Strings;
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Text<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Strings)
-    }
-}
-
-struct Items<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Items<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-        impl<'de> Visitor<'de> for Elements {
-            type Value = Items<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Items(items))
-            }
-        }
-        deserializer.deserialize_seq(Elements)
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Fields<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((Text(name), raw)) = map.next_entry()? {
-                    fields.push((name, raw));
-                }
-                Ok(Fields { fields })
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
 /// The JSON value that `body` holds, not yet looked into.
 pub(crate) fn document(body: &[u8]) -> Result<&RawValue, String> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let raw = <&RawValue>::deserialize(&mut reader).map_err(|error| printable(&error))?;
-    reader.end().map_err(|error| printable(&error))?;
-    Ok(raw)
+    json::document(body).map_err(|error| printable(&error))
 }
 
 fn printable(error: &serde_json::Error) -> String {
