@@ -100,15 +100,11 @@ fn every_reason_is_asked_for_and_every_function_called() {
     assert_eq!(called.into_iter().collect::<Vec<_>>(), all);
 }
 
-/// Reasons that no question may have yet: requests are judged in a later version, and
-/// that a policy failed is said by the host alone.
-const NEVER: [Reason; 7] = [
-    Reason::Permission,
-    Reason::NoPermissionMatched,
+/// Reasons that no question may have yet: tokens are judged in a later version, and that a
+/// policy failed is said by the host alone.
+const NEVER: [Reason; 3] = [
     Reason::JwtNotSatisfied,
     Reason::JwtWithoutEffect,
-    Reason::BadRequest,
-    Reason::PathRedirect,
     Reason::PolicyFailed,
 ];
 

@@ -27,6 +27,10 @@ pub(crate) enum Expected {
         effect: String,
         code: String,
         intention: Option<String>,
+        permission: Option<String>,
+        /// For a request: the target that goes upstream or the location, if it is not
+        /// the one that arrived.
+        path: Option<Value>,
     },
     /// The documents that a load refuses.
     Refused(Vec<String>),
@@ -55,6 +59,8 @@ impl Expected {
                 effect,
                 code,
                 intention,
+                permission,
+                path,
             } => {
                 let decision = answer.get("decision").unwrap_or(answer);
                 decision["effect"] == json!(effect)
@@ -62,6 +68,10 @@ impl Expected {
                     && intention
                         .as_ref()
                         .is_none_or(|index| decision["intention"] == json!(index))
+                    && permission
+                        .as_ref()
+                        .is_none_or(|index| decision["permission"] == json!(index))
+                    && path.as_ref().is_none_or(|path| decision["path"] == *path)
             }
             Self::Refused(documents) => {
                 let refused = answer["refused"].as_array().expect("a list");
@@ -117,11 +127,20 @@ fn document(name: &str, body: Option<&str>, confirmed_at: &str) -> Value {
     json!({ "name": name, "body": body.map(|body| STANDARD.encode(body)), "confirmed-at": confirmed_at })
 }
 
-fn decided(answer: &Value) -> Expected {
+fn decided(line: &Value) -> Expected {
+    let answer = &line["answer"];
+    let arrived = &line["question"]["request"]["path"];
+    // A request to a target that speaks TCP is not looked at.
+    let path = (!arrived.is_null()).then(|| match answer.get("forwarded_path") {
+        Some(path) if path != arrived => json!(latin1(path)),
+        _ => Value::Null,
+    });
     Expected::Decision {
         effect: text(&answer["effect"]),
         code: text(&answer["because"]["code"]),
         intention: answer["because"].get("intention").map(ToString::to_string),
+        permission: answer["because"].get("permission").map(ToString::to_string),
+        path,
     }
 }
 
@@ -137,6 +156,11 @@ fn authorize(line: &Value) -> Plan {
         "matching": field("matching", "strict"),
         "max_stale_ms": 0,
     });
+    for field in ["request_normalization", "jwt_providers"] {
+        if let Some(value) = question.get(field) {
+            mesh[field] = value.clone();
+        }
+    }
     if let Some(peers) = question.get("peers") {
         let peers = peers
             .as_object()
@@ -175,14 +199,16 @@ fn authorize(line: &Value) -> Plan {
         .get("request")
         .map(|request| self::request(request, &field("http_version", "1.1")));
     let ask = |function: &str| json!([function, target, client, request, "1000"]);
-    let expected = decided(&line["answer"]);
+    let expected = decided(line);
     let described = match &expected {
         Expected::Decision {
             effect,
             code,
             intention,
-        } => json!({ "effect": effect, "code": code,
-            "intention": intention, "permission": null, "generation": "1", "path": null }),
+            permission,
+            path,
+        } => json!({ "effect": effect, "code": code, "intention": intention,
+            "permission": permission, "generation": "1", "path": path }),
         _ => Value::Null,
     };
     Plan {
@@ -198,7 +224,7 @@ fn authorize(line: &Value) -> Plan {
             // A target that cannot be a name is refused as a document too.
             Expected::Agreement,
             expected,
-            decided(&line["answer"]),
+            decided(line),
             Expected::Agreement,
             Expected::Agreement,
         ],
@@ -297,7 +323,7 @@ fn story(line: &Value) -> Plan {
                     null,
                     asked["at"].to_string()
                 ]),
-                decided(&step["answer"]),
+                decided(step),
             )
         };
         plan.calls.push(call);

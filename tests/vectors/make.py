@@ -11,6 +11,8 @@ import json
 import pathlib
 import random
 
+import request_vectors
+
 HERE = pathlib.Path(__file__).parent
 T = "11111111-2222-3333-4444-555555555555.consul"
 BETA = "beta.consul"
@@ -63,8 +65,10 @@ AUTHORIZE = File("authorize.ndjson")
 ALLOW, DENY = "allow", "deny"
 
 
-def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=None, target="db", **more):
-    """One question; `expected` is (effect, code) or (effect, code, intention)."""
+def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=None, target="db", forwarded=None, **more):
+    """One question; `expected` is (effect, code), (effect, code, intention) or with the permission.
+
+    `forwarded` is the target that goes upstream, if it is not the one of the request."""
     question = {
         "id": name, "ask": "authorize", "intentions": intentions, "default_policy": default,
         "trust_domain": T, "target": target,
@@ -75,8 +79,12 @@ def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=No
     because = {"code": code}
     if index:
         because["intention"] = index[0]
+    if len(index) > 1:
+        because["permission"] = index[1]
     answer = {"effect": effect, "because": because}
-    if effect == ALLOW and "request" in more:
+    if forwarded is not None and effect in (ALLOW, "redirect"):
+        answer["forwarded_path"] = forwarded
+    elif effect == ALLOW and "request" in more:
         answer["forwarded_path"] = more["request"]["path"]
     line = {"question": question, "answer": answer}
     if raw is not None:
@@ -237,11 +245,11 @@ both("allow with a JWT of no provider", [rule("web", ALLOW, JWT={})], "jwt-on-tc
 both("permissions with JWT at both levels", [rule("web", JWT=JWT, Permissions=[
     {"Action": ALLOW, "HTTP": {"PathExact": "/x"}, "JWT": {"Providers": [
         {"Name": "okta", "VerifyClaims": [{"Path": ["aud"], "Value": "z"}]}]}}])], "l7-intention-on-tcp", 0)
-GET = {"method": "GET", "path": "/v1/items?x=1", "headers": [["host", "db"], ["x-a", "\u00ff\u0000\n"]]}
+GET = {"method": "GET", "path": "/v1/items?x=1", "headers": [["host", "db"], ["x-a", "\u00ff\u0080"]]}
 for protocol in ("http", "http2", "grpc"):
     for version in ("1.1", "2"):
-        both(f"a request to {protocol} by {version}", [rule("web", ALLOW)], "request-not-judged",
-             protocol=protocol, request=GET, http_version=version)
+        ask(f"a request to {protocol} by {version}", [rule("web", ALLOW)], (ALLOW, "intention", 0),
+            protocol=protocol, request=GET, http_version=version)
     both(f"a request to {protocol} of a foreign client", [rule("web", ALLOW)], "foreign-trust-domain",
          protocol=protocol, request=GET, client=svc("web", td="other.consul"))
 ask("a request to tcp is a connection", [rule("web", ALLOW)], (ALLOW, "intention", 0), request=GET)
@@ -275,7 +283,7 @@ both("a peer's gateway", [rule("*", ALLOW)], "not-a-service", client=f"spiffe://
 XFCC = f"By=spiffe://{T}/gateway/mesh/dc/dc1;Hash=00;URI={svc('web', td=BETA)}"
 both("via gateway on tcp", [rule("web", ALLOW, SourcePeer="beta")], "not-a-service",
      client=f"spiffe://{T}/gateway/mesh/dc/dc1", via_gateway=XFCC, peers=PEERS)
-both("via gateway with a request", [rule("web", ALLOW, SourcePeer="beta")], "request-not-judged", protocol="http",
+ask("via gateway with a request", [rule("web", ALLOW, SourcePeer="beta")], (ALLOW, "intention", 0), protocol="http",
      client=f"spiffe://{T}/gateway/mesh/dc/dc1", via_gateway=XFCC, peers=PEERS, request=GET)
 ask("XFCC of one who is no gateway does not count", [rule("web", ALLOW, SourcePeer="beta")], (DENY, "default-policy"),
     client=svc("api"), via_gateway=XFCC, peers=PEERS)
@@ -402,6 +410,9 @@ def level(r):
 
 
 STRICTNESS = {"log": 0, None: 1, DENY: 2, ALLOW: 5}
+
+
+request_vectors.add(ask, both, rule, svc, T, BETA, PEERS, JWT)
 
 
 def model(rules, client, default, matching):

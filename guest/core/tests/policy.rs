@@ -404,9 +404,13 @@ fn identities_come_before_intentions() {
 }
 
 #[test]
-fn requests_to_http_services_are_not_judged_yet() {
+fn requests_to_http_services_are_judged() {
     let rules = [rule("web", "allow")];
-    let request = Request::default();
+    let request = Request {
+        method: b"GET".to_vec(),
+        path: b"/".to_vec(),
+        ..Request::default()
+    };
     let gateway = format!("spiffe://{T}/gateway/mesh/dc/dc1");
     let code = |protocol: &str, uri: &str, via: bool| {
         let mut policy = loaded(&mesh(), &json!({"protocol": protocol, "intentions": rules}));
@@ -419,16 +423,17 @@ fn requests_to_http_services_are_not_judged_yet() {
         question(&mut policy, "db", &client, Some(&request), 0).code
     };
     for protocol in ["http", "http2", "grpc"] {
-        assert_eq!(
-            code(protocol, &svc(T, "web"), false),
-            Reason::RequestNotJudged
-        );
+        assert_eq!(code(protocol, &svc(T, "web"), false), Reason::Intention);
         assert_eq!(
             code(protocol, &svc("delta.consul", "web"), false),
             Reason::ForeignTrustDomain
         );
         assert_eq!(code(protocol, &gateway, false), Reason::NotAService);
-        assert_eq!(code(protocol, &gateway, true), Reason::RequestNotJudged);
+        assert_eq!(
+            code(protocol, &gateway, true),
+            Reason::DefaultPolicy,
+            "the rule is about the mesh's own"
+        );
     }
     assert_eq!(
         code("tcp", &svc(T, "web"), false),

@@ -1,12 +1,12 @@
-//! `portcullis check`: one question, live or from a file.
+//! `portcullis check`: one question about a connection or a request, live or from a file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use portcullis::clock::Clock;
 use portcullis_core::identity::SpiffeId;
-use portcullis_core::intention::Destination;
-use portcullis_core::policy::{Client, Document, LoadReport, Trace};
+use portcullis_core::intention::{Destination, Effect};
+use portcullis_core::policy::{Client, Document, LoadReport, Request, Trace, encode_headers};
 use portcullis_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ use super::output::{self, Format, OutputArgs, Paint, paint};
 use super::proxy::arguments::{DefaultPolicy, Matching};
 use crate::escape::escape;
 
-/// Ask one question: may SOURCE connect to DESTINATION, and why
+/// Ask one question: may SOURCE connect to DESTINATION or send it a request, and why
+///
+/// With --path or --method the question is about that request, to a service that speaks
+/// HTTP; without them it is about a connection.
 ///
 /// Reads the intentions of DESTINATION from the agent, or from a file, and lets the
 /// policy component decide as a proxy would. Ends with status 0 when allowed, 1 when
@@ -29,6 +32,7 @@ use crate::escape::escape;
   portcullis check web db
   portcullis check web db -explain
   portcullis check spiffe://TRUST-DOMAIN/ns/default/dc/dc1/svc/web db
+  portcullis check web api -method GET -path /items -header 'x-tenant: a' -explain
   curl -s \"$CONSUL_HTTP_ADDR/v1/connect/intentions/match?by=destination&name=db\" > db.json
   portcullis check web db -from db.json -default-intention-policy deny
 Which one: `check` for one question, `eval` for many from a file.")]
@@ -45,6 +49,18 @@ pub(crate) struct CheckArgs {
     /// Show every intention that was considered, and why it did or did not match
     #[arg(long)]
     explain: bool,
+    /// Ask about a request with this method (`GET` where only --path is given)
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Ask about a request for this path, as the client writes it, with its query
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// A header of the request; may be repeated
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Show the values of this header in the explanation, which otherwise has none; may be repeated
+    #[arg(long, value_name = "NAME", requires = "explain")]
+    show_header: Vec<String>,
     /// What holds when no intention matches; `auto` asks the agent
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     default_intention_policy: DefaultPolicy,
@@ -81,11 +97,18 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
         None => from_agent(&arguments.agent.client()?, name, default).await?,
     };
     let uri = source_uri(arguments, &facts)?;
+    let request = asked_request(arguments)?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
     let now = Clock::system().now();
     let report = policy
-        .load(documents(arguments, &facts, &destination, now))
+        .load(documents(
+            arguments,
+            &facts,
+            &destination,
+            request.is_some(),
+            now,
+        ))
         .map_err(|error| Failure::while_doing("the policy cannot load the intentions", &error))?;
     if let Some(problem) = report.refused.first() {
         return Err(Failure::runtime(format_args!(
@@ -96,7 +119,7 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
     let trace = policy.explain(
         &arguments.destination,
         &Client::from_uri(uri.to_string()),
-        None,
+        request.as_ref(),
         now,
     );
     let trace = trace.map_err(|error| Failure::while_doing("the policy cannot answer", &error))?;
@@ -120,6 +143,58 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::from(1)
     })
+}
+
+/// The request that is asked about, if any.
+fn asked_request(arguments: &CheckArgs) -> Result<Option<Request>, Failure> {
+    let (method, path) = (&arguments.method, &arguments.path);
+    if method.is_none() && path.is_none() {
+        return match arguments.header.first() {
+            Some(_) => Err(Failure::runtime(
+                "--header is about a request: give --path as well",
+            )),
+            None => Ok(None),
+        };
+    }
+    let mut headers = Vec::new();
+    for header in &arguments.header {
+        let (name, value) = pair(header).ok_or_else(|| {
+            Failure::runtime(format_args!(
+                "--header `{header}` is not of the form `NAME: VALUE`"
+            ))
+        })?;
+        headers.push((name.as_bytes(), value.as_bytes()));
+    }
+    let headers = encode_headers(headers)
+        .ok_or_else(|| Failure::runtime("a value of --header is longer than 4 GiB"))?;
+    Ok(Some(Request {
+        method: method.as_deref().unwrap_or("GET").as_bytes().to_vec(),
+        path: path.as_deref().unwrap_or("/").as_bytes().to_vec(),
+        headers,
+        ..Request::default()
+    }))
+}
+
+/// A header taken apart.
+fn pair(header: &str) -> Option<(&str, &str)> {
+    let (name, value) = header.split_once(':')?;
+    (!name.is_empty()).then_some((name, value.trim_matches([' ', '\t'])))
+}
+
+/// The headers of the request whose values are asked for by name.
+fn shown_headers(arguments: &CheckArgs) -> Vec<(&str, &str)> {
+    let is_shown = |name: &str| {
+        arguments
+            .show_header
+            .iter()
+            .any(|shown| shown.eq_ignore_ascii_case(name))
+    };
+    arguments
+        .header
+        .iter()
+        .filter_map(|header| pair(header))
+        .filter(|(name, _)| is_shown(name))
+        .collect()
 }
 
 /// The client's SPIFFE ID.
@@ -162,6 +237,7 @@ fn documents(
     arguments: &CheckArgs,
     facts: &Facts,
     destination: &Destination,
+    is_http: bool,
     now: Timestamp,
 ) -> Vec<Document> {
     let mesh = json!({
@@ -173,7 +249,8 @@ fn documents(
     });
     // The list goes in as it came: parsing it here could hide what is wrong with it.
     let service = format!(
-        "{{\"protocol\":\"tcp\",\"intentions\":{}}}",
+        "{{\"protocol\":\"{}\",\"intentions\":{}}}",
+        if is_http { "http" } else { "tcp" },
         facts.intentions
     );
     let name = destination.document();
@@ -210,6 +287,7 @@ fn as_json(
             "permission": decision.permission,
         },
         "text": trace.text,
+        "forwarded_path": decision.path.as_deref().map(String::from_utf8_lossy),
         "component_sha256": sha256,
         "warnings": report.warnings.iter().map(|warning| {
             json!({ "document": warning.document, "pointer": warning.pointer, "text": warning.text })
@@ -227,6 +305,7 @@ fn as_json(
             })).collect::<Vec<_>>(),
             "default_policy": trace.default_policy,
             "notes": trace.notes,
+            "headers": shown_headers(arguments),
         });
     }
     answer
@@ -234,9 +313,11 @@ fn as_json(
 
 fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String {
     let show = |text: &str| escape(text, 2_000);
-    let (word, colour) = match trace.decision.is_allowed() {
-        true => ("allowed", Paint::Good),
-        false => ("denied", Paint::Bad),
+    let (word, colour) = match trace.decision.effect {
+        Effect::Allow => ("allowed", Paint::Good),
+        Effect::Deny => ("denied", Paint::Bad),
+        Effect::BadRequest => ("refused as a bad request", Paint::Bad),
+        Effect::Redirect => ("redirected", Paint::Bad),
     };
     // The component's sentence begins with the word as a rule.
     let text = trace
@@ -251,6 +332,14 @@ fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String 
         show(text),
         trace.decision.code
     )];
+    if let Some(path) = &trace.decision.path {
+        let path = String::from_utf8_lossy(path);
+        let what = match trace.decision.effect {
+            Effect::Redirect => "location       ",
+            _ => "forwarded as   ",
+        };
+        out.push(format!("  {what} {}", show(&path)));
+    }
     if arguments.explain {
         if let Some(source) = &trace.source {
             out.push(format!("  client          {}", show(&source.to_string())));
@@ -273,6 +362,11 @@ fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String 
                 .notes
                 .iter()
                 .map(|note| format!("  note            {}", show(note))),
+        );
+        out.extend(
+            shown_headers(arguments)
+                .iter()
+                .map(|(name, value)| format!("  header          {}: {}", show(name), show(value))),
         );
     }
     for warning in &report.warnings {

@@ -1,14 +1,15 @@
 //! Consul's intentions: who may talk to whom.
 //!
 //! [`IntentionSet::decode`] reads what the agent's match endpoint says about one
-//! destination, [`IntentionSet::judge`] answers whether a client may connect. Which
-//! rule decides is Consul's documented precedence, computed here; what cannot be
+//! destination, [`IntentionSet::judge`] answers whether a client may connect, and
+//! [`IntentionSet::judge_request`] whether it may send a request. Which rule decides is Consul's documented precedence, computed here; what cannot be
 //! read denies.
 
 mod decision;
 mod decode;
 mod error;
 pub(crate) mod json;
+pub(crate) mod matcher;
 mod model;
 pub(crate) mod pattern;
 mod permission;

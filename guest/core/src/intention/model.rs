@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::pattern::{DestinationPattern, Source};
+use super::pattern::{Caller, DestinationPattern, Source};
 use super::permission::{Jwt, Permission};
+use super::set::Matching;
 use crate::identity::Excerpt;
 
 /// What a rule does with what it matches.
@@ -146,6 +147,22 @@ pub struct Intention {
     pub place: u32,
     /// What it says about itself.
     pub description: Description,
+}
+
+impl Intention {
+    /// Whether it covers a client: with strict matching, a rule that may refuse something
+    /// also covers ASCII case variants of its source.
+    #[must_use]
+    pub fn covers(&self, caller: &Caller<'_>, matching: Matching) -> bool {
+        let fold = matching == Matching::Strict && !self.rule.only_allows();
+        self.covers_target && self.source.first_mismatch(caller, fold).is_none()
+    }
+
+    /// Whether its source is the client's, letter by letter.
+    #[must_use]
+    pub fn names(&self, caller: &Caller<'_>) -> bool {
+        self.covers_target && self.source.first_mismatch(caller, false).is_none()
+    }
 }
 
 /// The rule in words, for example `web -> db: allow`; printable.

@@ -4,11 +4,14 @@
 //! is a [`Flaw`], and the intention denies whatever reaches it. What Consul's own
 //! validation forbids is a flaw as well, because nothing defines what it would mean.
 
+use std::fmt;
+
 use serde_json::value::RawValue;
 
 use super::json::{At, Fields, Flaw, text, texts};
 use super::model::Action;
 use crate::identity::Excerpt;
+use crate::re2::Pattern;
 
 /// One permission: all its parts must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub enum PathMatch {
     /// Its beginning, not by segments.
     Prefix(String),
     /// An RE2 expression for the whole path.
-    Regex(String),
+    Regex(Pattern),
 }
 
 /// How a header is compared.
@@ -70,7 +73,7 @@ pub enum ValueMatch {
     /// Contains.
     Contains(String),
     /// An RE2 expression for the whole value.
-    Regex(String),
+    Regex(Pattern),
 }
 
 /// A valid JWT of one of these providers must come with the request.
@@ -123,6 +126,49 @@ impl Permission {
     }
 }
 
+/// The permission in words, for example `allow, path prefix "/v1", GET or POST`; printable.
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.action)?;
+        match &self.http.path {
+            Some(PathMatch::Exact(text)) => write!(f, ", path `{}`", Excerpt::of(text))?,
+            Some(PathMatch::Prefix(text)) => write!(f, ", path prefix `{}`", Excerpt::of(text))?,
+            Some(PathMatch::Regex(text)) => {
+                write!(f, ", path pattern `{}`", Excerpt::of(text.as_str()))?
+            }
+            None => {}
+        }
+        for header in &self.http.headers {
+            write!(f, ", {header}")?;
+        }
+        if !self.http.methods.is_empty() {
+            write!(f, ", {}", self.http.methods.join(" or "))?;
+        }
+        f.write_str(if self.jwt.is_some() { ", with JWT" } else { "" })
+    }
+}
+
+/// The header and what must hold of it, in words; printable.
+impl fmt::Display for HeaderMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "header `{}`", Excerpt::of(&self.name))?;
+        f.write_str(if self.invert { " not" } else { "" })?;
+        let (word, text) = match &self.value {
+            ValueMatch::Present => return f.write_str(" present"),
+            ValueMatch::Exact(text) => ("exactly", text),
+            ValueMatch::Prefix(text) => ("beginning with", text),
+            ValueMatch::Suffix(text) => ("ending with", text),
+            ValueMatch::Contains(text) => ("containing", text),
+            ValueMatch::Regex(pattern) => {
+                let text = Excerpt::of(pattern.as_str());
+                return write!(f, " matching `{text}`");
+            }
+        };
+        write!(f, " {word} `{}`", Excerpt::of(text))?;
+        f.write_str(if self.ignore_case { " in any case" } else { "" })
+    }
+}
+
 impl HttpMatch {
     fn decode(raw: &RawValue, at: &At<'_>) -> Result<Self, Flaw> {
         let mut fields = Fields::of(raw, at)?;
@@ -163,13 +209,24 @@ fn decode_path(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Option<PathMatch>
         found.push(PathMatch::Prefix(path.into_owned()));
     }
     if let Some(regex) = fields.take_text("PathRegex", at)? {
-        found.push(PathMatch::Regex(regex.into_owned()));
+        let pattern = pattern(&regex, &at.key("PathRegex"))?;
+        found.push(PathMatch::Regex(pattern));
     }
     let path = found.pop();
     if !found.is_empty() {
         return Err(at.flaw("this has more than one of `PathExact`, `PathPrefix` and `PathRegex`"));
     }
     Ok(path)
+}
+
+/// A pattern that RE2 refuses makes the rule unreadable.
+fn pattern(text: &str, at: &At<'_>) -> Result<Pattern, Flaw> {
+    Pattern::parse(text).map_err(|error| {
+        at.flaw(format!(
+            "`{}` is not a pattern that can be used: {error}",
+            Excerpt::of(text)
+        ))
+    })
 }
 
 fn decode_methods(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Vec<String>, Flaw> {
@@ -199,17 +256,19 @@ impl HeaderMatch {
             found.push(ValueMatch::Present);
         }
         type Kind = fn(String) -> ValueMatch;
-        let kinds: [(&str, Kind); 5] = [
+        let kinds: [(&str, Kind); 4] = [
             ("Exact", ValueMatch::Exact),
             ("Prefix", ValueMatch::Prefix),
             ("Suffix", ValueMatch::Suffix),
             ("Contains", ValueMatch::Contains),
-            ("Regex", ValueMatch::Regex),
         ];
         for (key, kind) in kinds {
             if let Some(value) = fields.take_text(key, at)? {
                 found.push(kind(value.into_owned()));
             }
+        }
+        if let Some(regex) = fields.take_text("Regex", at)? {
+            found.push(ValueMatch::Regex(pattern(&regex, &at.key("Regex"))?));
         }
         let invert = fields.take_flag("Invert", at)?;
         let ignore_case = fields.take_flag("IgnoreCase", at)?;

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 use super::decode;
 use super::error::{DecodeError, Problem};
 use super::json;
+use super::matcher::Permissions;
 use super::model::{Intention, Rule};
 use super::pattern::{
     Caller, CallerOrigin, Destination, KeyParts, Origin, OriginPart, Source, SourceKey, WILDCARD,
@@ -25,6 +26,17 @@ pub enum Matching {
     Envoy,
 }
 
+impl Matching {
+    /// The stable name: `strict` or `envoy`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Envoy => "envoy",
+        }
+    }
+}
+
 /// Only operators write its keys, so nobody can make them collide.
 type Index = HashMap<Source, u32, FixedState>;
 
@@ -34,6 +46,8 @@ type Index = HashMap<Source, u32, FixedState>;
 #[derive(Clone, Debug, Default)]
 pub struct IntentionSet {
     intentions: Vec<Intention>,
+    /// The permissions of each intention that has some, compiled.
+    permissions: Vec<Option<Permissions>>,
     /// For each source the first intention that has it.
     exact: Index,
     /// The same in lower case, for those that deny.
@@ -84,6 +98,15 @@ impl IntentionSet {
                 set.folded.entry(folded).or_insert(index);
             }
         }
+        set.permissions = intentions
+            .iter()
+            .map(|intention| match &intention.rule {
+                Rule::Requests { permissions, .. } if intention.covers_target => {
+                    Some(Permissions::compile(permissions))
+                }
+                _ => None,
+            })
+            .collect();
         set.intentions = intentions;
         set
     }
@@ -100,6 +123,11 @@ impl IntentionSet {
         self.intentions.get(usize::try_from(index).ok()?)
     }
 
+    /// The compiled permissions of the intention at a place.
+    pub(crate) fn permissions(&self, index: u32) -> Option<&Permissions> {
+        self.permissions.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+
     /// The first intention that covers the caller, and its place.
     #[must_use]
     pub fn find(&self, caller: &Caller<'_>, matching: Matching) -> Option<(u32, &Intention)> {
@@ -109,6 +137,19 @@ impl IntentionSet {
             Matching::Strict => first(exact, self.probe_folded(caller)),
         }?;
         Some((index, self.get(index)?))
+    }
+
+    /// The next intention after a place that covers the caller. Slower than [`Self::find`].
+    pub(super) fn find_after(
+        &self,
+        place: u32,
+        caller: &Caller<'_>,
+        matching: Matching,
+    ) -> Option<(u32, &Intention)> {
+        (0_u32..)
+            .zip(&self.intentions)
+            .skip_while(|(index, _)| *index <= place)
+            .find(|(_, intention)| intention.covers(caller, matching))
     }
 
     fn probe_folded(&self, caller: &Caller<'_>) -> Option<u32> {

@@ -1,11 +1,13 @@
-//! What an intention, or the default policy, says about a connection.
+//! What an intention, or the default policy, says about a connection or a request.
 
 use std::fmt;
 
 use super::decision::{Effect, Reason};
-use super::model::{Action, Rule};
+use super::matcher::Outcome;
+use super::model::{Action, Intention, Rule};
 use super::pattern::Caller;
 use super::set::{IntentionSet, Matching};
+use crate::http::Prepared;
 
 /// What holds when no intention matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,7 +88,7 @@ impl Protocol {
     }
 }
 
-/// What a connection meets.
+/// What a connection or a request meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// What to do.
@@ -95,6 +97,8 @@ pub struct Verdict {
     pub reason: Reason,
     /// The deciding intention's place.
     pub intention: Option<u32>,
+    /// The deciding permission's place in it.
+    pub permission: Option<u32>,
 }
 
 impl Verdict {
@@ -103,6 +107,7 @@ impl Verdict {
             effect,
             reason,
             intention: Some(index),
+            permission: None,
         }
     }
 }
@@ -123,6 +128,80 @@ impl IntentionSet {
         match self.find(caller, matching) {
             Some((index, intention)) => by_rule(&intention.rule, protocol, index),
             None => by_default(default),
+        }
+    }
+
+    /// Judges a request of `caller` to a target that speaks HTTP.
+    ///
+    /// An intention that covers the caller only because strict matching lets it cover
+    /// another case can refuse, but an allow must hold without it too.
+    #[must_use]
+    pub fn judge_request(
+        &self,
+        caller: &Caller<'_>,
+        default: DefaultPolicy,
+        request: &Prepared<'_>,
+    ) -> Verdict {
+        let matching = request.matching();
+        let mut covering = self.find(caller, matching);
+        while let Some((index, intention)) = covering {
+            let verdict = self.by_requests(index, intention, default, request);
+            let is_final = matching == Matching::Envoy
+                || verdict.effect != Effect::Allow
+                || intention.names(caller);
+            if is_final {
+                return verdict;
+            }
+            covering = self.find_after(index, caller, matching);
+        }
+        by_default(default)
+    }
+
+    /// What the intention at a place says about a request.
+    fn by_requests(
+        &self,
+        index: u32,
+        intention: &Intention,
+        default: DefaultPolicy,
+        request: &Prepared<'_>,
+    ) -> Verdict {
+        let decide = |action| match action {
+            Action::Allow => Effect::Allow,
+            Action::Deny => Effect::Deny,
+        };
+        let not_judged = Verdict::by_intention(Effect::Deny, Reason::RequestNotJudged, index);
+        let permissions = match &intention.rule {
+            Rule::Unreadable { .. } => {
+                return Verdict::by_intention(Effect::Deny, Reason::UnreadableRule, index);
+            }
+            Rule::Connection { action, jwt: None } => {
+                return Verdict::by_intention(decide(*action), Reason::Intention, index);
+            }
+            Rule::Connection { jwt: Some(_), .. } | Rule::Requests { jwt: Some(_), .. } => {
+                return not_judged;
+            }
+            Rule::Requests { jwt: None, .. } => self.permissions(index),
+        };
+        let Some(permissions) = permissions else {
+            return Verdict::by_intention(Effect::Deny, Reason::UnreadableRule, index);
+        };
+        match permissions.decide(request) {
+            Outcome::Matched(permission, action) => Verdict {
+                permission: Some(permission),
+                ..Verdict::by_intention(decide(action), Reason::Permission, index)
+            },
+            Outcome::NotJudged(permission) => Verdict {
+                permission: Some(permission),
+                ..not_judged
+            },
+            Outcome::Nothing => {
+                let by_default = by_default(default);
+                let reason = match default {
+                    DefaultPolicy::Unknown => Reason::DefaultPolicyUnknown,
+                    DefaultPolicy::Allow | DefaultPolicy::Deny => Reason::NoPermissionMatched,
+                };
+                Verdict::by_intention(by_default.effect, reason, index)
+            }
         }
     }
 }
@@ -169,5 +248,6 @@ const fn by_default(default: DefaultPolicy) -> Verdict {
         effect,
         reason,
         intention: None,
+        permission: None,
     }
 }

@@ -57,6 +57,9 @@ fn because(
         Reason::DefaultPolicy => {
             format!("no intention of `{target}` covers the client, so the default policy decided")
         }
+        Reason::DefaultPolicyUnknown if decision.intention.is_some() => {
+            format!("no permission of {rule} matched, and the default policy is not known")
+        }
         Reason::DefaultPolicyUnknown => format!(
             "no intention of `{target}` covers the client, and the default policy is not known"
         ),
@@ -76,8 +79,11 @@ fn because(
         Reason::PeerWithoutBundle => format!(
             "{rule} concerns a peer whose trust bundle is not loaded, so every peer is refused"
         ),
+        Reason::RequestNotJudged if decision.intention.is_none() => {
+            format!("requests to `{target}` are not judged here")
+        }
         Reason::RequestNotJudged => {
-            format!("`{target}` speaks HTTP, and this version does not judge requests")
+            format!("{rule} asks for something of the request that this version does not judge")
         }
         Reason::RequestRequired => {
             format!("{rule} depends on the request, and the question came without one")

@@ -1,12 +1,13 @@
 //! How a decision came about: every intention on the way to the deciding one.
 
-use super::Policy;
 use super::judge::{self, Identified};
 use super::mesh::{Home, Mesh};
-use super::question::{Client, Request};
+use super::question::Client;
 use super::recent::Recent;
 use super::service::Service;
 use super::trace::{Step, Trace};
+use super::{Policy, explain_request};
+use crate::http::Request;
 use crate::identity::{Excerpt, SpiffeId};
 use crate::intention::pattern::Mismatch;
 use crate::intention::{Caller, CallerOrigin, Decision, Destination, Intention, Matching, Reason};
@@ -46,23 +47,26 @@ impl Policy {
                 ..self.bare_trace(target, Decision::denied(code, self.generation))
             };
         };
-        let verdict = judge::judge(mesh, service, client, request, now, &mut Recent::new());
-        let decision = Decision {
-            effect: verdict.effect,
-            code: verdict.reason,
-            intention: verdict.intention,
-            permission: None,
-            generation: self.generation,
-            path: None,
-        };
+        let judgement = judge::judge(mesh, service, client, request, now, &mut Recent::new());
+        let decision = judgement.into_decision(self.generation);
         let mut trace = self.bare_trace(target, decision);
         note_age(mesh, service, now, &mut trace.notes);
-        match judge::identify(mesh, client) {
+        let request = request.filter(|_| service.protocol.is_http());
+        match judge::identify_for(mesh, client, request) {
             Ok(identified) => {
                 walk(mesh, service, &identified, &mut trace);
                 trace.source = Some(identified.id);
+                let was_asked = !matches!(
+                    trace.decision.code,
+                    Reason::Stale | Reason::PeerWithoutBundle | Reason::UnreadableRule
+                );
+                if let (Some(request), true) = (request, was_asked) {
+                    let notes = explain_request::notes(mesh, service, request, &trace.decision);
+                    trace.notes.extend(notes);
+                }
             }
             Err(unidentified) => {
+                trace.notes.extend(unidentified.note.map(str::to_owned));
                 trace
                     .notes
                     .extend(unidentified.error.map(|error| error.to_string()));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Policy;
 use super::question::HeaderNeeds;
+use crate::http::Underscores;
 use crate::intention::{Destination, IntentionSet, Rule};
 
 impl Policy {
@@ -15,9 +16,19 @@ impl Policy {
             .and_then(|destination| self.services.get(&destination.key()));
         match service {
             Some(service) if !service.protocol.is_http() => HeaderNeeds::None,
+            // Any header may be a reason to refuse the request.
+            Some(_) if self.refuses_underscores() => HeaderNeeds::All,
             Some(service) => needed(&service.intentions),
             None => HeaderNeeds::All,
         }
+    }
+}
+
+impl Policy {
+    fn refuses_underscores(&self) -> bool {
+        self.mesh
+            .as_ref()
+            .is_some_and(|mesh| mesh.normalization.underscores == Underscores::Reject)
     }
 }
 

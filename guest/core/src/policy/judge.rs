@@ -4,12 +4,53 @@
 //! what the intentions say.
 
 use super::mesh::{Home, Mesh};
-use super::question::{Client, Request};
+use super::question::Client;
 use super::recent::Recent;
 use super::service::Service;
+use super::xfcc::{self, Unnamed};
+use crate::http::Request;
+use crate::http::{BadRequest, Preparation, Prepared};
 use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
-use crate::intention::{Caller, Effect, Reason, Verdict};
+use crate::intention::{Caller, Decision, Effect, Reason, Verdict};
 use crate::time::Timestamp;
+
+/// What becomes of a question.
+pub(super) struct Judgement {
+    pub(super) verdict: Verdict,
+    /// The target that goes upstream where it is not the one that arrived; the location
+    /// of a redirection.
+    pub(super) path: Option<Vec<u8>>,
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            path: None,
+        }
+    }
+}
+
+impl Judgement {
+    pub(super) fn into_decision(self, generation: u64) -> Decision {
+        Decision {
+            effect: self.verdict.effect,
+            code: self.verdict.reason,
+            intention: self.verdict.intention,
+            permission: self.verdict.permission,
+            generation,
+            path: self.path,
+        }
+    }
+
+    /// A request that no rule is asked about.
+    fn unasked(effect: Effect, reason: Reason) -> Self {
+        Self::from(Verdict {
+            effect,
+            ..refused(reason)
+        })
+    }
+}
 
 /// Answers a question about a target whose documents are loaded.
 pub(super) fn judge(
@@ -19,56 +60,84 @@ pub(super) fn judge(
     request: Option<&Request>,
     now: Timestamp,
     recent: &mut Recent,
-) -> Verdict {
+) -> Judgement {
     let documents = [&mesh.freshness, &service.freshness];
     if documents
         .iter()
         .any(|document| document.is_stale(now, mesh.max_stale))
     {
-        return refused(Reason::Stale);
+        return refused(Reason::Stale).into();
     }
-    let is_judged_by_request = request.is_some() && service.protocol.is_http();
+    let request = request.filter(|_| service.protocol.is_http());
     if let Some(caller) = local_service(mesh, client, recent) {
-        if is_judged_by_request {
-            return refused(Reason::RequestNotJudged);
-        }
-        return service.intentions.judge(
-            &caller,
-            service.protocol,
-            mesh.default_policy,
-            mesh.matching,
-        );
+        return judge_caller(mesh, service, &caller, request);
     }
-    let identified = match identify(mesh, client) {
+    let identified = match identify_for(mesh, client, request) {
         Ok(identified) => identified,
-        Err(unidentified) => {
-            // The client behind a gateway is named by the request.
-            let by_request = is_judged_by_request && unidentified.is_gateway_with_header;
-            return refused(if by_request {
-                Reason::RequestNotJudged
-            } else {
-                unidentified.reason
-            });
-        }
+        Err(unidentified) => return refused(unidentified.reason).into(),
     };
-    if is_judged_by_request {
-        return refused(Reason::RequestNotJudged);
-    }
     let Some(caller) = identified.caller() else {
-        return refused(Reason::NotAService);
+        return refused(Reason::NotAService).into();
     };
     if let (true, Some(index)) = (caller.is_foreign(), service.orphan_denial) {
-        return Verdict {
+        return Judgement::from(Verdict {
             intention: Some(index),
             ..refused(Reason::PeerWithoutBundle)
-        };
+        });
     }
-    service.intentions.judge(
-        &caller,
-        service.protocol,
-        mesh.default_policy,
-        mesh.matching,
-    )
+    judge_caller(mesh, service, &caller, request)
+}
+
+/// Answers a question about a client whose identity is known.
+fn judge_caller(
+    mesh: &Mesh,
+    service: &Service,
+    caller: &Caller<'_>,
+    request: Option<&Request>,
+) -> Judgement {
+    let default = mesh.default_policy;
+    let Some(request) = request else {
+        let (protocol, matching) = (service.protocol, mesh.matching);
+        return service
+            .intentions
+            .judge(caller, protocol, default, matching)
+            .into();
+    };
+    let prepared = match prepare(mesh, request) {
+        Ok(Preparation::Judged(prepared)) => prepared,
+        Ok(Preparation::Redirect(location)) => {
+            return Judgement {
+                path: Some(location),
+                ..Judgement::unasked(Effect::Redirect, Reason::PathRedirect)
+            };
+        }
+        Err(_) => return Judgement::unasked(Effect::BadRequest, Reason::BadRequest),
+    };
+    let verdict = service.intentions.judge_request(caller, default, &prepared);
+    let path = prepared
+        .changed_target()
+        .filter(|_| verdict.effect == Effect::Allow)
+        .map(<[u8]>::to_vec);
+    Judgement {
+        path,
+        ..verdict.into()
+    }
+}
+
+/// A request in the form in which it is judged, by the rules of the mesh.
+pub(super) fn prepare<'r>(
+    mesh: &Mesh,
+    request: &'r Request,
+) -> Result<Preparation<'r>, BadRequest> {
+    let preparation = Prepared::read(request, &mesh.normalization, mesh.matching)?;
+    match &preparation {
+        Preparation::Judged(prepared)
+            if mesh.refuse_ambiguous_paths && !prepared.other_paths().is_empty() =>
+        {
+            Err(BadRequest::Ambiguous)
+        }
+        _ => Ok(preparation),
+    }
 }
 
 /// The client, if it is a service of this mesh: what nearly all are, and most have
@@ -89,6 +158,7 @@ const fn refused(reason: Reason) -> Verdict {
         effect: Effect::Deny,
         reason,
         intention: None,
+        permission: None,
     }
 }
 
@@ -116,7 +186,8 @@ pub(super) struct Unidentified {
     pub(super) id: Option<SpiffeId>,
     /// The rule that its name breaks.
     pub(super) error: Option<IdentityError>,
-    is_gateway_with_header: bool,
+    /// What else a reader should know.
+    pub(super) note: Option<&'static str>,
 }
 
 impl Unidentified {
@@ -125,8 +196,68 @@ impl Unidentified {
             reason,
             id: None,
             error: None,
-            is_gateway_with_header: false,
+            note: None,
         }
+    }
+}
+
+/// Who sends a request, or opens a connection if there is none: the client, or the
+/// service of a peer that a local mesh gateway names.
+pub(super) fn identify_for<'m>(
+    mesh: &'m Mesh,
+    client: &Client,
+    request: Option<&Request>,
+) -> Result<Identified<'m>, Unidentified> {
+    let identified = identify(mesh, client);
+    let (Err(unidentified), Some(_), Some(header)) = (&identified, request, &client.via_gateway)
+    else {
+        return identified;
+    };
+    let is_local_gateway = unidentified.id.as_ref().is_some_and(|id| {
+        *id.trust_domain() == mesh.trust_domain && matches!(id.kind(), Kind::MeshGateway { .. })
+    });
+    if !is_local_gateway {
+        return identified;
+    }
+    let id = xfcc::identity(header).map_err(|unnamed| match unnamed {
+        Unnamed::Malformed(note) => Unidentified {
+            note: Some(note),
+            ..Unidentified::because(Reason::MalformedIdentity)
+        },
+        Unnamed::NoUri => Unidentified::because(Reason::NoIdentity),
+        Unnamed::SeveralUris => Unidentified::because(Reason::SeveralIdentities),
+        Unnamed::NotSpiffe(error) => Unidentified {
+            error: Some(error),
+            ..Unidentified::because(Reason::MalformedIdentity)
+        },
+    })?;
+    let because = |reason, note| Unidentified {
+        note: Some(note),
+        ..Unidentified::because(reason)
+    };
+    match mesh.home(&id) {
+        Home::Peer(peer) if id.service().is_some() => Ok(Identified {
+            id,
+            peer: Some(peer),
+        }),
+        Home::Peer(_) => Err(Unidentified {
+            id: Some(id),
+            ..because(
+                Reason::NotAService,
+                "the gateway names a peer's identity that is no service",
+            )
+        }),
+        Home::Local => Err(Unidentified {
+            id: Some(id),
+            ..because(
+                Reason::NotAService,
+                "the gateway names an identity of this mesh, but can vouch for peers only",
+            )
+        }),
+        Home::OtherPartition | Home::Foreign => Err(Unidentified {
+            id: Some(id),
+            ..Unidentified::because(Reason::ForeignTrustDomain)
+        }),
     }
 }
 
@@ -156,9 +287,7 @@ pub(super) fn identify<'m>(
         }
     };
     if id.service().is_none() {
-        let is_gateway = peer.is_none() && matches!(id.kind(), Kind::MeshGateway { .. });
         return Err(Unidentified {
-            is_gateway_with_header: is_gateway && client.via_gateway.is_some(),
             id: Some(id),
             ..Unidentified::because(Reason::NotAService)
         });

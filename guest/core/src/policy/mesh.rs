@@ -10,6 +10,7 @@ use super::reading::{Reading, Refused};
 use super::roots;
 use super::tokens;
 use crate::chain::{Bundles, PeerBundle, TrustBundle};
+use crate::http::RequestNormalization;
 use crate::identity::{Excerpt, Partition, PeerName, SpiffeId, TrustDomain};
 use crate::intention::json::{self, At, Fields};
 use crate::intention::{DefaultPolicy, Matching};
@@ -33,6 +34,9 @@ pub(super) struct Mesh {
     pub(super) matching: Matching,
     /// The providers of tokens.
     pub(super) providers: Providers,
+    pub(super) normalization: RequestNormalization,
+    /// Refuse requests whose path can be read in several ways, where matching is strict.
+    pub(super) refuse_ambiguous_paths: bool,
     pub(super) max_stale: u64,
     pub(super) freshness: Freshness,
 }
@@ -104,7 +108,20 @@ impl Mesh {
             Some(raw) => json::unsigned(raw, &at.key("max_stale_ms"))?,
             None => DEFAULT_MAX_STALE,
         };
-        check_request_settings(&mut fields, &at)?;
+        let normalization = match fields.take("request_normalization", &at)? {
+            Some(raw) => read_normalization(raw, &at.key("request_normalization"), &mut warn)?,
+            None => RequestNormalization::default(),
+        };
+        let refuse_ambiguous_paths = match fields.take_text("ambiguous_path", &at)?.as_deref() {
+            None | Some("match") => false,
+            Some("reject") => true,
+            Some(_) => {
+                return Err(at
+                    .key("ambiguous_path")
+                    .flaw("this is not one of `match` and `reject`")
+                    .into());
+            }
+        };
         let providers = tokens::read_providers(&mut fields, &at, &mut warn)?;
         Reading::warn_of_rest(&fields, NAME, warnings);
         let (bundles, peers) = bundle(local, peers);
@@ -116,6 +133,8 @@ impl Mesh {
             default_policy_source,
             matching,
             providers,
+            normalization,
+            refuse_ambiguous_paths,
             max_stale,
             freshness: Freshness::confirmed(confirmed_at),
         })
@@ -281,11 +300,21 @@ fn bundle(local: TrustBundle, peers: Vec<Peer>) -> (Bundles, PeersByDomain) {
     )
 }
 
-/// What only requests are judged by: read for its type, so that a document which a
-/// later version cannot use is refused by this one as well.
-fn check_request_settings(fields: &mut Fields<'_>, at: &At<'_>) -> Result<(), Refused> {
-    if let Some(raw) = fields.take("request_normalization", at)? {
-        Fields::of(raw, &at.key("request_normalization"))?;
+fn read_normalization(
+    raw: &RawValue,
+    at: &At<'_>,
+    warn: &mut impl FnMut(String, String),
+) -> Result<RequestNormalization, Refused> {
+    let (normalization, unknown) = RequestNormalization::decode(raw, at)?;
+    for flaw in unknown {
+        warn(flaw.pointer, flaw.text);
     }
-    Ok(())
+    if normalization.insecure_disable_path_normalization {
+        let text = "paths are judged and forwarded as they arrive; without strict matching, `/public/../admin` is not under `/admin`";
+        warn(
+            at.key("InsecureDisablePathNormalization").to_string(),
+            text.to_owned(),
+        );
+    }
+    Ok(normalization)
 }

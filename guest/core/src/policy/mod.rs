@@ -7,6 +7,7 @@
 mod describe;
 mod document;
 mod explain;
+mod explain_request;
 mod freshness;
 mod headers;
 mod judge;
@@ -18,9 +19,12 @@ mod roots;
 mod service;
 mod tokens;
 mod trace;
+mod xfcc;
 
 pub use document::{Document, LoadProblem, LoadReport};
-pub use question::{Client, HeaderNeeds, HttpVersion, Request, encode_headers};
+pub use question::{Client, HeaderNeeds};
+
+pub use crate::http::{HttpVersion, Request, encode_headers};
 pub use trace::{Step, Trace};
 
 use std::collections::HashMap;
@@ -181,10 +185,10 @@ impl Policy {
     /// May `client` open a connection to `target`, or with a request, send it?
     /// `target` is `name`, `namespace/name` or `partition/namespace/name`.
     ///
-    /// Never fails: whatever is wrong is a denial. A question with a request about a
-    /// target that speaks HTTP is denied as `request-not-judged` in this version. A
-    /// question without one is answered for all requests together, and denied as
-    /// `request-required` where they may differ.
+    /// Never fails: whatever is wrong is a denial. A request to a target that speaks HTTP
+    /// is judged in its normalised form, which is in the decision where it differs: that
+    /// is what must be forwarded. A question without a request is answered for all of
+    /// them together, and denied as `request-required` where they may differ.
     pub fn authorize(
         &mut self,
         target: &str,
@@ -207,15 +211,8 @@ impl Policy {
         self.key_sets
             .values_mut()
             .for_each(|set| set.freshness.see(now));
-        let verdict = judge::judge(mesh, service, client, request, now, &mut self.recent);
-        Decision {
-            effect: verdict.effect,
-            code: verdict.reason,
-            intention: verdict.intention,
-            permission: None,
-            generation,
-            path: None,
-        }
+        let judgement = judge::judge(mesh, service, client, request, now, &mut self.recent);
+        judgement.into_decision(generation)
     }
 
     /// Checks a presented chain (DER, leaf first) against the loaded roots.

@@ -1,0 +1,119 @@
+//! The block of headers: names are tokens, values hold no control characters.
+
+use super::bad::BadRequest;
+use super::normalization::Underscores;
+use super::request::HttpVersion;
+
+/// How many headers are judged.
+const MAX_HEADERS: usize = 1_000;
+/// How many bytes they may have together.
+const MAX_BLOCK: usize = 1024 * 1024;
+
+/// A header: its name in any case, and its value as it is matched.
+pub(super) type Header<'r> = (&'r [u8], &'r [u8]);
+
+/// Reads the block. HTTP/1.1 values lose the white space around them, as in Envoy.
+pub(super) fn read(
+    block: &[u8],
+    version: HttpVersion,
+    underscores: Underscores,
+) -> Result<Vec<Header<'_>>, BadRequest> {
+    if block.len() > MAX_BLOCK {
+        return Err(BadRequest::TooLarge);
+    }
+    let mut headers = Vec::with_capacity(16);
+    let mut rest = block;
+    while !rest.is_empty() {
+        let (name, after) = part(rest)?;
+        let (value, after) = part(after)?;
+        rest = after;
+        check_name(name, value, version)?;
+        if !value.iter().all(|byte| is_value(*byte)) {
+            return Err(BadRequest::HeaderValue);
+        }
+        if underscores != Underscores::Allow && name.contains(&b'_') {
+            if underscores == Underscores::Reject {
+                return Err(BadRequest::Underscore);
+            }
+            continue;
+        }
+        if headers.len() >= MAX_HEADERS {
+            return Err(BadRequest::TooLarge);
+        }
+        let value = match version {
+            HttpVersion::Http1 => trim(value),
+            HttpVersion::Http2 => value,
+        };
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+fn part(block: &[u8]) -> Result<(&[u8], &[u8]), BadRequest> {
+    let (length, rest) = block
+        .split_first_chunk::<4>()
+        .ok_or(BadRequest::HeaderBlock)?;
+    let length =
+        usize::try_from(u32::from_le_bytes(*length)).map_err(|_| BadRequest::HeaderBlock)?;
+    rest.split_at_checked(length).ok_or(BadRequest::HeaderBlock)
+}
+
+fn check_name(name: &[u8], value: &[u8], version: HttpVersion) -> Result<(), BadRequest> {
+    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+        return Err(BadRequest::HeaderName);
+    }
+    if version == HttpVersion::Http1 {
+        return Ok(());
+    }
+    if name.iter().any(u8::is_ascii_uppercase) {
+        return Err(BadRequest::HeaderName);
+    }
+    let is_about_connection = match name {
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+            true
+        }
+        b"te" => value != b"trailers",
+        _ => false,
+    };
+    if is_about_connection {
+        return Err(BadRequest::ConnectionHeader);
+    }
+    Ok(())
+}
+
+/// Whether a token (RFC 9110) may have the byte.
+pub(super) const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+const fn is_value(byte: u8) -> bool {
+    (byte >= 0x20 && byte != 0x7f) || byte == b'\t'
+}
+
+/// Without the spaces and tabs around it.
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}

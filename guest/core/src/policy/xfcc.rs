@@ -1,0 +1,157 @@
+//! The client behind a mesh gateway, by the `x-forwarded-client-cert` header.
+//!
+//! A mesh gateway ends the TLS of HTTP from peers and says in this header whose
+//! certificate it saw. It sends exactly one element; more of them, or a form that Envoy
+//! does not write, are refused, because anybody could have written the first one.
+
+use crate::identity::{IdentityError, SpiffeId};
+
+/// The longest header that is read: it may carry the whole chain.
+const MAX_HEADER: usize = 64 * 1024;
+
+/// Why the header names nobody.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unnamed {
+    /// It is not one element of the form that a gateway sends.
+    Malformed(&'static str),
+    /// It has no `URI`.
+    NoUri,
+    /// It has more than one `URI`.
+    SeveralUris,
+    /// Its `URI` is no SPIFFE ID.
+    NotSpiffe(IdentityError),
+}
+
+/// The identity that the header names.
+pub(super) fn identity(header: &[u8]) -> Result<SpiffeId, Unnamed> {
+    if header.len() > MAX_HEADER {
+        return Err(Unnamed::Malformed("the header is too long"));
+    }
+    let mut uri = None;
+    let mut rest = header;
+    loop {
+        let (key, value, after) = pair(rest)?;
+        if key.eq_ignore_ascii_case(b"uri") {
+            if uri.is_some() {
+                return Err(Unnamed::SeveralUris);
+            }
+            uri = Some(value);
+        }
+        match after {
+            [] => break,
+            [b';', more @ ..] => rest = more,
+            _ => return Err(Unnamed::Malformed("the header has more than one element")),
+        }
+    }
+    let uri = uri.filter(|uri| !uri.is_empty()).ok_or(Unnamed::NoUri)?;
+    let uri = std::str::from_utf8(uri)
+        .map_err(|_| Unnamed::Malformed("the header's `URI` is not UTF-8"))?;
+    SpiffeId::parse(uri).map_err(Unnamed::NotSpiffe)
+}
+
+type Pair<'h> = (&'h [u8], &'h [u8], &'h [u8]);
+
+/// `Key=value` or `Key="value"`, and what comes after it.
+fn pair(text: &[u8]) -> Result<Pair<'_>, Unnamed> {
+    let malformed = Unnamed::Malformed("the header is not a list of `Key=value`");
+    let Some(equals) = text.iter().position(|byte| *byte == b'=') else {
+        return Err(malformed);
+    };
+    let (key, rest) = text.split_at_checked(equals).unwrap_or_default();
+    let rest = rest.get(1..).unwrap_or_default();
+    if key.is_empty() || !key.iter().all(u8::is_ascii_alphabetic) {
+        return Err(malformed);
+    }
+    if let [b'"', quoted @ ..] = rest {
+        let end = closing_quote(quoted).ok_or(malformed)?;
+        let (value, after) = quoted.split_at_checked(end).unwrap_or_default();
+        if key.eq_ignore_ascii_case(b"uri") {
+            return Err(Unnamed::Malformed(
+                "the header's `URI` is in quotes, which a gateway does not write",
+            ));
+        }
+        return Ok((key, value, after.get(1..).unwrap_or_default()));
+    }
+    let end = rest
+        .iter()
+        .position(|byte| matches!(byte, b';' | b','))
+        .unwrap_or(rest.len());
+    let (value, after) = rest.split_at_checked(end).unwrap_or_default();
+    if value.contains(&b'"') {
+        return Err(malformed);
+    }
+    Ok((key, value, after))
+}
+
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|byte| {
+        let is_end = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        is_end
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = "spiffe://beta.consul/ns/default/dc/d/svc/web";
+
+    #[test]
+    fn what_a_gateway_sends_is_read() {
+        for header in [
+            format!("Hash=00ff;URI={WEB}"),
+            format!("By=spiffe://t/gateway/mesh/dc/d;Hash=00;Subject=\"\";URI={WEB}"),
+            format!("Subject=\"CN=a;b,c=\\\"d\\\"\";URI={WEB};DNS=a;DNS=b"),
+            format!("Cert=\"-----BEGIN%20CERTIFICATE\";uri={WEB}"),
+            format!("URI={WEB}"),
+        ] {
+            let id = identity(header.as_bytes()).unwrap();
+            assert_eq!(id.to_string(), WEB, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_no_gateway_sends_names_nobody() {
+        for header in [
+            String::new(),
+            "URI".to_owned(),
+            format!("URI={WEB},URI={WEB}"),
+            format!("URI={WEB},"),
+            format!("URI={WEB};"),
+            format!(",URI={WEB}"),
+            format!(" URI={WEB}"),
+            format!("Hash=0, URI={WEB}"),
+            format!("URI=\"{WEB}\""),
+            format!("Subject=\"a;URI={WEB}"),
+            format!("Subject=\"a\"b;URI={WEB}"),
+            format!("Hash=a\"b\";URI={WEB}"),
+            format!("=;URI={WEB}"),
+        ] {
+            let read = identity(header.as_bytes());
+            assert!(
+                matches!(read, Err(Unnamed::Malformed(_))),
+                "{header} {read:?}"
+            );
+        }
+        for header in ["Hash=00", "URI=", "Hash=0;URI="] {
+            assert_eq!(identity(header.as_bytes()), Err(Unnamed::NoUri), "{header}");
+        }
+        let twice = format!("URI={WEB};URI={WEB}");
+        assert_eq!(identity(twice.as_bytes()), Err(Unnamed::SeveralUris));
+        for header in [
+            "URI=web",
+            "URI=SPIFFE://b/x",
+            "URI=spiffe://b/ns/default/dc/d/svc/web?x",
+        ] {
+            let read = identity(header.as_bytes());
+            assert!(
+                matches!(read, Err(Unnamed::NotSpiffe(_))),
+                "{header} {read:?}"
+            );
+        }
+        assert!(identity(b"URI=spiffe://b/\xff").is_err());
+        assert!(identity(&vec![b'a'; MAX_HEADER + 1]).is_err());
+    }
+}
