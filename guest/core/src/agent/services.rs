@@ -1,7 +1,8 @@
-//! `GET /v1/agent/services`: what is registered on this agent, to find a sidecar in it.
+//! `GET /v1/agent/services`: what is registered on this agent, to find a sidecar in it; and
+//! `GET /v1/catalog/services`: the names of all services.
 use super::error::ReplyError;
 use super::reply::HttpReply;
-use super::request::{HttpRequest, MAX_MATCH_REPLY, Method, Target};
+use super::request::{HttpRequest, MAX_MATCH_REPLY, Method, Query, Target};
 
 /// A registered proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,24 @@ pub fn decode(reply: &HttpReply<'_>) -> Result<Vec<RegisteredProxy>, ReplyError>
     Ok(proxies)
 }
 
+/// Asks for the names of all services; those that the token may not read are left out.
+#[must_use]
+pub fn catalog(query: &Query) -> HttpRequest {
+    Target::new("/v1/catalog/services")
+        .query(query)
+        .request(Method::Get)
+        .max_reply(MAX_MATCH_REPLY)
+}
+
+/// Reads the names out of the reply to [`catalog`], sorted.
+///
+/// # Errors
+/// See [`ReplyError`].
+pub fn decode_catalog(reply: &HttpReply<'_>) -> Result<Vec<String>, ReplyError> {
+    let top = reply.json(MAX_MATCH_REPLY)?.object()?;
+    Ok(top.index().keys().map(|name| (*name).to_owned()).collect())
+}
+
 /// The ID of the one proxy that stands for the service with the ID `service`, compared
 /// without regard to case as Consul's command does it.
 ///
@@ -96,6 +115,17 @@ pub fn sidecar_for(service: &str, proxies: &[RegisteredProxy]) -> Result<String,
 mod tests {
     use super::*;
     use crate::agent::testing::ok;
+
+    #[test]
+    fn the_catalog_is_names() {
+        let body = r#"{"web":[],"consul":["a"]}"#;
+        assert_eq!(decode_catalog(&ok(body)).unwrap(), ["consul", "web"]);
+        assert!(decode_catalog(&ok("[]")).is_err());
+        assert_eq!(
+            catalog(&Query::default()).path_and_query,
+            "/v1/catalog/services"
+        );
+    }
 
     #[test]
     fn a_sidecar_is_the_only_proxy_of_its_service() {
