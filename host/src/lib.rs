@@ -12,7 +12,9 @@
 //! - [`admin`] answers operators over HTTP, and [`metrics`] are what it counts.
 //! - [`reload`] reads token, CA files and component again while all of this runs.
 //! - [`definitions`] reads service-definition files, HCL and JSON.
-//! - [`eval`] answers questions from files.
+//! - [`eval`] answers questions from files. [`entries`] reads config entries, HCL and JSON, and
+//!   replies; [`expectations`] tests them, [`lint`] finds mistakes in them, [`difference`] says
+//!   what a change affects.
 //!
 //! Types of questions and answers are those of `portcullis_core`. Repository, command
 //! and contract: README.md, ARCHITECTURE.md and wit/ of the project.
@@ -22,7 +24,11 @@ pub mod agent_client;
 pub mod clock;
 pub mod connector;
 pub mod definitions;
+pub mod difference;
+pub mod entries;
 pub mod eval;
+pub mod expectations;
+pub mod lint;
 pub mod member;
 pub mod metrics;
 pub mod proxy;

@@ -66,6 +66,9 @@ fn help_says_when_to_use_which() {
         "intention",
         "check",
         "eval",
+        "test",
+        "lint",
+        "diff",
         "inspect",
         "version",
     ] {

@@ -42,7 +42,7 @@ pub(crate) struct EvalArgs {
 
 /// What decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum EngineKind {
+pub(crate) enum EngineKind {
     /// The policy component, as the proxy does
     #[default]
     Component,

@@ -67,7 +67,7 @@ pub(crate) async fn from_agent(
 }
 
 /// The default policy by what the agent tells, and how it was found or why it was not.
-async fn discover(
+pub(crate) async fn discover(
     client: &AgentClient,
     destination: &str,
     trust_domain: &str,

@@ -11,7 +11,9 @@ mod component;
 mod decider;
 mod demo;
 mod dev;
+mod diff;
 mod duration;
+mod entries;
 mod eval;
 mod facts;
 mod failure;
@@ -19,11 +21,13 @@ mod health;
 mod identity;
 mod inspect;
 mod intention;
+mod lint;
 mod man;
 mod output;
 mod proxy;
 mod shutdown;
 mod systemd;
+mod test;
 mod version;
 
 use std::ffi::OsString;
@@ -46,6 +50,9 @@ Commands, and when to use which:
   intention    list or change who may talk to whom, on a Consul or dev agent
   check        ask one question: may SOURCE connect to DESTINATION, and why
   eval         ask many questions from a file, without an agent: replay, CI, comparing engines
+  test         check expectations against intentions before they are live
+  lint         find rules that do not do what they say, each with a request that proves it
+  diff         see which callers or logged requests a change of intentions would affect
   inspect      see a certificate or SPIFFE ID as the policy sees it
   component    compile and try out a policy component before a proxy uses it
   completions  the completion script of a shell
@@ -57,7 +64,8 @@ const NOTES: &str = "\
 `portcullis COMMAND --help` has examples. Every long flag takes one dash or two: `-service web`,
 `--service=web`. The agent is found by -http-addr or CONSUL_HTTP_ADDR, its token by -token-file or
 CONSUL_HTTP_TOKEN_FILE; a flag beats its variable.
-Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`: any error).";
+Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`, `test`, `lint` and
+`diff`: any error).";
 
 /// Who may talk to whom in a Consul service mesh, decided by one WebAssembly policy that says why.
 #[derive(Debug, Parser)]
@@ -88,6 +96,9 @@ enum Command {
     Intention(intention::IntentionArgs),
     Check(Box<check::CheckArgs>),
     Eval(eval::EvalArgs),
+    Test(Box<test::TestArgs>),
+    Lint(Box<lint::LintArgs>),
+    Diff(Box<diff::DiffArgs>),
     Inspect(inspect::InspectArgs),
     Component(component::ComponentArgs),
     Completions(completions::CompletionsArgs),
@@ -172,6 +183,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
         Command::Eval(arguments) => eval::run(&arguments),
+        Command::Test(arguments) => wait_for(test::run(&arguments)),
+        Command::Lint(arguments) => wait_for(lint::run(&arguments)),
+        Command::Diff(arguments) => wait_for(diff::run(&arguments)),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Component(arguments) => component::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &Cli::command()),

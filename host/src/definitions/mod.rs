@@ -2,13 +2,15 @@
 //! one definition or `services` with several; names of fields with underscores or in
 //! CamelCase.
 //!
+//! What the files of [`crate::entries`] say is read likewise.
+//!
 //! An unknown field, a repeated one and one of another type are errors with their line.
 
 mod hcl;
 mod json;
 mod registration;
-mod schema;
-mod tree;
+pub(crate) mod schema;
+pub(crate) mod tree;
 
 use std::fmt;
 use std::io;
@@ -121,12 +123,24 @@ impl fmt::Debug for Definition {
 /// # Errors
 /// When something cannot be read, or says what cannot be.
 pub fn read(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
+    let mut all = Vec::new();
+    for file in files(path)? {
+        let root = read_tree(&file)?;
+        let found = services(&root, &file.display().to_string());
+        all.extend(found.map_err(|problem| content(&file, problem))?);
+    }
+    Ok(all)
+}
+
+/// The file itself, or all `.hcl` and `.json` files of a directory, in the order of their
+/// names.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, DefinitionError> {
     let failed = |source| DefinitionError::Read {
         path: path.to_owned(),
         source,
     };
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-        return read_file(path);
+        return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
@@ -143,23 +157,30 @@ pub fn read(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
         return Err(DefinitionError::Empty(path.to_owned()));
     }
     files.sort_unstable();
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(read_file(&file)?);
-    }
-    Ok(all)
+    Ok(files)
 }
 
-fn read_file(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
-    use io::Read as _;
-    let failed = |source| DefinitionError::Read {
-        path: path.to_owned(),
-        source,
-    };
+/// What an `.hcl` or `.json` file says.
+pub(crate) fn read_tree(path: &Path) -> Result<Node, DefinitionError> {
     let format = match path.extension().and_then(|extension| extension.to_str()) {
         Some("hcl") => hcl::read,
         Some("json") => json::read,
         _ => return Err(DefinitionError::Extension(path.to_owned())),
+    };
+    format(&read_text(path)?).map_err(|problem| content(path, problem))
+}
+
+/// What a text in JSON says.
+pub(crate) fn json_tree(text: &str) -> Result<Node, Problem> {
+    json::read(text)
+}
+
+/// The text of a file.
+pub(crate) fn read_text(path: &Path) -> Result<String, DefinitionError> {
+    use io::Read as _;
+    let failed = |source| DefinitionError::Read {
+        path: path.to_owned(),
+        source,
     };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(failed)?;
@@ -167,17 +188,19 @@ fn read_file(path: &Path) -> Result<Vec<Definition>, DefinitionError> {
         .take(MAX_FILE + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
-    let wrong = |problem: Problem| DefinitionError::Content {
+    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
+        return Err(content(path, Problem::new(1, "is larger than 4 MB")));
+    }
+    Ok(text)
+}
+
+/// What is wrong with a file's content.
+pub(crate) fn content(path: &Path, problem: Problem) -> DefinitionError {
+    DefinitionError::Content {
         path: path.to_owned(),
         line: problem.line,
         problem: crate::agent_client::visible(&problem.text, 400),
-    };
-    if u64::try_from(length).unwrap_or(u64::MAX) > MAX_FILE {
-        return Err(wrong(Problem::new(1, "is larger than 4 MB")));
     }
-    format(&text)
-        .and_then(|root| services(&root, &path.display().to_string()))
-        .map_err(wrong)
 }
 
 /// The definitions in a whole file.

@@ -6,7 +6,7 @@ use super::tree::{Field, Kind, Node, Problem};
 
 /// What a field holds.
 #[derive(Clone, Copy)]
-pub(super) enum Type {
+pub(crate) enum Type {
     Text,
     Number,
     Flag,
@@ -22,17 +22,17 @@ pub(super) enum Type {
 }
 
 /// The fields that a block may have, by their names in the API.
-pub(super) struct Schema {
+pub(crate) struct Schema {
     /// For messages: `a service`.
-    pub(super) what: &'static str,
-    pub(super) fields: &'static [(&'static str, Type)],
+    pub(crate) what: &'static str,
+    pub(crate) fields: &'static [(&'static str, Type)],
     /// What files call a field that has another name in the API.
-    pub(super) renamed: Option<(&'static str, &'static str)>,
+    pub(crate) renamed: Option<(&'static str, &'static str)>,
 }
 
 use Type::{Block, BlockMap, Blocks, Flag, Number, Opaque, Text, TextMap, Texts};
 
-pub(super) static SERVICE: Schema = Schema {
+pub(crate) static SERVICE: Schema = Schema {
     what: "a service",
     renamed: None,
     fields: &[
@@ -210,7 +210,7 @@ impl Schema {
     /// A block as the API has it.
     ///
     /// Fails at a field that is unknown, occurs twice, or is of another type.
-    pub(super) fn read(&self, node: &Node) -> Result<Map<String, Value>, Problem> {
+    pub(crate) fn read(&self, node: &Node) -> Result<Map<String, Value>, Problem> {
         let mut read = Map::new();
         for field in self.block(node)? {
             let (name, kind) = self.find(field)?;
@@ -356,7 +356,7 @@ impl Type {
 
 /// A name without regard to case and underscores: `destination_name` and
 /// `DestinationName` are one.
-pub(super) fn folded(name: &str) -> String {
+pub(crate) fn folded(name: &str) -> String {
     name.chars()
         .filter(|char| *char != '_')
         .map(|char| char.to_ascii_lowercase())
