@@ -10,19 +10,16 @@ use hcl_edit::Span as _;
 use hcl_edit::expr::{Expression, Object, ObjectKey};
 use hcl_edit::structure::{Body, Structure};
 
-use super::tree::{Field, Kind, Node, Problem, line_at};
+use super::tree::{Field, Kind, Lines, Node, Problem};
 
 /// Reads a whole file.
 pub(super) fn read(text: &str) -> Result<Node, Problem> {
     let source = Modern::write(text)?;
     let body = hcl_edit::parser::parse_body(&source.text).map_err(|error| {
-        let line = source.line(text, error.location().offset());
+        let line = source.line(error.location().offset());
         Problem::new(line, format!("is not HCL: {}", error.message()))
     })?;
-    let reader = Reader {
-        source: &source,
-        original: text,
-    };
+    let reader = Reader { source: &source };
     let kind = reader.body(&body, 1)?;
     Ok(Node { line: 1, kind })
 }
@@ -30,8 +27,10 @@ pub(super) fn read(text: &str) -> Result<Node, Problem> {
 /// A file in version 2 of the language.
 struct Modern {
     text: String,
-    /// Where something was added, and how many bytes.
+    /// Where something was added, and how many bytes up to there.
     added: Vec<(usize, usize)>,
+    /// Of the original.
+    lines: Lines,
 }
 
 /// What is open.
@@ -49,6 +48,7 @@ impl Modern {
         let mut out = Self {
             text: String::with_capacity(text.len() + 64),
             added: Vec::new(),
+            lines: Lines::of(text),
         };
         let frame = |list, object, line| Frame {
             list,
@@ -61,7 +61,7 @@ impl Modern {
         let (mut ended, mut expected, mut name) = (false, false, None::<String>);
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            let line = line_at(text, text.len() - rest.len());
+            let line = out.lines.at(text.len() - rest.len());
             let token = Token::next(rest).map_err(|what| Problem::new(line, what))?;
             let (raw, after) = rest.split_at(token.length());
             rest = after;
@@ -157,7 +157,8 @@ impl Modern {
     }
 
     fn add(&mut self, what: &str) {
-        self.added.push((self.text.len(), what.len()));
+        let before = self.added.last().map_or(0, |(_, all)| *all);
+        self.added.push((self.text.len(), before + what.len()));
         self.text.push_str(what);
     }
 
@@ -179,10 +180,11 @@ impl Modern {
     }
 
     /// The line in the original of a place in this text.
-    fn line(&self, original: &str, offset: usize) -> usize {
-        let before = self.added.iter().take_while(|(at, _)| *at < offset);
-        let added: usize = before.map(|(_, length)| length).sum();
-        line_at(original, offset.saturating_sub(added))
+    fn line(&self, offset: usize) -> usize {
+        let before = self.added.partition_point(|(at, _)| *at < offset);
+        let last = before.checked_sub(1).and_then(|last| self.added.get(last));
+        let added = last.map_or(0, |(_, all)| *all);
+        self.lines.at(offset.saturating_sub(added))
     }
 }
 
@@ -291,12 +293,11 @@ fn heredoc(text: &str) -> Option<usize> {
 /// Turns the library's values into ours.
 struct Reader<'a> {
     source: &'a Modern,
-    original: &'a str,
 }
 
 impl Reader<'_> {
     fn line(&self, span: Option<std::ops::Range<usize>>, outer: usize) -> usize {
-        span.map_or(outer, |span| self.source.line(self.original, span.start))
+        span.map_or(outer, |span| self.source.line(span.start))
     }
 
     fn body(&self, body: &Body, outer: usize) -> Result<Kind, Problem> {

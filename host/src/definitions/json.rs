@@ -7,26 +7,26 @@ use serde::Deserializer as _;
 use serde::de::{Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::tree::{Field, Kind, Node, Problem, line_at};
+use super::tree::{Field, Kind, Lines, Node, Problem};
 
 /// Reads a whole file.
 pub(super) fn read(text: &str) -> Result<Node, Problem> {
     let root: &RawValue = serde_json::from_str(text)
         .map_err(|error| Problem::new(error.line(), format!("is not JSON: {error}")))?;
-    node(text, root.get())
+    node(text, &Lines::of(text), root.get())
 }
 
 /// The value at `raw`, which is a part of `whole`.
-fn node(whole: &str, raw: &str) -> Result<Node, Problem> {
+fn node(whole: &str, lines: &Lines, raw: &str) -> Result<Node, Problem> {
     let offset = raw.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-    let line = line_at(whole, offset);
+    let line = lines.at(offset);
     let wrong = |error: serde_json::Error| Problem::new(line, format!("is not JSON: {error}"));
     let mut reader = serde_json::Deserializer::from_str(raw);
     let kind = match raw.as_bytes().first() {
         Some(b'{') => {
             let mut fields = Vec::new();
             for (name, raw) in reader.deserialize_map(Fields).map_err(wrong)? {
-                let value = node(whole, raw.get())?;
+                let value = node(whole, lines, raw.get())?;
                 fields.push(Field {
                     name,
                     line: value.line,
@@ -37,7 +37,7 @@ fn node(whole: &str, raw: &str) -> Result<Node, Problem> {
         }
         Some(b'[') => {
             let items = reader.deserialize_seq(Items).map_err(wrong)?;
-            let nodes = items.into_iter().map(|raw| node(whole, raw.get()));
+            let nodes = items.into_iter().map(|raw| node(whole, lines, raw.get()));
             Kind::List(nodes.collect::<Result<_, _>>()?)
         }
         _ => match serde_json::from_str(raw).map_err(wrong)? {
