@@ -58,6 +58,42 @@ fn a_suite_that_passes() {
 }
 
 #[test]
+fn the_example_passes() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/intentions");
+    let said = Folder::new(&[]).run(&["test", folder]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = Folder::new(&[]).run(&["lint", &format!("{folder}/api.hcl"), "-deny", "warnings"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
+fn the_page_says_what_is_true() {
+    let page = include_str!("../../host/POLICY-TOOLS.md");
+    let block = |begin: &str| {
+        let (_, rest) = page.split_once(begin).expect("a block");
+        rest.split_once("```").expect("it ends").0.to_owned()
+    };
+    // Its file of expectations, with rules that keep the second and fail the first.
+    let rules = API
+        .replace("/items/secret", "/items")
+        .replace("Methods    = [\"GET\"]", "");
+    let folder = Folder::new(&[("api.hcl", &rules), ("api.test.hcl", &block("```hcl\n"))]);
+    let said = folder.run(&["test", "api.test.hcl", "-run", "reads"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let transcript = block("```text\n");
+    assert!(
+        said.out.starts_with(&transcript),
+        "{}\n{transcript}",
+        said.out
+    );
+    // And every code of the linter, with its severity.
+    for code in portcullis::lint::Code::ALL {
+        let row = format!("| `{code}` | {}", code.severity().as_str());
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn a_failure_shows_question_difference_and_why() {
     let changed = API.replace(r#"["GET"]"#, r#"["HEAD"]"#);
     let folder = Folder::new(&[("api.hcl", &changed), ("api.test.hcl", TESTS)]);

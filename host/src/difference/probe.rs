@@ -8,8 +8,8 @@ use portcullis_core::intention::{Action, Destination, IntentionSet, Rule as Says
 use crate::entries::{ANY_SERVICE, Asked, Entries, Settings, service_uri};
 use crate::lint::requests;
 
-/// How many requests are asked about one pair of services.
-const REQUESTS: usize = 400;
+/// How many requests are asked about besides those that permissions are meant for.
+const MIXED: usize = 400;
 
 /// The services that either side names as destination, those of the catalog, and one that
 /// stands for all others.
@@ -95,26 +95,31 @@ pub(super) fn asked(sets: [&IntentionSet; 2]) -> Vec<Asked> {
             }
         }
     }
-    let mut all: Vec<Asked> = own.clone();
-    all.push(Asked::new("GET", "/"));
+    own.push(Asked::new("GET", "/"));
+    let mut seen = BTreeSet::new();
+    own.retain(|asked| seen.insert(asked.clone()));
+    let mut all = own.clone();
+    let most = own.len() + MIXED;
     let paths: BTreeSet<&String> = own.iter().map(|asked| &asked.path).collect();
     let mut methods: BTreeSet<&str> = own.iter().map(|asked| asked.method.as_str()).collect();
     methods.extend(["GET", "POST"]);
+    let none = Vec::new();
     let mut headers: BTreeSet<&Vec<(String, String)>> =
         own.iter().map(|asked| &asked.headers).collect();
-    let none = Vec::new();
     headers.insert(&none);
-    for path in paths {
-        for method in &methods {
-            for headers in &headers {
+    for headers in &headers {
+        for path in &paths {
+            for method in &methods {
+                if all.len() >= most {
+                    return all;
+                }
                 let mut asked = Asked::new(method, path);
-                asked.headers.clone_from(headers);
-                all.push(asked);
+                asked.headers = (*headers).clone();
+                if seen.insert(asked.clone()) {
+                    all.push(asked);
+                }
             }
         }
     }
-    let mut seen = BTreeSet::new();
-    all.retain(|asked| seen.insert(asked.clone()));
-    all.truncate(REQUESTS);
     all
 }

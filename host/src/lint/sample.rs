@@ -12,6 +12,8 @@ use crate::entries::Asked;
 const TEXTS: usize = 4;
 /// How long a text of a pattern may be.
 const LONGEST: usize = 2_000;
+/// How many parts of a pattern are looked at for one text.
+const MAX_STEPS: usize = 20_000;
 
 /// Requests that have what `http` asks for, as far as that is easy to find.
 pub(crate) fn requests(http: &HttpMatch) -> Vec<Asked> {
@@ -174,9 +176,13 @@ pub(crate) fn texts_of(pattern: &str) -> Vec<String> {
     };
     let mut found: Vec<String> = Vec::new();
     for choice in 0..TEXTS {
-        let mut text = Vec::new();
-        walk(&hir, choice, &mut text);
-        match String::from_utf8(text) {
+        let mut walk = Walk {
+            choice,
+            steps: 0,
+            text: Vec::new(),
+        };
+        walk.through(&hir);
+        match String::from_utf8(walk.text) {
             Ok(text) if !found.contains(&text) => found.push(text),
             _ => {}
         }
@@ -184,27 +190,42 @@ pub(crate) fn texts_of(pattern: &str) -> Vec<String> {
     found
 }
 
-fn walk(hir: &Hir, choice: usize, out: &mut Vec<u8>) {
-    if out.len() > LONGEST {
-        return;
-    }
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => {}
-        HirKind::Literal(literal) => out.extend_from_slice(&literal.0),
-        HirKind::Class(class) => letter(class, choice, out),
-        HirKind::Repetition(repetition) => {
-            let wanted = u32::try_from(choice).unwrap_or(u32::MAX);
-            let most = repetition.max.unwrap_or(u32::MAX);
-            let times = repetition.min.saturating_add(wanted).min(most);
-            for _ in 0..times.min(1_000) {
-                walk(&repetition.sub, choice, out);
-            }
+/// A way through a pattern.
+struct Walk {
+    /// Which branch, and how often what may be repeated.
+    choice: usize,
+    steps: usize,
+    text: Vec<u8>,
+}
+
+impl Walk {
+    fn through(&mut self, hir: &Hir) {
+        // Nested repetitions of nothing would take for ever.
+        self.steps += 1;
+        if self.text.len() > LONGEST || self.steps > MAX_STEPS {
+            return;
         }
-        HirKind::Capture(capture) => walk(&capture.sub, choice, out),
-        HirKind::Concat(parts) => parts.iter().for_each(|part| walk(part, choice, out)),
-        HirKind::Alternation(parts) => {
-            if let Some(part) = parts.get(choice % parts.len().max(1)) {
-                walk(part, choice, out);
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => self.text.extend_from_slice(&literal.0),
+            HirKind::Class(class) => letter(class, self.choice, &mut self.text),
+            HirKind::Repetition(repetition) => {
+                let wanted = u32::try_from(self.choice).unwrap_or(u32::MAX);
+                let most = repetition.max.unwrap_or(u32::MAX);
+                let times = repetition.min.saturating_add(wanted).min(most);
+                for _ in 0..times.min(1_000) {
+                    if self.steps > MAX_STEPS {
+                        return;
+                    }
+                    self.through(&repetition.sub);
+                }
+            }
+            HirKind::Capture(capture) => self.through(&capture.sub),
+            HirKind::Concat(parts) => parts.iter().for_each(|part| self.through(part)),
+            HirKind::Alternation(parts) => {
+                if let Some(part) = parts.get(self.choice % parts.len().max(1)) {
+                    self.through(part);
+                }
             }
         }
     }
@@ -270,6 +291,13 @@ mod tests {
             let pattern = Pattern::parse(pattern).expect("a pattern");
             assert!(!texts(&pattern).is_empty(), "{pattern:?}");
         }
+    }
+
+    #[test]
+    fn nested_repetitions_of_nothing_end() {
+        let deep = format!("{}(a|b|c|){}", "(".repeat(40), "*)".repeat(40));
+        let pattern = Pattern::parse(&deep).expect("a pattern");
+        assert!(texts(&pattern).len() <= TEXTS);
     }
 
     #[test]
