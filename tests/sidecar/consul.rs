@@ -101,9 +101,9 @@ fn follows_its_registration_beside_a_connection_that_stays() {
     // A change that cannot be done is refused by name, and what was before stays.
     web(
         &[],
-        json!({"protocol": "http", "envoy_extra_static_listeners_json": "{}"}),
+        json!({"protocol": "http", "local_request_timeout_ms": 7, "envoy_extra_static_listeners_json": "{}"}),
     );
-    ours.logs("Proxy.Config.protocol");
+    ours.logs("Proxy.Config.local_request_timeout_ms");
     ours.logs("Proxy.Config.envoy_extra_static_listeners_json");
     drop(open(local(to_cache), logs));
     echo::exchange(&mut live).expect("undisturbed by a refused change");

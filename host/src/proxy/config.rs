@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::inbound::Application;
 use super::listen::ListenAddress;
 use super::proxy_protocol::{Trusted, Version};
+use portcullis_core::intention::Protocol;
+
 use crate::connector::Upstream;
 use crate::registration::RegistrationConfig;
 
@@ -89,6 +91,8 @@ pub struct UpstreamConfig {
     pub connect: Option<Duration>,
     /// Connections at once; as for all listeners if absent.
     pub connections: Option<usize>,
+    /// What it speaks; the agent is asked if absent.
+    pub protocol: Option<Protocol>,
 }
 
 impl UpstreamConfig {
@@ -101,6 +105,7 @@ impl UpstreamConfig {
             socket_mode: None,
             connect: None,
             connections: None,
+            protocol: None,
         }
     }
 }

@@ -139,6 +139,7 @@ impl Sidecar {
     /// # Errors
     /// When the inbound listener cannot be bound. An upstream's is tried again by [`Sidecar::keep`].
     pub async fn start(&self, member: Member) -> Result<Proxy, ProxyError> {
+        member.watcher().give_protocol(self.settings.protocol);
         let proxy = Proxy::idle(member);
         let listening = self.settings.listening.clone();
         let inbound = Listening {
@@ -270,6 +271,8 @@ impl Keeper<'_> {
                 tracing::warn!(listen = %address, "whoever reaches this address acts as the service");
             }
         }
+        let watcher = self.proxy.member().watcher();
+        watcher.give_protocol(self.wanted.protocol);
         let failed = self.proxy.change(listening, self.drain).await;
         let failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
         if failed.is_empty() {

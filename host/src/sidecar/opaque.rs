@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use portcullis_core::agent::service::Setting;
+use portcullis_core::intention::Protocol;
 use serde_json::Value;
 
 use super::refused::{Refused, dotted};
@@ -21,6 +22,7 @@ pub(super) struct ProxySettings {
     pub(super) local_connect_timeout: Option<Duration>,
     pub(super) handshake_timeout: Option<Duration>,
     pub(super) max_inbound_connections: Option<usize>,
+    pub(super) protocol: Option<Protocol>,
 }
 
 /// What an upstream's map says.
@@ -28,6 +30,7 @@ pub(super) struct ProxySettings {
 pub(super) struct UpstreamSettings {
     pub(super) connect_timeout: Option<Duration>,
     pub(super) max_connections: Option<usize>,
+    pub(super) protocol: Option<Protocol>,
 }
 
 const FOR_ENVOY: &str = "configures Envoy, which this is not";
@@ -56,10 +59,11 @@ impl ProxySettings {
                 "max_inbound_connections" => one.number(u64::from(u32::MAX)).map(|most| {
                     read.max_inbound_connections = usize::try_from(most).ok();
                 }),
-                "protocol" => one.is_tcp(),
-                "local_request_timeout_ms" | "local_idle_timeout_ms" => {
-                    Err(one.refused("belongs to HTTP, and this proxy passes bytes", REMOVE))
-                }
+                "protocol" => one.protocol().map(|protocol| read.protocol = protocol),
+                "local_request_timeout_ms" | "local_idle_timeout_ms" => Err(one.refused(
+                    "is not supported: the application says how long a request may last",
+                    REMOVE,
+                )),
                 "balance_inbound_connections" => Err(one.refused(
                     "is not supported: connections are spread over all cores anyway",
                     REMOVE,
@@ -85,7 +89,7 @@ impl UpstreamSettings {
                 "connect_timeout_ms" => one
                     .millis()
                     .map(|timeout| read.connect_timeout = Some(timeout)),
-                "protocol" => one.is_tcp(),
+                "protocol" => one.protocol().map(|protocol| read.protocol = protocol),
                 "limits" => one.limits(refused).map(|most| read.max_connections = most),
                 "passive_health_check" => Err(one.refused(
                     "is not supported: each connection tries up to eight instances, and skips those that do not answer",
@@ -186,12 +190,15 @@ impl One<'_> {
         }
     }
 
-    fn is_tcp(&self) -> Result<(), Refused> {
-        match self.value().as_str() {
-            Some(text) if text.eq_ignore_ascii_case("tcp") => Ok(()),
+    fn protocol(&self) -> Result<Option<Protocol>, Refused> {
+        let value = self.value();
+        let text = value.as_str().map(str::to_ascii_lowercase);
+        match text.as_deref() {
+            Some("") => Ok(None),
+            Some(text) if Protocol::from_code(text).is_some() => Ok(Protocol::from_code(text)),
             _ => Err(self.refused(
-                format!("is `{}`, and this proxy passes bytes", self.shown()),
-                "set it to `tcp`, or take it out of proxy-defaults and service-defaults",
+                format!("is `{}`", self.shown()),
+                "set it to `tcp`, `http`, `http2` or `grpc`, here or in proxy-defaults and service-defaults",
             )),
         }
     }
@@ -266,7 +273,7 @@ mod tests {
                 setting("local_connect_timeout_ms", "\"1500\""),
                 setting("handshake_timeout_ms", "2000"),
                 setting("max_inbound_connections", "7"),
-                setting("protocol", "\"tcp\""),
+                setting("protocol", "\"HTTP2\""),
             ],
             &mut refused,
         );
@@ -282,6 +289,7 @@ mod tests {
             )
         );
         assert_eq!(read.max_inbound_connections, Some(7));
+        assert_eq!(read.protocol, Some(Protocol::Http2));
     }
 
     #[test]
@@ -299,7 +307,7 @@ mod tests {
             ("handshake_timeout_ms", "86400001"),
             ("handshake_timeout_ms", "\"0\""),
             ("max_inbound_connections", "[]"),
-            ("protocol", "\"http\""),
+            ("protocol", "\"kafka\""),
             ("local_request_timeout_ms", "1"),
             ("local_idle_timeout_ms", "1"),
             ("balance_inbound_connections", "\"exact_balance\""),
@@ -317,7 +325,7 @@ mod tests {
         }
         for (name, json, field) in [
             ("connect_timeout_ms", "{}", "connect_timeout_ms"),
-            ("protocol", "\"grpc\"", "protocol"),
+            ("protocol", "true", "protocol"),
             ("limits", "3", "limits"),
             (
                 "limits",
@@ -376,5 +384,6 @@ mod tests {
         assert_eq!(refused, []);
         assert_eq!(read.connect_timeout, Some(Duration::from_millis(250)));
         assert_eq!(read.max_connections, Some(3));
+        assert_eq!(read.protocol, Some(Protocol::Tcp));
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use portcullis_core::agent::service::{AgentService, ProxyInfo, Setting, Upstream};
 use portcullis_core::identity::ServiceName;
+use portcullis_core::intention::Protocol;
 
 use super::opaque::{ProxySettings, UpstreamSettings};
 use super::refused::{Refused, dotted};
@@ -23,6 +24,8 @@ pub struct Settings {
     pub service: String,
     /// Its listeners.
     pub listening: Listening,
+    /// What the service speaks; the agent's config entries say it if absent.
+    pub protocol: Option<Protocol>,
 }
 
 /// What holds where a registration says nothing.
@@ -36,6 +39,8 @@ pub struct Usual {
     pub send_proxy: Option<ProxyHeader>,
     /// Permissions of the sockets of upstreams.
     pub socket_mode: Option<u32>,
+    /// What the service speaks.
+    pub protocol: Option<Protocol>,
 }
 
 impl Settings {
@@ -137,6 +142,7 @@ fn whole(
                 ..limits.clone()
             },
         },
+        protocol: opaque.protocol.or(usual.protocol),
     })
 }
 
@@ -285,6 +291,7 @@ fn upstream(one: &Upstream, refused: &mut Vec<Refused>) -> Option<UpstreamConfig
         socket_mode,
         connect: opaque.connect_timeout,
         connections: opaque.max_connections,
+        protocol: opaque.protocol,
     })
 }
 
@@ -576,7 +583,7 @@ mod tests {
             ("/Proxy/Future", json!(1), "Proxy.Future"),
             (
                 "/Proxy/Config",
-                json!({"protocol": "http"}),
+                json!({"protocol": "kafka"}),
                 "Proxy.Config.protocol",
             ),
             ("/Proxy/Config", json!({"nope": 1}), "Proxy.Config.nope"),
@@ -642,7 +649,7 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_named_at_once() {
         let mut several = with("/Proxy/Mode", json!("transparent"));
-        several["Proxy"]["Config"] = json!({"protocol": "http", "envoy_x": "1"});
+        several["Proxy"]["Config"] = json!({"protocol": "kafka", "envoy_x": "1"});
         several["Proxy"]["Upstreams"][0]["DestinationPeer"] = json!("c");
         assert_eq!(read(&several).unwrap_err().len(), 4);
     }

@@ -3,11 +3,11 @@
 //! A document that the policy refuses leaves its predecessor in force, which then
 //! ages: it is not confirmed again until the agent says something readable.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_core::intention::Matching;
+use portcullis_core::intention::{Matching, Protocol};
 use portcullis_core::policy::{Document, LoadReport};
 use portcullis_core::time::Timestamp;
 use serde_json::json;
@@ -47,6 +47,12 @@ pub struct MeshRoots {
 struct Documents {
     roots: Option<(String, Vec<String>)>,
     default_policy: Option<DefaultPolicy>,
+    /// How the `mesh` entry wants requests normalised, as it says it.
+    normalization: Option<String>,
+    /// What services speak, by document; `tcp` if it is not here.
+    protocols: HashMap<String, Protocol>,
+    /// The last list of each of these that was accepted, and as of when.
+    lists: HashMap<String, (Vec<u8>, Timestamp)>,
     /// Documents whose last body was accepted: only these can be confirmed.
     in_force: HashSet<String>,
 }
@@ -176,6 +182,60 @@ impl Hub {
         Ok(())
     }
 
+    /// How the `mesh` entry wants requests normalised; Consul's own way if it says nothing.
+    pub(super) async fn set_normalization(
+        self: &Arc<Self>,
+        found: Option<String>,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        if documents.normalization == found {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut documents.normalization, found);
+        let confirmed = self.readiness.borrow().roots.confirmed_at;
+        let loaded = self
+            .load_mesh(&mut documents, confirmed.unwrap_or_default())
+            .await;
+        if loaded.is_err() {
+            documents.normalization = before;
+        }
+        loaded
+    }
+
+    /// What the service of this document speaks.
+    pub(super) async fn set_protocol(
+        self: &Arc<Self>,
+        name: &str,
+        protocol: Protocol,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        let before = documents.protocols.insert(name.to_owned(), protocol);
+        if before == Some(protocol) {
+            return Ok(());
+        }
+        tracing::info!(document = name, protocol = protocol.code(), "speaks");
+        let Some((list, at)) = documents.lists.get(name).cloned() else {
+            return Ok(());
+        };
+        let change = service_document(name.to_owned(), protocol, &list, at);
+        let refused = self.load(&mut documents, vec![change]).await;
+        let problem = match &refused {
+            Ok(refused) => refused.get(name).cloned(),
+            Err(error) => Some(error.clone()),
+        };
+        match problem {
+            None => Ok(()),
+            Some(problem) => {
+                // Then it is tried again.
+                documents.protocols.remove(name);
+                documents
+                    .protocols
+                    .extend(before.map(|before| (name.to_owned(), before)));
+                Err(problem)
+            }
+        }
+    }
+
     async fn load_mesh(
         self: &Arc<Self>,
         documents: &mut Documents,
@@ -198,7 +258,11 @@ impl Hub {
         let max_stale_ms = self.max_stale.map_or(0, |budget| {
             u64::try_from(budget.as_millis()).unwrap_or(u64::MAX).max(1)
         });
-        let body = json!({
+        let normalization: serde_json::Value = match &documents.normalization {
+            Some(raw) => serde_json::from_str(raw).map_err(|error| error.to_string())?,
+            None => serde_json::Value::Null,
+        };
+        let mut body = json!({
             "trust_domain": trust_domain,
             "roots": roots,
             "default_policy": default,
@@ -209,6 +273,11 @@ impl Hub {
             },
             "max_stale_ms": max_stale_ms,
         });
+        if !normalization.is_null()
+            && let Some(fields) = body.as_object_mut()
+        {
+            fields.insert("request_normalization".to_owned(), normalization);
+        }
         let body = Some(body.to_string().into_bytes());
         let document = Document {
             name: MESH.to_owned(),
@@ -228,21 +297,21 @@ impl Hub {
         lists: Vec<(String, Vec<u8>)>,
         at: Timestamp,
     ) -> Result<BTreeMap<String, String>, String> {
+        let mut documents = self.documents.lock().await;
         let changes = lists
-            .into_iter()
+            .iter()
             .map(|(name, list)| {
-                let mut body = b"{\"intentions\":".to_vec();
-                body.extend(list);
-                body.push(b'}');
-                Document {
-                    name,
-                    body: Some(body),
-                    confirmed_at: at,
-                }
+                let protocol = documents.protocols.get(name).copied().unwrap_or_default();
+                service_document(name.clone(), protocol, list, at)
             })
             .collect();
-        let mut documents = self.documents.lock().await;
-        self.load(&mut documents, changes).await
+        let refused = self.load(&mut documents, changes).await?;
+        for (name, list) in lists {
+            if documents.protocols.contains_key(&name) && !refused.contains_key(&name) {
+                documents.lists.insert(name, (list, at));
+            }
+        }
+        Ok(refused)
     }
 
     /// The agent has confirmed these documents; those that are not in force are left alone.
@@ -310,6 +379,27 @@ impl Hub {
             }
         }
         Ok(refused)
+    }
+}
+
+/// The document of a service with this list of intentions.
+fn service_document(
+    name: String,
+    protocol: Protocol,
+    list: &[u8],
+    confirmed_at: Timestamp,
+) -> Document {
+    let mut body = b"{".to_vec();
+    if protocol != Protocol::Tcp {
+        body.extend(format!("\"protocol\":\"{protocol}\",", protocol = protocol.code()).bytes());
+    }
+    body.extend(b"\"intentions\":");
+    body.extend(list);
+    body.push(b'}');
+    Document {
+        name,
+        body: Some(body),
+        confirmed_at,
     }
 }
 

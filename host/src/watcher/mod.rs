@@ -7,6 +7,7 @@
 mod activity;
 mod batch;
 mod defaults;
+mod entries;
 mod follow;
 mod hub;
 mod instances;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::agent::matches;
-use portcullis_core::intention::Matching;
+use portcullis_core::intention::{Matching, Protocol};
 use portcullis_core::time::Timestamp;
 use portcullis_core::watch::{Key, Mode, Settings};
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 pub use activity::WatchActivity;
 pub use defaults::DefaultPolicySource;
+pub use entries::{KnownProtocol, ProtocolError, protocol_of};
 pub use hub::MeshRoots;
 pub use instances::KnownEndpoints;
 pub use registration::KnownRegistration;
@@ -71,6 +73,8 @@ pub struct WatcherConfig {
     pub max_stale: Option<Duration>,
     /// How what can be read in two ways is judged.
     pub matching: Matching,
+    /// What our service speaks; the agent is asked if absent.
+    pub protocol: Option<Protocol>,
     /// How long a question to the agent may wait for a change.
     pub wait: Duration,
     /// Within how long after a change of roots another leaf is asked for, at random.
@@ -90,6 +94,7 @@ impl WatcherConfig {
             default_policy: DefaultPolicySource::Auto,
             max_stale: Some(Duration::from_secs(24 * 3600)),
             matching: Matching::default(),
+            protocol: None,
             wait: WAIT,
             leaf_spread: Duration::from_secs(10),
         }
@@ -110,6 +115,15 @@ struct Inner {
     ended: CancellationToken,
     _guard: DropGuard,
     upstreams: Mutex<Upstreams>,
+    protocol: watch::Sender<KnownProtocol>,
+    given_protocol: watch::Sender<Option<Protocol>>,
+    protocols: Mutex<HashMap<String, Spoken>>,
+}
+
+/// What an upstream speaks, followed until this is dropped.
+struct Spoken {
+    known: watch::Sender<KnownProtocol>,
+    _guard: DropGuard,
 }
 
 /// What is followed, by service and datacenter.
@@ -140,6 +154,9 @@ impl Watcher {
             _guard: ended.clone().drop_guard(),
             ended,
             upstreams: Mutex::default(),
+            protocol: watch::Sender::default(),
+            given_protocol: watch::Sender::new(config.protocol),
+            protocols: Mutex::default(),
             hub,
             config,
         }));
@@ -196,6 +213,46 @@ impl Watcher {
     #[must_use]
     pub fn config(&self) -> &WatcherConfig {
         &self.0.config
+    }
+
+    /// What our own service speaks.
+    #[must_use]
+    pub fn protocol(&self) -> watch::Receiver<KnownProtocol> {
+        self.0.protocol.subscribe()
+    }
+
+    /// Says what our own service speaks, or with nothing that the agent is asked, whatever
+    /// the settings said.
+    pub fn give_protocol(&self, protocol: Option<Protocol>) {
+        self.0
+            .given_protocol
+            .send_if_modified(|given| std::mem::replace(given, protocol) != protocol);
+    }
+
+    /// What an upstream speaks, followed from the first call on.
+    #[must_use]
+    pub fn upstream_protocol(&self, service: &str) -> watch::Receiver<KnownProtocol> {
+        let inner = &self.0;
+        let mut protocols = inner
+            .protocols
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(spoken) = protocols.get(service) {
+            return spoken.known.subscribe();
+        }
+        let known = watch::Sender::<KnownProtocol>::default();
+        let receiver = known.subscribe();
+        let ended = inner.ended.child_token();
+        let _guard = ended.clone().drop_guard();
+        let following = entries::follow_upstream(
+            inner.config.agent.clone(),
+            service.to_owned(),
+            known.clone(),
+            inner.config.max_stale,
+        );
+        protocols.insert(service.to_owned(), Spoken { known, _guard });
+        inner.spawn(async move { ended.run_until_cancelled(following).await });
+        receiver
     }
 
     /// Asks for another leaf now, without waiting for the agent's time.
@@ -282,6 +339,14 @@ impl Watcher {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         upstreams.remove(&key);
+        if !upstreams.keys().any(|(name, _)| name == service) {
+            let mut protocols = self
+                .0
+                .protocols
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            protocols.remove(service);
+        }
     }
 
     /// Ends all watchers and waits for them.
@@ -330,13 +395,29 @@ impl Inner {
 
         let own = vec![self.config.service.clone()];
         let own = intentions::Intentions::new(Arc::clone(hub), own, true);
-        self.spawn(follow(
+        let own = follow(
             own,
             agent.clone(),
             self.settings(),
             Arc::new(Notify::new()),
             self.activity.clone(),
+        );
+        self.spawn(entries::follow_own(
+            Arc::clone(hub),
+            agent.clone(),
+            self.config.service.clone(),
+            self.given_protocol.subscribe(),
+            self.protocol.clone(),
+            self.config.max_stale,
         ));
+        let mut protocol = self.protocol.subscribe();
+        self.spawn(async move {
+            // Intentions are about a protocol.
+            let known = protocol.wait_for(|known| known.protocol.is_some()).await;
+            if known.map(drop).is_ok() {
+                own.await;
+            }
+        });
         let mut others = self.config.destinations.clone();
         others.retain(|name| *name != self.config.service);
         others.sort_unstable();

@@ -56,14 +56,37 @@ pub fn delete(kind: &str, name: &str) -> Result<HttpRequest, RequestError> {
 /// # Errors
 /// See [`ReplyError`]; 404 is no error here.
 pub fn decode_protocol(reply: &HttpReply<'_>) -> Result<String, ReplyError> {
+    Ok(decode_own_protocol(reply)?.unwrap_or_else(|| "tcp".to_owned()))
+}
+
+/// The same, but `None` where none is set: then that of `proxy-defaults` holds.
+///
+/// # Errors
+/// See [`ReplyError`]; 404 is no error here.
+pub fn decode_own_protocol(reply: &HttpReply<'_>) -> Result<Option<String>, ReplyError> {
+    match reply.json(MAX_REPLY) {
+        Err(error) if error.is_not_found() => Ok(None),
+        top => Ok(set(top?.object()?.text("Protocol")?)),
+    }
+}
+
+/// `Config.protocol` of the `proxy-defaults` entry, lower case; `None` where none is set.
+///
+/// # Errors
+/// See [`ReplyError`]; 404 is no error here.
+pub fn decode_default_protocol(reply: &HttpReply<'_>) -> Result<Option<String>, ReplyError> {
     let top = match reply.json(MAX_REPLY) {
-        Err(error) if error.is_not_found() => return Ok("tcp".to_owned()),
+        Err(error) if error.is_not_found() => return Ok(None),
         top => top?.object()?,
     };
-    Ok(match top.text("Protocol")?.to_ascii_lowercase() {
-        none if none.is_empty() => "tcp".to_owned(),
-        set => set,
-    })
+    match top.optional("Config")? {
+        Some(config) => Ok(set(config.object()?.text("protocol")?)),
+        None => Ok(None),
+    }
+}
+
+fn set(protocol: String) -> Option<String> {
+    Some(protocol.to_ascii_lowercase()).filter(|protocol| !protocol.is_empty())
 }
 
 /// `HTTP.Incoming.RequestNormalization` of a `mesh` entry as raw JSON, if it is set.
@@ -129,6 +152,14 @@ mod tests {
         assert_eq!(decode_protocol(&status(404)).unwrap(), "tcp");
         assert!(decode_protocol(&status(403)).is_err());
         assert!(decode_protocol(&ok(r#"{"protocol":"http"}"#)).is_err());
+        assert_eq!(decode_own_protocol(&ok("{}")).unwrap(), None);
+        let defaults = |body| decode_default_protocol(&ok(body));
+        let http = Some("http".to_owned());
+        assert_eq!(defaults(r#"{"Config":{"protocol":"HTTP"}}"#).unwrap(), http);
+        assert_eq!(defaults(r#"{"Config":null}"#).unwrap(), None);
+        assert_eq!(decode_default_protocol(&status(404)).unwrap(), None);
+        assert!(decode_default_protocol(&status(403)).is_err());
+        assert!(defaults(r#"{"Config":{"protocol":7}}"#).is_err());
         let mesh = r#"{"HTTP":{"Incoming":{"RequestNormalization":{"MergeSlashes":true}}}}"#;
         assert_eq!(
             decode_normalization(&ok(mesh)).unwrap().as_deref(),

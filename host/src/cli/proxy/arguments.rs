@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis::sidecar::Which;
 use portcullis_core::identity::ServiceName;
 
+use super::http::HttpArgs;
 use super::limits::LimitArgs;
 use super::operate::OperateArgs;
 use super::upstream::{StaticUpstream, Upstream};
@@ -93,6 +94,8 @@ pub(crate) struct ProxyArgs {
     pub(crate) drain_timeout: Duration,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) operate: OperateArgs,
     /// Print the smallest ACL policy with which this proxy can work, and end

@@ -89,6 +89,7 @@ impl LimitArgs {
                 SendProxy::V2 => ProxyHeader::V2,
             }),
             socket_mode: self.socket_mode,
+            protocol: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod acl;
 mod address;
 pub(crate) mod arguments;
 mod descriptors;
+mod http;
 mod limits;
 pub(crate) mod operate;
 mod reload;
@@ -20,8 +21,8 @@ use portcullis::proxy::{
     Addresses, InboundConfig, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
 use portcullis::registration::RegistrationConfig;
-use portcullis::sidecar::Sidecar;
-use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
+use portcullis::sidecar::{Sidecar, Usual};
+use portcullis::watcher::{DefaultPolicySource, ProtocolError, WatcherConfig, protocol_of};
 use portcullis_core::agent::{Query, leaf, roots};
 use serde_json::json;
 
@@ -68,7 +69,10 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
                 output::line(&acl::smallest(&needs))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let usual = arguments.limits.usual();
+            let usual = Usual {
+                protocol: arguments.http.protocol.map(Into::into),
+                ..arguments.limits.usual()
+            };
             let registered = wanted.registration(&agent)?;
             let found = tokio::select! {
                 found = wanted.find(&agent, &usual, registered.as_ref()) => found,
@@ -97,7 +101,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     }
     let ended = async {
     tokio::select! {
-        looked = look(&agent, &service) => looked?,
+        looked = look(arguments, &agent, &service) => looked?,
         _ = shutdown.requested() => {
             source.leave().await;
             return Ok(ExitCode::SUCCESS);
@@ -116,6 +120,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         },
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
         matching: arguments.matching.into(),
+        protocol: arguments.http.protocol.map(Into::into),
         ..WatcherConfig::new(agent, policy, service.as_str())
     });
     let proxy = match &source {
@@ -279,7 +284,7 @@ fn ready(source: &Source, addresses: &Addresses, sha256: &str) -> serde_json::Va
 ///
 /// Fails when that is hopeless: it is no agent, or the token may not. An agent
 /// that does not answer yet is waited for instead.
-async fn look(agent: &AgentClient, service: &str) -> Result<(), Failure> {
+async fn look(arguments: &ProxyArgs, agent: &AgentClient, service: &str) -> Result<(), Failure> {
     let leaf = leaf::request(service, &Query::default())
         .map_err(|error| Failure::while_doing("-service", &error).code(2))?;
     let looked = match agent
@@ -291,6 +296,16 @@ async fn look(agent: &AgentClient, service: &str) -> Result<(), Failure> {
             .await
             .map(drop),
         Err(error) => Err(error),
+    };
+    let looked = match looked {
+        Ok(()) if arguments.http.protocol.is_none() => {
+            match protocol_of(agent, service, "-protocol").await {
+                Ok(_) => Ok(()),
+                Err(ProtocolError::Agent(error)) => Err(error),
+                Err(error) => return Err(Failure::from_error(&error)),
+            }
+        }
+        looked => looked,
     };
     match looked {
         Ok(()) => Ok(()),
@@ -328,8 +343,15 @@ fn config(arguments: &ProxyArgs, service: &str) -> Result<ProxyConfig, Failure> 
         Some(inbound) if arguments.register => Some(registration(arguments, service, inbound)?),
         _ => None,
     };
+    let upstreams = upstreams(arguments, usual.socket_mode);
+    let names = upstreams.iter().map(|one| one.upstream.name());
+    if let Some(stray) = arguments.http.stray(names) {
+        return Err(Failure::usage(format_args!(
+            "-upstream-protocol names `{stray}`, which is no -upstream: correct its name, or remove it"
+        )));
+    }
     Ok(ProxyConfig {
-        upstreams: upstreams(arguments, usual.socket_mode),
+        upstreams,
         inbound,
         register,
         limits: usual.limits,
@@ -343,6 +365,7 @@ fn upstreams(arguments: &ProxyArgs, socket_mode: Option<u32>) -> Vec<UpstreamCon
         .chain(arguments.static_upstream.iter().map(StaticUpstream::config))
         .map(|upstream| UpstreamConfig {
             socket_mode,
+            protocol: arguments.http.of_upstream(upstream.upstream.name()),
             ..upstream
         })
         .collect()
