@@ -142,6 +142,15 @@ impl Connector {
         }
     }
 
+    /// The same with these ALPN names; discovery and turns are shared.
+    #[must_use]
+    pub fn with_alpn(&self, names: Vec<Vec<u8>>) -> Self {
+        Self {
+            tls: self.tls.clone().with_alpn(names),
+            ..self.clone()
+        }
+    }
+
     /// TLS of this connector.
     #[must_use]
     pub fn tls(&self) -> &MeshTls {

@@ -15,10 +15,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::reason::Reasons;
+use super::requests::Requests;
 use crate::proxy::Counts;
 
 /// Label names and values.
-type Labels = Vec<(&'static str, String)>;
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// How long decisions may take, in seconds.
 const DECISIONS: [f64; 10] = [
@@ -44,6 +45,7 @@ struct Counted {
     deny: Family<Labels, Counter>,
     terminate: Family<Labels, Counter>,
     decisions: Histogram,
+    requests: Requests,
     next: AtomicU64,
     bytes: Mutex<Bytes>,
 }
@@ -101,6 +103,7 @@ impl Default for Connections {
             deny: Family::default(),
             terminate: Family::default(),
             decisions: Histogram::new(DECISIONS),
+            requests: Requests::default(),
             next: AtomicU64::new(0),
             bytes: Mutex::default(),
         };
@@ -167,6 +170,32 @@ impl Connections {
         self.0.terminate.get_or_create(&labels).inc();
     }
 
+    /// A request has begun.
+    pub(crate) fn request_began(&self, direction: &'static str) {
+        self.0.requests.began(direction);
+    }
+
+    /// A request has ended, with this status if it was answered.
+    pub(crate) fn request_ended(&self, direction: &'static str, status: Option<u16>) {
+        self.0.requests.ended(direction, status);
+    }
+
+    /// The policy let a request through.
+    pub(crate) fn request_allowed(&self) {
+        self.0.requests.allowed();
+    }
+
+    /// The policy refused a request, or it could not be read.
+    pub(crate) fn request_denied(&self, reason: &str) {
+        self.0.requests.denied(self.0.reasons.label(reason));
+    }
+
+    /// A request under way was cut off.
+    pub(crate) fn request_terminated(&self, direction: &'static str, reason: &str) {
+        let reason = self.0.reasons.label(reason);
+        self.0.requests.terminated(direction, reason);
+    }
+
     /// A decision took so long.
     pub(crate) fn decided(&self, took: Duration) {
         self.0.decisions.observe(took.as_secs_f64());
@@ -224,9 +253,10 @@ impl Connections {
             "Clients with an open connection that a change of policy cut off",
             all.terminate.clone(),
         );
+        all.requests.register(registry);
         registry.register_with_unit(
             "decision_duration",
-            "How long the policy took to decide about a connection",
+            "How long the policy took to decide about a connection or a request",
             Unit::Seconds,
             all.decisions.clone(),
         );
@@ -289,6 +319,6 @@ impl Collector for Connections {
     }
 }
 
-fn way(direction: &'static str) -> Labels {
+pub(super) fn way(direction: &'static str) -> Labels {
     vec![("direction", direction.to_owned())]
 }

@@ -7,6 +7,7 @@
 mod connections;
 mod process;
 mod reason;
+mod requests;
 mod state;
 
 use prometheus_client::encoding::text::encode;

@@ -51,6 +51,16 @@ pub(super) struct Access {
     started: Instant,
 }
 
+/// What a request asks for and how it was answered, for its line.
+#[derive(Debug)]
+pub(super) struct RequestLine<'a> {
+    pub(super) version: &'static str,
+    pub(super) method: &'a str,
+    /// Without its query.
+    pub(super) path: &'a str,
+    pub(super) status: Option<u16>,
+}
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) struct Ending {
@@ -113,6 +123,74 @@ impl Access {
             counts: Arc::default(),
             opened: false,
             started: Instant::now(),
+        }
+    }
+
+    /// The same connection, with what it is known by and its bytes.
+    pub(super) fn same_connection(&self) -> Self {
+        Self {
+            counts: Arc::clone(&self.counts),
+            ..self.again()
+        }
+    }
+
+    /// A request on the same connection, which begins now.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            src_identity: self.src_identity.clone(),
+            dst_addr: self.dst_addr.clone(),
+            dst_identity: self.dst_identity.clone(),
+            tls: self.tls,
+            ..Self::new(self.direction, self.src_addr, &self.dst_service)
+        }
+    }
+
+    /// Writes the line of a request.
+    pub(super) fn log_request(&self, ending: &Ending, request: &RequestLine<'_>) {
+        let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
+        let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
+        let (dst_addr, error) = (text(&self.dst_addr), text(&ending.error));
+        let src_addr = self
+            .src_addr
+            .map_or_else(|| "unix".to_owned(), |address| address.to_string());
+        let (code, reason) = (visible(&ending.code, 64), visible(&ending.reason, LONGEST));
+        let decision = self.decision.as_ref();
+        let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        macro_rules! write {
+            ($level:ident, $message:literal) => {
+                tracing::event!(
+                    target: "access",
+                    tracing::Level::$level,
+                    {
+                        src.addr = src_addr.as_str(),
+                        src.identity = src_identity.as_deref(),
+                        dst.addr = dst_addr.as_deref(),
+                        dst.service = self.dst_service.as_str(),
+                        dst.identity = dst_identity.as_deref(),
+                        direction = self.direction.as_str(),
+                        http.version = request.version,
+                        http.method = request.method,
+                        http.path = request.path,
+                        http.status = request.status,
+                        bytes_sent = self.counts.b_to_a.load(Ordering::Relaxed),
+                        bytes_recv = self.counts.a_to_b.load(Ordering::Relaxed),
+                        duration_ms = duration_ms,
+                        code = code.as_str(),
+                        reason = reason.as_str(),
+                        intention = decision.and_then(|decision| decision.intention),
+                        permission = decision.and_then(|decision| decision.permission),
+                        generation = decision.map(|decision| decision.generation),
+                        error = error.as_deref(),
+                        tls.version = self.tls,
+                    },
+                    $message
+                )
+            };
+        }
+        if ending.refused {
+            write!(WARN, "request refused");
+        } else {
+            write!(INFO, "request answered");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::http::HttpSettings;
 use super::inbound::Application;
 use super::listen::ListenAddress;
 use super::proxy_protocol::{Trusted, Version};
@@ -32,6 +33,8 @@ pub struct Limits {
     pub age: Option<Duration>,
     /// How long after that it ends even if it is not.
     pub age_grace: Duration,
+    /// Of HTTP, and how it is treated.
+    pub http: HttpSettings,
 }
 
 impl Default for Limits {
@@ -45,6 +48,7 @@ impl Default for Limits {
             idle: None,
             age: None,
             age_grace: Duration::from_secs(30),
+            http: HttpSettings::default(),
         }
     }
 }

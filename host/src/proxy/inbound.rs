@@ -8,6 +8,7 @@ use std::sync::Arc;
 use portcullis_core::intention::Decision;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsStream;
 
@@ -15,6 +16,7 @@ use super::access::{Access, Direction, Ending, tls_version};
 use super::config::Limits;
 use super::copy::{CopyError, Side, copy_both};
 use super::handshakes::Place;
+use super::http::Judge;
 use super::lifetime::Lifetime;
 use super::listen::{PlainStream, prepare};
 use super::listeners::Cut;
@@ -22,6 +24,7 @@ use super::live::{Fallen, Standing};
 use super::proxy_protocol::{self, About, ReceiveError, Route, Trusted, Version};
 use super::stats::Stats;
 use crate::tls::{HandshakeError, MeshStream, MeshTls, Refusal, alert_name, alert_of};
+use crate::watcher::KnownProtocol;
 
 /// Where the application listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,10 @@ pub(super) struct Inbound {
     pub(super) accept_proxy: Option<Trusted>,
     pub(super) send_proxy: Option<Version>,
     pub(super) tls: MeshTls,
+    /// What the service speaks.
+    pub(super) protocol: watch::Receiver<KnownProtocol>,
+    /// Judges requests, where it speaks HTTP.
+    pub(super) judge: Arc<Judge>,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
 }
@@ -92,33 +99,14 @@ impl Inbound {
             from: access.src_addr,
             to: stream.local_address(),
         };
-        let accepted = tokio::select! {
-            accepted = self.handshake(stream, &mut route) => accepted,
-            () = place.needed() => Err(Ending::refused(
-                "too-many-handshakes",
-                "its handshake took long, and gave way to others",
-            )),
-        };
-        drop(place);
+        let target = Some(Arc::clone(&self.service));
+        let accepted = self.accept(stream, &mut route, place, target, access).await;
         access.src_addr = route.from;
         let MeshStream {
             stream,
             peer,
             chain,
-        } = match accepted {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(error)) => {
-                let ending = self.no_handshake(error, access);
-                if access.decision.is_none() {
-                    self.stats.handshake_failed(access, &ending);
-                }
-                return Err(ending);
-            }
-            Err(ending) => {
-                self.stats.handshake_failed(access, &ending);
-                return Err(ending);
-            }
-        };
+        } = accepted?;
         // From here on the client has proved its key and its chain is good.
         access.src_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
@@ -158,6 +146,40 @@ impl Inbound {
             code,
             reason,
         }))
+    }
+
+    /// A handshake with a client, who gives way to others when it takes long. With a
+    /// `target`, whoever is refused there is told so at once.
+    pub(super) async fn accept(
+        &self,
+        stream: PlainStream,
+        route: &mut Route,
+        place: Place,
+        target: Option<Arc<str>>,
+        access: &mut Access,
+    ) -> Result<MeshStream<PlainStream>, Ending> {
+        let accepted = tokio::select! {
+            accepted = self.handshake(stream, route, target) => accepted,
+            () = place.needed() => Err(Ending::refused(
+                "too-many-handshakes",
+                "its handshake took long, and gave way to others",
+            )),
+        };
+        drop(place);
+        match accepted {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err(error)) => {
+                let ending = self.no_handshake(error, access);
+                if access.decision.is_none() {
+                    self.stats.handshake_failed(access, &ending);
+                }
+                Err(ending)
+            }
+            Err(ending) => {
+                self.stats.handshake_failed(access, &ending);
+                Err(ending)
+            }
+        }
     }
 
     /// Copies until both sides have ended, or the connection no longer stands.
@@ -204,6 +226,7 @@ impl Inbound {
         &self,
         mut stream: PlainStream,
         route: &mut Route,
+        target: Option<Arc<str>>,
     ) -> Result<Result<MeshStream<PlainStream>, HandshakeError>, Ending> {
         let until = Instant::now() + self.limits.handshake;
         if self
@@ -228,8 +251,14 @@ impl Inbound {
                 Err(_) => return Ok(Err(HandshakeError::Timeout(self.limits.handshake))),
             }
         }
-        let target = Some(Arc::clone(&self.service));
+        let requests = target.is_none();
         let left = until.saturating_duration_since(Instant::now());
+        if requests {
+            // Both, whatever the application speaks: the first bytes count.
+            let names = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            let tls = self.tls.clone().with_alpn(names);
+            return Ok(tls.accept(stream, target, left).await);
+        }
         Ok(self.tls.accept(stream, target, left).await)
     }
 
@@ -297,7 +326,7 @@ impl Inbound {
     }
 
     /// Connects to the application, and tells it about the client where it wants that.
-    async fn application(&self, about: About<'_>) -> io::Result<PlainStream> {
+    pub(super) async fn application(&self, about: About<'_>) -> io::Result<PlainStream> {
         let connect = async {
             let mut stream = match &self.application {
                 Application::Tcp(address) => {

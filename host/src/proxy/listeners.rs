@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::intention::Protocol;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use super::Addresses;
 use super::access::Ending;
 use super::config::{InboundConfig, Limits, Listening, ProxyError, UpstreamConfig};
 use super::handshakes::Handshakes;
+use super::http::Judge;
 use super::inbound::Inbound;
 use super::listen::{Accepted, ListenAddress, Listener};
 use super::outbound::Outbound;
@@ -22,6 +24,7 @@ use super::seldom::Seldom;
 use super::stats::{Active, Snapshot, Stats};
 use crate::connector::Upstream;
 use crate::member::Member;
+use crate::watcher::KnownProtocol;
 
 /// How many connections that wait in the kernel are still taken at the end.
 const MOST_WAITING: usize = 4_096;
@@ -100,9 +103,16 @@ impl std::fmt::Debug for Role {
 pub(super) struct Cut {
     listener: CancellationToken,
     proxy: CancellationToken,
+    /// No more requests are wanted.
+    stopping: CancellationToken,
 }
 
 impl Cut {
+    /// Cancelled when what is under way may end, and nothing more is wanted.
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
     /// Waits for it, and says why.
     pub(super) async fn cancelled(&self) -> Ending {
         self.listener.cancelled().await;
@@ -143,6 +153,11 @@ impl Behind for InboundConfig {
                 accept_proxy: self.accept_proxy.clone(),
                 send_proxy: self.send_proxy,
                 tls: shared.member.tls().clone(),
+                protocol: shared.member.watcher().protocol(),
+                judge: Arc::new(Judge::new(
+                    shared.member.tls().verifier().clone(),
+                    Arc::clone(&shared.service),
+                )),
                 limits: limits.clone(),
                 stats: Arc::clone(&shared.stats),
             })),
@@ -176,12 +191,32 @@ impl Behind for UpstreamConfig {
             role: Role::Outbound(Arc::new(Outbound {
                 service: Arc::clone(&shared.service),
                 upstream: self.upstream.clone(),
+                protocol: self.protocol(shared),
                 connector,
                 limits: limits.clone(),
                 stats: Arc::clone(&shared.stats),
             })),
             room: Arc::new(Semaphore::new(connections.max(1))),
             limits: limits.clone(),
+        }
+    }
+}
+
+impl UpstreamConfig {
+    /// What it speaks: as the settings say, else as the agent does. Of a fixed server
+    /// nobody but the settings knows.
+    fn protocol(&self, shared: &Shared) -> watch::Receiver<KnownProtocol> {
+        let given = match (&self.upstream, self.protocol) {
+            (_, Some(given)) => Some(given),
+            (Upstream::Static { .. }, None) => Some(Protocol::Tcp),
+            (Upstream::Service { .. }, None) => None,
+        };
+        match given {
+            Some(given) => watch::channel(KnownProtocol::from(given)).1,
+            None => {
+                let watcher = shared.member.watcher();
+                watcher.upstream_protocol(self.upstream.name())
+            }
         }
     }
 }
@@ -410,6 +445,7 @@ fn open<C: Behind>(shared: &Shared, config: C, limits: &Limits, listener: Listen
     let cut_one = Cut {
         listener: cut.clone(),
         proxy: shared.cut.clone(),
+        stopping: stop.clone(),
     };
     let accepting = shared.tasks.spawn(accept(
         listener,
@@ -503,14 +539,24 @@ impl Serving {
             Role::Inbound(inbound) => {
                 let (inbound, place) = (Arc::clone(inbound), shared.handshakes.begin());
                 shared.tasks.spawn(async move {
-                    inbound.serve(stream, from, place, &cut).await;
+                    let known = inbound.protocol.borrow().protocol;
+                    match known.unwrap_or_default() {
+                        Protocol::Tcp => inbound.serve(stream, from, place, &cut).await,
+                        // Its room is not needed by the others.
+                        http => {
+                            Box::pin(inbound.serve_http(http, stream, from, place, &cut)).await;
+                        }
+                    }
                     drop((room, active));
                 });
             }
             Role::Outbound(outbound) => {
                 let outbound = Arc::clone(outbound);
                 shared.tasks.spawn(async move {
-                    outbound.serve(stream, from, &cut).await;
+                    match outbound.protocol(&cut).await {
+                        Protocol::Tcp => outbound.serve(stream, from, &cut).await,
+                        http => Box::pin(outbound.serve_http(http, stream, from, &cut)).await,
+                    }
                     drop((room, active));
                 });
             }

@@ -50,6 +50,11 @@ impl Standing {
         Self::new(tls, peer, chain, Usage::Client, None, Some(target))
     }
 
+    /// A client's connection whose requests are judged by themselves.
+    pub(crate) fn client(tls: &MeshTls, peer: &Arc<VerifiedPeer>, chain: Chain) -> Self {
+        Self::new(tls, peer, chain, Usage::Client, None, None)
+    }
+
     /// Our connection to a server.
     pub(crate) fn outbound(
         tls: &MeshTls,

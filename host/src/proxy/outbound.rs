@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::intention::Protocol;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::watch;
 
 use super::access::{Access, Direction, Ending, tls_version};
 use super::config::Limits;
@@ -16,20 +18,40 @@ use super::live::{Fallen, Standing};
 use super::stats::{REFUSED_BY_PEER, Stats};
 use crate::connector::{Connection, Connector, DialError, Upstream};
 use crate::tls::{HandshakeError, MeshStream, Refusal, alert_name, alert_of};
+use crate::watcher::KnownProtocol;
 
 /// How long to look for the alert behind a connection that was reset.
 const ALERT: Duration = Duration::from_millis(100);
+
+/// How long to wait until it is known what the upstream speaks.
+const PROTOCOL: Duration = Duration::from_secs(10);
 
 /// What every connection to one upstream shares.
 pub(super) struct Outbound {
     pub(super) service: Arc<str>,
     pub(super) upstream: Upstream,
     pub(super) connector: Connector,
+    /// What the upstream speaks.
+    pub(super) protocol: watch::Receiver<KnownProtocol>,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
 }
 
 impl Outbound {
+    /// What the upstream speaks; waited for a little, as its instances are.
+    pub(super) async fn protocol(&self, cut: &Cut) -> Protocol {
+        if let Some(known) = self.protocol.borrow().protocol {
+            return known;
+        }
+        let mut protocol = self.protocol.clone();
+        let known = protocol.wait_for(|known| known.protocol.is_some());
+        tokio::select! {
+            Ok(known) = known => known.protocol.unwrap_or_default(),
+            () = tokio::time::sleep(PROTOCOL) => Protocol::Tcp,
+            _ = cut.cancelled() => Protocol::Tcp,
+        }
+    }
+
     /// One connection from its first byte to its log line.
     pub(super) async fn serve(&self, mut local: PlainStream, from: Option<SocketAddr>, cut: &Cut) {
         let mut access = Access::new(Direction::Outbound, from, self.upstream.name());
@@ -171,7 +193,7 @@ impl Outbound {
         )
     }
 
-    fn not_dialled(&self, error: DialError, access: &mut Access) -> Ending {
+    pub(super) fn not_dialled(&self, error: DialError, access: &mut Access) -> Ending {
         match error {
             DialError::Handshake {
                 error: HandshakeError::RefusedByPeer(alert),

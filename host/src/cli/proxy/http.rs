@@ -1,8 +1,12 @@
-//! The flags about HTTP: what services speak.
+//! The flags about HTTP: what services speak, and how requests are treated.
 
 use std::str::FromStr;
+use std::time::Duration;
 
+use portcullis::proxy::{ClientCertDetails, HttpSettings};
 use portcullis_core::identity::ServiceName;
+
+use crate::cli::duration;
 
 /// Flags about HTTP.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +18,37 @@ pub(crate) struct HttpArgs {
     /// The same for an upstream: `NAME=PROTOCOL`; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     pub(crate) upstream_protocol: Vec<UpstreamProtocol>,
+    /// What the application is told of the client's certificate by `x-forwarded-client-cert`: Envoy's names, SANITIZE, FORWARD_ONLY, APPEND_FORWARD, SANITIZE_SET or ALWAYS_FORWARD_ONLY
+    #[arg(long, value_name = "MODE", default_value = "SANITIZE_SET")]
+    forward_client_cert_details: ClientCertDetails,
+    /// Pass CONNECT on, where the policy allows the method; HTTP/1.1 only
+    #[arg(long)]
+    allow_connect: bool,
+    /// Tell clients the name of the reason by `x-portcullis-reason`; for looking into a refusal, not for strangers
+    #[arg(long)]
+    debug_reason_header: bool,
+    /// Headers of one request at most; more are answered 431
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(8..=1000))]
+    max_request_headers: u16,
+    /// Bytes of a request's first line and headers at most; more are answered 431
+    #[arg(long, value_name = "BYTES", default_value_t = 61_440, value_parser = clap::value_parser!(u32).range(1024..=262_144))]
+    max_request_header_bytes: u32,
+    /// How long the head of a request may take to arrive, in HTTP/1.1
+    #[arg(long, value_name = "DURATION", value_parser = positive, default_value = "10s")]
+    request_header_timeout: Duration,
+    /// Requests at once on each HTTP/2 connection
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    max_concurrent_streams: u32,
+    /// Requests that an HTTP/2 client may take back beyond those that end well; then its connection ends
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    max_stream_resets: u32,
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("it must be more than nothing".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 /// What a service speaks.
@@ -63,6 +98,20 @@ impl FromStr for UpstreamProtocol {
 }
 
 impl HttpArgs {
+    /// How listeners treat HTTP.
+    pub(crate) fn settings(&self) -> HttpSettings {
+        HttpSettings {
+            client_cert: self.forward_client_cert_details,
+            connect: self.allow_connect,
+            debug_header: self.debug_reason_header,
+            headers: usize::from(self.max_request_headers),
+            header_bytes: usize::try_from(self.max_request_header_bytes).unwrap_or(usize::MAX),
+            header_time: self.request_header_timeout,
+            streams: self.max_concurrent_streams,
+            resets: self.max_stream_resets,
+        }
+    }
+
     /// What the flags say that an upstream speaks.
     pub(crate) fn of_upstream(&self, name: &str) -> Option<portcullis_core::intention::Protocol> {
         let mut given = self.upstream_protocol.iter();

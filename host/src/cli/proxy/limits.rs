@@ -6,6 +6,7 @@ use portcullis::proxy::{Limits, ProxyHeader, Trusted};
 use portcullis::sidecar::Usual;
 
 use super::descriptors;
+use super::http::HttpArgs;
 use crate::cli::duration;
 
 /// Flags about connections.
@@ -79,17 +80,20 @@ impl LimitArgs {
     }
 
     /// What holds where a registration says nothing.
-    pub(crate) fn usual(&self) -> Usual {
+    pub(crate) fn usual(&self, http: &HttpArgs) -> Usual {
         let trusted = self.accept_proxy_protocol_from.iter().cloned();
         Usual {
-            limits: self.limits(),
+            limits: Limits {
+                http: http.settings(),
+                ..self.limits()
+            },
             accept_proxy: trusted.reduce(Trusted::and),
             send_proxy: self.send_proxy_protocol.map(|version| match version {
                 SendProxy::V1 => ProxyHeader::V1,
                 SendProxy::V2 => ProxyHeader::V2,
             }),
             socket_mode: self.socket_mode,
-            protocol: None,
+            protocol: http.protocol.map(Into::into),
         }
     }
 }

@@ -21,7 +21,7 @@ use portcullis::proxy::{
     Addresses, InboundConfig, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
 use portcullis::registration::RegistrationConfig;
-use portcullis::sidecar::{Sidecar, Usual};
+use portcullis::sidecar::Sidecar;
 use portcullis::watcher::{DefaultPolicySource, ProtocolError, WatcherConfig, protocol_of};
 use portcullis_core::agent::{Query, leaf, roots};
 use serde_json::json;
@@ -69,10 +69,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
                 output::line(&acl::smallest(&needs))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let usual = Usual {
-                protocol: arguments.http.protocol.map(Into::into),
-                ..arguments.limits.usual()
-            };
+            let usual = arguments.limits.usual(&arguments.http);
             let registered = wanted.registration(&agent)?;
             let found = tokio::select! {
                 found = wanted.find(&agent, &usual, registered.as_ref()) => found,
@@ -326,7 +323,7 @@ async fn look(arguments: &ProxyArgs, agent: &AgentClient, service: &str) -> Resu
 }
 
 fn config(arguments: &ProxyArgs, service: &str) -> Result<ProxyConfig, Failure> {
-    let usual = arguments.limits.usual();
+    let usual = arguments.limits.usual(&arguments.http);
     let inbound = match (&arguments.listen, &arguments.service_addr) {
         (Some(listen), Some(application)) => {
             let application = address::application(application)?;

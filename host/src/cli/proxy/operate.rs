@@ -98,6 +98,8 @@ fn settings(arguments: &ProxyArgs, agent: &AgentClient) -> Value {
         "register": arguments.register,
         "default_intention_policy": arguments.default_intention_policy.as_str(),
         "matching": arguments.matching.as_str(),
+        "protocol": arguments.http.protocol.map(|protocol| portcullis_core::intention::Protocol::from(protocol).code()),
+        "forward_client_cert_details": arguments.http.settings().client_cert.as_str(),
         "max_stale_seconds": arguments.max_stale.as_secs_f64(),
         "drain_timeout_seconds": arguments.drain_timeout.as_secs_f64(),
         "component": arguments.component.file(),

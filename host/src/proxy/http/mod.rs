@@ -1,0 +1,24 @@
+//! HTTP: every request judged, and passed on with nothing changed that need not be.
+//!
+//! Connections of services that speak TCP never come here: what a listener speaks is
+//! known before a connection's first byte.
+
+mod answer;
+mod conversation;
+mod cutter;
+mod flow;
+mod gate;
+mod hop;
+mod inbound;
+mod judge;
+mod live;
+mod onward;
+mod outbound;
+mod record;
+mod serve;
+mod settings;
+mod tunnel;
+mod xfcc;
+
+pub(super) use judge::Judge;
+pub use settings::{ClientCertDetails, HttpSettings};

@@ -1,0 +1,14 @@
+//! HTTP through real proxies: every request judged, passed on as it is, and ended when the
+//! policy changes.
+
+mod application;
+mod bodies;
+mod client;
+mod limits;
+mod live;
+mod outbound;
+mod protocol;
+mod requests;
+mod scene;
+mod smuggling;
+mod upgrade;
