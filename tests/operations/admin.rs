@@ -230,10 +230,10 @@ async fn the_log_level_changes_while_running() {
         operated.get("/logging");
         alive.deny("web", "db").expect("an intention");
         alive.allow("web", "db").expect("an intention");
-        operated.post("/logging", r#"{"level":"info,portcullis=trace"}"#);
         let log = operated.proxy.log();
         (log.contains(" DEBUG ") || log.contains(" TRACE ")).then_some(())
     });
+    operated.post("/logging", r#"{"level":"info,portcullis=trace"}"#);
     for bad in [
         "/logging?level=loud",
         "/logging?level=",
