@@ -194,6 +194,38 @@ fn denials_that_can_be_escaped() {
 }
 
 #[test]
+fn entries_on_one_line_are_told_apart() {
+    let one = |name: &str| {
+        format!(
+            r#"{{"Kind":"service-intentions","Name":"{name}","Sources":[{{"Name":"web","Permissions":[{{"Action":"allow","HTTP":{{"PathPrefix":"/a"}}}}]}}]}}"#
+        )
+    };
+    let list = format!("[{},{}]", one("api"), one("db"));
+    let (_, found, document) = lint(&[("list.json", &list)], &[]);
+    assert_eq!(found.len(), 2, "{document:#}");
+    let fields: Vec<&Value> = (0..2)
+        .map(|at| &document["findings"][at]["field"])
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "api Sources[0].Permissions[0].HTTP.PathPrefix",
+            "db Sources[0].Permissions[0].HTTP.PathPrefix"
+        ]
+    );
+}
+
+#[test]
+fn values_beyond_ascii() {
+    let rules = permissions(&[
+        r#"Action = "deny" HTTP { PathPrefix = "/a/" Header = [{ Name = "x-b" Exact = "\u00e9\u4e2d" }] }"#,
+        r#"Action = "allow" HTTP { PathPrefix = "/" }"#,
+    ]);
+    let wanted = [("deny-escapable-missing-header", "error", 7)];
+    has(&[("a.hcl", &rules)], &[], &wanted, &[]);
+}
+
+#[test]
 fn patterns() {
     let rules = permissions(&[
         r#"Action = "allow" HTTP { PathRegex = "/v1.0/items" }"#,

@@ -10,6 +10,17 @@ use super::{Entries, EntriesError};
 use crate::definitions::schema::folded;
 use crate::definitions::tree::{Field, Kind, Node, Problem};
 
+/// Where an entry comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It is the whole file.
+    File,
+    /// It is one of several in a file.
+    List,
+    /// An agent told it.
+    Agent,
+}
+
 impl Entries {
     pub(super) fn add_file(&mut self, file: &Path) -> Result<(), EntriesError> {
         let root = crate::definitions::read_tree(file)?;
@@ -28,7 +39,9 @@ impl Entries {
                 }
                 Ok(())
             }
-            Kind::Object(_) if field(root, "Kind").is_some() => self.add_entry(root, file, true),
+            Kind::Object(_) if field(root, "Kind").is_some() => {
+                self.add_entry(root, file, Origin::File)
+            }
             Kind::Object(_) if field(root, "SourceName").is_some() => self.add_item(root, file, ""),
             Kind::Object(fields) => match field(root, "ConfigEntries") {
                 Some(entries) => self.add_bootstrap(&entries.value, file),
@@ -44,7 +57,7 @@ impl Entries {
 
     fn add_item(&mut self, item: &Node, file: &str, at: &str) -> Result<(), Problem> {
         if field(item, "Kind").is_some() {
-            return self.add_entry(item, file, true);
+            return self.add_entry(item, file, Origin::List);
         }
         if field(item, "SourceName").is_none() && field(item, "DestinationName").is_none() {
             return Err(Problem::new(
@@ -85,8 +98,8 @@ impl Entries {
         match &bootstrap.value.kind {
             Kind::List(items) => items
                 .iter()
-                .try_for_each(|item| self.add_entry(item, file, true)),
-            _ => self.add_entry(&bootstrap.value, file, true),
+                .try_for_each(|item| self.add_entry(item, file, Origin::List)),
+            _ => self.add_entry(&bootstrap.value, file, Origin::List),
         }
     }
 
@@ -115,13 +128,13 @@ impl Entries {
         match &root.kind {
             Kind::List(items) => items
                 .iter()
-                .try_for_each(|item| self.add_entry(item, &file, false)),
+                .try_for_each(|item| self.add_entry(item, &file, Origin::Agent)),
             Kind::Null => Ok(()),
-            _ => self.add_entry(root, &file, false),
+            _ => self.add_entry(root, &file, Origin::Agent),
         }
     }
 
-    fn add_entry(&mut self, node: &Node, file: &str, from_file: bool) -> Result<(), Problem> {
+    fn add_entry(&mut self, node: &Node, file: &str, from: Origin) -> Result<(), Problem> {
         let kind = field(node, "Kind")
             .ok_or_else(|| Problem::new(node.line, "is no config entry: `Kind` is missing"))?;
         let Kind::Text(kind) = &kind.value.kind else {
@@ -135,7 +148,7 @@ impl Entries {
                 ),
             ));
         };
-        let is_strict = from_file || kind == "service-intentions";
+        let is_strict = from != Origin::Agent || kind == "service-intentions";
         let entry = match is_strict {
             true => schema.read(node)?,
             false => match node.json()? {
@@ -166,7 +179,7 @@ impl Entries {
         }
         match kind.as_str() {
             "service-intentions" => {
-                return self.add_intentions(node, &entry, &name, file, from_file);
+                return self.add_intentions(node, &entry, &name, file, from);
             }
             "service-defaults" => {
                 let protocol = text(&entry, "Protocol").to_ascii_lowercase();
@@ -202,7 +215,7 @@ impl Entries {
         entry: &Map<String, Value>,
         name: &str,
         file: &str,
-        from_file: bool,
+        from: Origin,
     ) -> Result<(), Problem> {
         let nodes = sources(node);
         let sources = entry
@@ -221,15 +234,15 @@ impl Entries {
             };
             let written = nodes.get(index).copied().unwrap_or(node);
             let json = as_matched(source, entry, name);
-            let field = match from_file {
-                true => format!("Sources[{index}]"),
-                false => format!("{name} Sources[{index}]"),
+            let field = match from {
+                Origin::File => format!("Sources[{index}]"),
+                Origin::List | Origin::Agent => format!("{name} Sources[{index}]"),
             };
             self.rules.push(Rule {
                 json,
                 place: Place {
                     file: file.to_owned(),
-                    line: from_file.then_some(written.line),
+                    line: (from != Origin::Agent).then_some(written.line),
                     field,
                 },
                 node: written.clone(),

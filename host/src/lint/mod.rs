@@ -74,10 +74,10 @@ pub fn lint(
     }
     // Rules with `*` as destination are in the list of each one.
     found.sort_by(|a, b| {
-        let key = |finding: &Finding| (finding.place.clone(), finding.code, finding.severity);
+        let key = |one: &Finding| (one.place.clone(), one.rule.clone(), one.code, one.severity);
         key(a).cmp(&key(b))
     });
-    found.dedup_by(|a, b| a.place == b.place && a.code == b.code);
+    found.dedup_by(|a, b| a.place == b.place && a.code == b.code && a.rule == b.rule);
     Ok(found)
 }
 

@@ -31,10 +31,20 @@ pub(crate) fn requests(http: &HttpMatch) -> Vec<Asked> {
         for method in &methods {
             let mut asked = Asked::new(method, path);
             asked.headers.clone_from(&headers);
-            all.push(with_pseudo(asked, &http.headers));
+            all.push(as_bytes(with_pseudo(asked, &http.headers)));
         }
     }
     all
+}
+
+/// A request has a character for each byte, rules have text.
+fn as_bytes(mut asked: Asked) -> Asked {
+    let bytes = |text: &str| text.bytes().map(char::from).collect::<String>();
+    asked.path = bytes(&asked.path);
+    for (_, value) in &mut asked.headers {
+        *value = bytes(value);
+    }
+    asked
 }
 
 /// Paths that a matcher is meant for.
