@@ -100,13 +100,9 @@ fn every_reason_is_asked_for_and_every_function_called() {
     assert_eq!(called.into_iter().collect::<Vec<_>>(), all);
 }
 
-/// Reasons that no question may have yet: tokens are judged in a later version, and that a
-/// policy failed is said by the host alone.
-const NEVER: [Reason; 3] = [
-    Reason::JwtNotSatisfied,
-    Reason::JwtWithoutEffect,
-    Reason::PolicyFailed,
-];
+/// Reasons that no question of the policy has: simple mode alone does not judge requests,
+/// and that a policy failed is said by the host alone.
+const NEVER: [Reason; 2] = [Reason::RequestNotJudged, Reason::PolicyFailed];
 
 #[test]
 fn the_component_in_our_host_answers_like_the_native_core() {

@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::policy::encode_headers;
+use portcullis_core::time::Timestamp;
 use portcullis_testkit::TestCa;
 use portcullis_tests::peers::workspace;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,8 @@ pub(crate) enum Expected {
         /// For a request: the target that goes upstream or the location, if it is not
         /// the one that arrived.
         path: Option<Value>,
+        /// What changes in the headers that go upstream.
+        headers: Value,
     },
     /// The documents that a load refuses.
     Refused(Vec<String>),
@@ -61,6 +64,7 @@ impl Expected {
                 intention,
                 permission,
                 path,
+                headers,
             } => {
                 let decision = answer.get("decision").unwrap_or(answer);
                 decision["effect"] == json!(effect)
@@ -72,6 +76,7 @@ impl Expected {
                         .as_ref()
                         .is_none_or(|index| decision["permission"] == json!(index))
                     && path.as_ref().is_none_or(|path| decision["path"] == *path)
+                    && decision["headers"] == *headers
             }
             Self::Refused(documents) => {
                 let refused = answer["refused"].as_array().expect("a list");
@@ -135,7 +140,13 @@ fn decided(line: &Value) -> Expected {
         Some(path) if path != arrived => json!(latin1(path)),
         _ => Value::Null,
     });
+    let headers = answer.get("forwarded_headers").and_then(Value::as_array);
+    let headers = headers.into_iter().flatten().map(|change| {
+        let value = change.get(1).filter(|value| !value.is_null()).map(latin1);
+        json!({ "name": change[0], "value": value })
+    });
     Expected::Decision {
+        headers: Value::Array(headers.collect()),
         effect: text(&answer["effect"]),
         code: text(&answer["because"]["code"]),
         intention: answer["because"].get("intention").map(ToString::to_string),
@@ -198,7 +209,10 @@ fn authorize(line: &Value) -> Plan {
     let request = question
         .get("request")
         .map(|request| self::request(request, &field("http_version", "1.1")));
-    let ask = |function: &str| json!([function, target, client, request, "1000"]);
+    let now = question.get("at").map_or(1_000, |at| {
+        Timestamp::parse(&text(at)).expect("a time").as_millis()
+    });
+    let ask = |function: &str| json!([function, target, client, request, now.to_string()]);
     let expected = decided(line);
     let described = match &expected {
         Expected::Decision {
@@ -207,8 +221,9 @@ fn authorize(line: &Value) -> Plan {
             intention,
             permission,
             path,
+            headers,
         } => json!({ "effect": effect, "code": code, "intention": intention,
-            "permission": permission, "generation": "1", "path": path }),
+            "permission": permission, "generation": "1", "path": path, "headers": headers }),
         _ => Value::Null,
     };
     Plan {

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use portcullis::{Component, ComponentOptions, Policy, PolicyOptions};
 use portcullis_core::chain::{self, Usage, VerifiedPeer, VerifyErrorKind};
 use portcullis_core::identity::{Kind, SpiffeId};
-use portcullis_core::intention::{Decision, Effect, Reason};
+use portcullis_core::intention::{Decision, Effect, HeaderChange, Reason};
 use portcullis_core::policy::{
     self, Client, Document, HeaderNeeds, HttpVersion, LoadProblem, LoadReport, Request, Trace,
 };
@@ -298,6 +298,15 @@ fn decision_from(value: &Value) -> Decision {
         permission: index("permission"),
         generation: number(&value["generation"]),
         path: bytes(&value["path"]),
+        headers: value["headers"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|change| HeaderChange {
+                name: change["name"].as_str().expect("text").to_owned(),
+                value: bytes(&change["value"]),
+            })
+            .collect(),
     }
 }
 
@@ -309,6 +318,10 @@ fn decision(decision: &Decision) -> Value {
         "permission": decision.permission.map(|index| index.to_string()),
         "generation": decision.generation.to_string(),
         "path": decision.path.as_ref().map(|path| STANDARD.encode(path)),
+        "headers": decision.headers.iter().map(|change| json!({
+            "name": change.name,
+            "value": change.value.as_ref().map(|value| STANDARD.encode(value)),
+        })).collect::<Vec<_>>(),
     })
 }
 

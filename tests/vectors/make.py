@@ -65,10 +65,11 @@ AUTHORIZE = File("authorize.ndjson")
 ALLOW, DENY = "allow", "deny"
 
 
-def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=None, target="db", forwarded=None, **more):
+def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=None, target="db", forwarded=None, changes=None, **more):
     """One question; `expected` is (effect, code), (effect, code, intention) or with the permission.
 
-    `forwarded` is the target that goes upstream, if it is not the one of the request."""
+    `forwarded` is the target that goes upstream, if it is not the one of the request, and
+    `changes` what changes in its headers: pairs of a name and its new value, or null."""
     question = {
         "id": name, "ask": "authorize", "intentions": intentions, "default_policy": default,
         "trust_domain": T, "target": target,
@@ -86,6 +87,8 @@ def ask(name, intentions, expected, client=None, uris=None, default=DENY, raw=No
         answer["forwarded_path"] = forwarded
     elif effect == ALLOW and "request" in more:
         answer["forwarded_path"] = more["request"]["path"]
+    if changes:
+        answer["forwarded_headers"] = changes
     line = {"question": question, "answer": answer}
     if raw is not None:
         del question["intentions"]

@@ -4,6 +4,11 @@ What Envoy 1.40 does with a path is in `guest/core/tests/data/envoy-paths.ndjson
 the rules of intentions, and what becomes of one request under both kinds of matching.
 """
 
+import base64
+import datetime
+import json
+import pathlib
+
 ALLOW, DENY = "allow", "deny"
 BAD = ("bad-request", "bad-request")
 
@@ -304,15 +309,158 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
     same("te: trailers", [http(ALLOW, prefix("/"))], 0, headers=[("te", "trailers")], http_version="2")
     request("who is not known is refused before a bad request is", [], (DENY, "foreign-trust-domain"), path="", client=svc("web", td="other.consul"))
 
-    # --- not judged yet: tokens --------------------------------------------------
+    # --- tokens: they can only restrict what the default policy does not say --------
+    DATA = json.loads((pathlib.Path(__file__).parents[2] / "guest/core/tests/data/jwt/tokens.json").read_text())
+    TOKENS, KEYS = DATA["tokens"], DATA["keys"]
+    NOW = datetime.datetime.fromtimestamp(DATA["now"], datetime.timezone.utc)
+    def keys(name): return {"Local": {"JWKS": base64.b64encode(json.dumps(KEYS[name]).encode()).decode()}}
+    def provider(name="okta", issuer="okta", jwks="all", **more): return {"Name": name, "Issuer": issuer, "JSONWebKeySet": keys(jwks), **more}
+    OKTA = [provider()]
+    def bearer(token): return ("authorization", "Bearer " + TOKENS[token])
+    def of(name, **claims): return {"Providers": [{"Name": name, "VerifyClaims": [{"Path": p.split("/"), "Value": v} for p, v in claims.get("claims", [])]}]}
+    GONE = [["authorization", None]]
+
+    def token(name, default, rule_, expected, headers=(), providers=OKTA, at=0, **more):
+        """A question with one rule that asks for a token."""
+        moment = (NOW + datetime.timedelta(seconds=at)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        more.setdefault("rules", [rule_])
+        request(f"token: {name} ({default})", [], expected, default=default, headers=headers, jwt_providers=providers, at=moment, **more)
+
+    def tokens(name, default, rule_, expected, **more):
+        for matching in ("strict", "envoy"):
+            token(f"{name}, {matching}", default, rule_, expected, **({"matching": matching} if matching == "envoy" else {}), **more)
+
+    for matching in ("strict", "envoy"):
+        for action in (ALLOW, DENY):
+            for default in (ALLOW, DENY):
+                for label, headers in (("valid", [bearer("RS256")]), ("other key", [bearer("other key")]), ("none", [])):
+                    more = {"matching": matching} if matching == "envoy" else {}
+                    met = label == "valid"
+                    if action == default:
+                        effect, code = default, "jwt-without-effect"
+                    elif met:
+                        effect, code = action, None
+                    else:
+                        effect, code = default, "jwt-not-satisfied"
+                    if met and effect == ALLOW:
+                        more["changes"] = GONE
+                    token(f"{action}, {label}, {matching}, intention", default, rule("web", action, JWT=JWT), (effect, code or "intention", 0),
+                          headers=headers, **more)
+                    token(f"{action}, {label}, {matching}, never the next intention", default, None, (effect, code or "intention", 0), headers=headers,
+                          rules=[rule("web", action, JWT=JWT), rule("*", DENY if effect == ALLOW else ALLOW)], **more)
+                    token(f"{action}, {label}, {matching}, permission", default, rule("web", Permissions=[http(DENY, exact("/x")), http(action, prefix("/v1"), jwt=JWT)]),
+                          (effect, code or "permission", 0, 1), headers=headers, path="/v1", **more)
+                    token(f"{action}, {label}, {matching}, never the next permission", default,
+                          rule("web", Permissions=[http(action, prefix("/v1"), jwt=JWT), http(DENY if effect == ALLOW else ALLOW, prefix("/"))]),
+                          (effect, code or "permission", 0, 0), headers=headers, path="/v1", **more)
+                    token(f"{action}, {label}, {matching}, of the intention, for its permissions", default,
+                          rule("web", Permissions=[http(action, prefix("/v1"))], JWT=JWT), (effect, code or "permission", 0, 0), headers=headers, path="/v1", **more)
+                    more.pop("changes", None)
+                    token(f"{action}, {label}, {matching}, permission that does not match", default, rule("web", Permissions=[http(action, prefix("/v1"), jwt=JWT)]),
+                          (default, "no-permission-matched", 0), headers=headers, path="/v2", **more)
+                    token(f"{action}, {label}, {matching}, on tcp", default, rule("web", action, JWT=JWT), (DENY, "jwt-on-tcp" if action == ALLOW else "intention", 0),
+                          headers=headers, protocol="tcp", **more)
     for default in (ALLOW, DENY):
-        NOT = (DENY, "request-not-judged", 0)
-        request(f"a JWT of the intention ({default})", [], NOT, default=default, rules=[rule("web", ALLOW, JWT=JWT), rule("*", ALLOW)])
-        request(f"a JWT beside permissions ({default})", [], NOT, default=default, rules=[rule("web", Permissions=L7A, JWT=JWT)])
-        request(f"a JWT of a permission ({default})", [], (*NOT, 1), path="/v1", default=default,
-                rules=[rule("web", Permissions=[http(DENY, exact("/x")), http(ALLOW, prefix("/v1"), jwt=JWT)])])
-        request(f"a JWT of a permission that does not match ({default})", [], (default, "no-permission-matched", 0), path="/v2", default=default,
-                rules=[rule("web", Permissions=[http(ALLOW, prefix("/v1"), jwt=JWT)])])
+        asked = rule("web", ALLOW, JWT=JWT)
+        ask(f"token: question without a request ({default})", [asked], (DENY, "request-required", 0), default=default, protocol="http", jwt_providers=OKTA)
+
+    # What is a valid token: the wrong kinds of it, and which only Envoy takes.
+    ALLOWED = rule("web", ALLOW, JWT=JWT)
+    UNMET = (DENY, "jwt-not-satisfied", 0)
+    MET = (ALLOW, "intention", 0)
+    for name in ("RS256", "ES256", "ES384", "ES512", "EdDSA", "kid", "exp fraction", "aud list", "aud other", "aud absent"):
+        if name != "exp fraction":
+            tokens(f"{name} is one", DENY, ALLOWED, MET, headers=[bearer(name)], changes=GONE)
+    for name in ("other key", "weak key", "none", "none in capitals", "no signature", "HS256 with the public key", "HS256 with the modulus", "ES256 said of RS256",
+                 "kid a number", "repeated member", "repeated member within", "repeated alg", "exp null", "exp text", "exp 1e400", "exp negative", "exp 61 ago",
+                 "nbf in 61", "nbf null", "nbf text", "nbf negative", "iss absent", "iss other", "iss empty", "iss list", "aud number", "not JSON", "two parts",
+                 "four parts"):
+        tokens(f"{name} is none", DENY, ALLOWED, UNMET, headers=[bearer(name)])
+    for name in ("RS384", "PS256", "exp absent", "exp 0", "exp fraction", "crit", "padded"):
+        token(f"{name}, strict", DENY, ALLOWED, UNMET, headers=[bearer(name)])
+        token(f"{name}, envoy", DENY, ALLOWED, MET, headers=[bearer(name)], matching="envoy", changes=GONE)
+        # A denial holds for what Envoy takes, too.
+        tokens(f"{name} for a denial", ALLOW, rule("web", DENY, JWT=JWT), (DENY, "intention", 0), headers=[bearer(name)])
+    for name, at, met in (("exp 60 ago", 0, True), ("exp 60 ago", 1, False), ("nbf in 60", 0, True), ("nbf in 61", 0, False), ("nbf in 61", 1, True)):
+        tokens(f"{name}, {at} s later", DENY, ALLOWED, MET if met else UNMET, headers=[bearer(name)], at=at, **({"changes": GONE} if met else {}))
+    SKEW = [provider(ClockSkewSeconds=10)]
+    token("a smaller skew counts, strict", DENY, ALLOWED, UNMET, headers=[bearer("exp 20 ago")], providers=SKEW)
+    token("a smaller skew does not count, envoy", DENY, ALLOWED, MET, headers=[bearer("exp 20 ago")], providers=SKEW, matching="envoy", changes=GONE)
+    AUDIENCE = [provider(Audiences=["http://api"])]
+    tokens("an audience without its scheme", DENY, ALLOWED, MET, headers=[bearer("RS256")], providers=AUDIENCE, changes=GONE)
+    for name in ("aud other", "aud absent"):
+        tokens(f"{name} where the provider has one", DENY, ALLOWED, UNMET, headers=[bearer(name)], providers=AUDIENCE)
+    tokens("the algorithm belongs to the key", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[provider(jwks="PS256")])
+    tokens("the key that kid names", DENY, ALLOWED, MET, headers=[bearer("kid")], providers=[provider(jwks="with kid")], changes=GONE)
+    tokens("a kid of no key", DENY, ALLOWED, UNMET, headers=[bearer("kid of no key")], providers=[provider(jwks="with kid")])
+    tokens("keys of another", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[provider(jwks="other")])
+
+    # Providers: unknown, unreadable, without keys, several.
+    tokens("an unknown provider", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[])
+    tokens("an unknown provider, denied", ALLOW, rule("web", DENY, JWT=JWT), (ALLOW, "jwt-not-satisfied", 0), headers=[bearer("RS256")], providers=[])
+    for label, broken in (("unreadable", {"Name": "okta", "Issuer": 7}), ("symmetric keys", provider(jwks="symmetric")), ("weak keys", provider(jwks="weak")),
+                          ("keys that nobody has fetched", {"Name": "okta", "Issuer": "okta", "JSONWebKeySet": {"Remote": {"URI": "https://okta.example/keys"}}})):
+        tokens(f"{label}: allows nothing", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[broken])
+        tokens(f"{label}: a denial holds", ALLOW, rule("web", DENY, JWT=JWT), (DENY, "intention", 0), headers=[bearer("RS256")], providers=[broken])
+    TWO = [provider(), provider("auth0", "auth0")]
+    EITHER = {"Providers": [{"Name": "auth0"}, {"Name": "okta"}]}
+    tokens("one of two providers", DENY, rule("web", ALLOW, JWT=EITHER), MET, headers=[bearer("RS256")], providers=TWO, changes=GONE)
+    tokens("no provider", DENY, rule("web", ALLOW, JWT={"Providers": []}), UNMET, headers=[bearer("RS256")])
+    # CVE-2023-3518: both must hold, and not by another provider's token.
+    tokens("of the intention and of the permission", DENY, rule("web", Permissions=[http(ALLOW, prefix("/"), jwt=JWT)], JWT=of("auth0")),
+           (DENY, "jwt-not-satisfied", 0, 0), headers=[bearer("RS256")], providers=TWO)
+    tokens("of the intention and of the permission, both", DENY,
+           rule("web", Permissions=[http(ALLOW, prefix("/"), jwt=of("okta", claims=[("sub", "alice")]))], JWT=JWT), (ALLOW, "permission", 0, 0),
+           headers=[bearer("RS256")], changes=GONE)
+    SPLIT = {"Providers": [{"Name": "auth0"}, {"Name": "okta", "VerifyClaims": [{"Path": ["sub"], "Value": "bob"}]}]}
+    tokens("one claim by each of two providers is none", DENY, rule("web", ALLOW, JWT=SPLIT), UNMET, headers=[bearer("RS256")], providers=TWO)
+
+    # Claims: text only, members one by one.
+    for path, value, met in (("sub", "alice", True), ("sub", "bob", False), ("perms/role", "admin", True), ("perms.role", "admin", False), ("perms/a.b", "dotted", True),
+                             ("perms/list", "admin", False), ("perms/level", "7", False), ("perms", "admin", False), ("nothing", "", False)):
+        tokens(f"claim {path} {value!r}", DENY, rule("web", ALLOW, JWT=of("okta", claims=[(path, value)])), MET if met else UNMET, headers=[bearer("RS256")],
+               **({"changes": GONE} if met else {}))
+    tokens("all claims", DENY, rule("web", ALLOW, JWT=of("okta", claims=[("sub", "alice"), ("perms/role", "user")])), UNMET, headers=[bearer("RS256")])
+
+    # Where tokens are, and what goes upstream.
+    GOOD = TOKENS["RS256"]
+    tokens("in the query", DENY, ALLOWED, MET, path=f"/a?x=1&access_token={GOOD}&y=2", forwarded="/a?x=1&y=2")
+    tokens("alone in the query", DENY, ALLOWED, MET, path=f"/a?access_token={GOOD}", forwarded="/a")
+    tokens("in the query of a path that changes", DENY, ALLOWED, MET, path=f"/b/../a?access_token={GOOD}", forwarded="/a")
+    token("twice, strict", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], path=f"/a?access_token={GOOD}")
+    token("twice, envoy", DENY, ALLOWED, MET, headers=[bearer("RS256")], path=f"/a?access_token={GOOD}", forwarded="/a", changes=GONE, matching="envoy")
+    tokens("twice, one is none", DENY, ALLOWED, UNMET, headers=[bearer("other key")], path=f"/a?access_token={GOOD}")
+    for label, value in (("another scheme", "Basic " + GOOD), ("case counts", "bearer " + GOOD), ("bare", GOOD), ("empty", "Bearer "), ("no header", None)):
+        tokens(f"bearer: {label}", DENY, ALLOWED, UNMET, headers=[("authorization", value)] if value is not None else [])
+    HEADER = [provider(Locations=[{"Header": {"Name": "X-Token"}}])]
+    FORWARD = [provider(Locations=[{"Header": {"Name": "X-Token", "Forward": True}}])]
+    tokens("a header of its own", DENY, ALLOWED, MET, headers=[("x-token", GOOD)], providers=HEADER, changes=[["x-token", None]])
+    tokens("a header that is forwarded", DENY, ALLOWED, MET, headers=[("x-token", GOOD)], providers=FORWARD)
+    tokens("not where the provider looks", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=HEADER)
+    token("repeated, strict", DENY, ALLOWED, UNMET, headers=[("x-token", GOOD), ("x-token", GOOD)], providers=HEADER)
+    COOKIE = [provider(Locations=[{"Cookie": {"Name": "jwt"}}])]
+    tokens("a cookie", DENY, ALLOWED, MET, headers=[("cookie", f"a=b; jwt={GOOD}")], providers=COOKIE)
+    PARAMETER = [provider(Locations=[{"QueryParam": {"Name": "t"}}])]
+    tokens("a parameter", DENY, ALLOWED, MET, path=f"/?t={GOOD}", providers=PARAMETER, forwarded="/")
+    tokens("not the default ones then", DENY, ALLOWED, UNMET, path=f"/?access_token={GOOD}", providers=PARAMETER)
+    PAYLOAD = [provider(Forwarding={"HeaderName": "X-Payload"})]
+    body = GOOD.split(".")[1]
+    tokens("its payload", DENY, ALLOWED, MET, headers=[bearer("RS256"), ("x-payload", "forged")], providers=PAYLOAD, changes=[["x-payload", body], ["authorization", None]])
+    tokens("its payload, padded", DENY, ALLOWED, MET, headers=[bearer("RS256")], changes=[["x-payload", body + "=" * (-len(body) % 4)], ["authorization", None]],
+           providers=[provider(Forwarding={"HeaderName": "X-Payload", "PadForwardPayloadHeader": True})])
+    tokens("a forged payload without a token", ALLOW, ALLOWED, (ALLOW, "jwt-without-effect", 0), headers=[("x-payload", "forged")], providers=PAYLOAD,
+           changes=[["x-payload", None]])
+    tokens("a forged payload where no rule asks", DENY, rule("web", ALLOW), MET, headers=[("x-payload", "forged")], providers=PAYLOAD, changes=[["x-payload", None]])
+    # A denial in another reading whose token is missing does not hide a later one.
+    HIDDEN = rule("web", Permissions=[http(DENY, prefix("/admin"), jwt=JWT), http(DENY, prefix("//"))])
+    tokens("a denial in another reading without token does not end the list", ALLOW, HIDDEN, (DENY, "permission", 0, 1), path="//admin")
+    token("a denial in another reading with token, strict", ALLOW, HIDDEN, (DENY, "permission", 0, 0), path="//admin", headers=[bearer("RS256")])
+    token("a denial in another reading with token, envoy", ALLOW, HIDDEN, (DENY, "permission", 0, 1), path="//admin", headers=[bearer("RS256")], matching="envoy")
+    token("a denial in another reading without token, alone", ALLOW, rule("web", Permissions=[http(DENY, prefix("/admin"), jwt=JWT)]),
+          (ALLOW, "jwt-not-satisfied", 0, 0), path="//admin")
+
+    # --- patterns that cannot be used -----------------------------------------------------------
+    for default in (ALLOW, DENY):
         for pattern in ("a(", "[", "(?=a)", "\\1", "a**", "x{1001}"):
             request(f"a pattern that RE2 refuses: {pattern} ({default})", [], (DENY, "unreadable-rule", 0), path="/v1", default=default,
                     rules=[rule("web", Permissions=[http(ALLOW, exact("/v1")), http(ALLOW, ("PathRegex", pattern))])])

@@ -4,7 +4,7 @@
 
 use portcullis_core::chain::{Usage, VerifiedPeer, VerifyError, VerifyErrorKind};
 use portcullis_core::identity::{IdentityError, Kind, SpiffeId};
-use portcullis_core::intention::{Decision, Effect, Reason};
+use portcullis_core::intention::{Decision, Effect, HeaderChange, Reason};
 use portcullis_core::policy::{
     Client, Document, HeaderNeeds, HttpVersion, LoadProblem, LoadReport, Request, Step, Trace,
 };
@@ -74,6 +74,14 @@ pub(crate) fn decision(decision: Decision) -> wit::Decision {
         permission: decision.permission,
         generation: decision.generation,
         path: decision.path,
+        headers: decision
+            .headers
+            .into_iter()
+            .map(|change| types::HeaderChange {
+                name: change.name,
+                value: change.value,
+            })
+            .collect(),
     }
 }
 
@@ -90,6 +98,14 @@ pub(crate) fn decision_from(decision: wit::Decision) -> Decision {
         permission: decision.permission,
         generation: decision.generation,
         path: decision.path,
+        headers: decision
+            .headers
+            .into_iter()
+            .map(|change| HeaderChange {
+                name: change.name,
+                value: change.value,
+            })
+            .collect(),
     }
 }
 

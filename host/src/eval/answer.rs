@@ -44,6 +44,15 @@ pub(super) fn decision(decision: &Decision, text: &str, request: Option<&Request
         let text: String = path.iter().map(|byte| char::from(*byte)).collect();
         answer.insert("forwarded_path".to_owned(), json!(text));
     }
+    if !decision.headers.is_empty() {
+        let latin1 = |value: &[u8]| value.iter().map(|byte| char::from(*byte)).collect();
+        let changes: Vec<(&str, Option<String>)> = decision
+            .headers
+            .iter()
+            .map(|change| (change.name.as_str(), change.value.as_deref().map(latin1)))
+            .collect();
+        answer.insert("forwarded_headers".to_owned(), json!(changes));
+    }
     answer
 }
 

@@ -5,7 +5,7 @@
 
 use portcullis_core::chain::{Usage, VerifiedPeer, VerifyErrorKind};
 use portcullis_core::identity::{PeerName, SpiffeId};
-use portcullis_core::intention::{Decision, Effect, Reason};
+use portcullis_core::intention::{Decision, Effect, HeaderChange, Reason};
 use portcullis_core::policy::{
     Document, HeaderNeeds, HttpVersion, LoadProblem, LoadReport, Request, Step, Trace,
 };
@@ -72,6 +72,14 @@ pub(super) fn decision(decision: wit::DecisionResult) -> Decision {
         permission: decision.permission,
         generation: decision.generation,
         path: decision.path,
+        headers: decision
+            .headers
+            .into_iter()
+            .map(|change| HeaderChange {
+                name: bounded(change.name),
+                value: change.value,
+            })
+            .collect(),
     }
 }
 
@@ -88,6 +96,8 @@ pub(super) fn decision_param(decision: &Decision) -> wit::DecisionParam<'_> {
         permission: decision.permission,
         generation: decision.generation,
         path: decision.path.as_deref(),
+        // No sentence is about them.
+        headers: &[],
     }
 }
 

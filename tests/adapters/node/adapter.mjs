@@ -39,6 +39,7 @@ const decision = (value) => ({
   permission: option(value.permission, Number),
   generation: BigInt(value.generation),
   path: option(value.path, bytes),
+  headers: value.headers.map((change) => ({ name: change.name, value: option(change.value, bytes) })),
 });
 const question = [same, client, (value) => option(value, request), BigInt];
 // How the arguments of each function are lowered.

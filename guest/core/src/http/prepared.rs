@@ -188,6 +188,11 @@ impl<'r> Prepared<'r> {
         &self.request.method
     }
 
+    /// The headers in order, without `Host`.
+    pub(crate) fn headers(&self) -> &[(&'r [u8], &'r [u8])] {
+        &self.headers
+    }
+
     /// The path without its query; `None` of CONNECT to an authority.
     #[must_use]
     pub fn path(&self) -> Option<&[u8]> {

@@ -80,7 +80,7 @@ reasons! {
     UnreadableRule = "unreadable-rule",
     /// An intention denies a peer whose trust bundle is not loaded, so every foreign origin is denied.
     PeerWithoutBundle = "peer-without-bundle",
-    /// This version does not judge HTTP requests: denied.
+    /// Requests are not judged in this mode: denied.
     RequestNotJudged = "request-not-judged",
     /// What decides depends on the request, and the question came without one: denied.
     RequestRequired = "request-required",
@@ -133,6 +133,15 @@ impl fmt::Display for Reason {
     }
 }
 
+/// A change of the headers that go upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderChange {
+    /// Every header of this name, in lower case, is taken out.
+    pub name: String,
+    /// Then one with this value is put in.
+    pub value: Option<Vec<u8>>,
+}
+
 /// The answer to one question. A decision is never an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -149,6 +158,9 @@ pub struct Decision {
     /// The request target that goes upstream where it differs from the one asked
     /// about; for a redirect, its location.
     pub path: Option<Vec<u8>>,
+    /// What changes in the headers that go upstream, for an allow: tokens that are used
+    /// up, and what is said about them.
+    pub headers: Vec<HeaderChange>,
 }
 
 impl Decision {
@@ -162,6 +174,7 @@ impl Decision {
             permission: None,
             generation,
             path: None,
+            headers: Vec::new(),
         }
     }
 

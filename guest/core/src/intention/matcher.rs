@@ -32,7 +32,6 @@ struct Test {
     path: Option<PathTest>,
     methods: Vec<Box<[u8]>>,
     headers: Vec<HeaderTest>,
-    has_jwt: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -62,17 +61,6 @@ enum ValueTest {
     Regex(Pattern),
 }
 
-/// What the permissions say about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// This permission matches.
-    Matched(u32, Action),
-    /// This permission cannot be judged.
-    NotJudged(u32),
-    /// None matches.
-    Nothing,
-}
-
 /// The first part of a permission that does not hold; what comes later in the order of
 /// asking is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,8 +80,6 @@ pub(crate) enum Answer {
     Matches,
     /// This part does not hold.
     Misses(Miss),
-    /// It asks for something that this version does not judge.
-    NotJudged,
 }
 
 /// In which readings a part must hold.
@@ -152,36 +138,46 @@ impl Permissions {
         }
     }
 
-    /// What the first permission that matches says.
-    pub(super) fn decide(&self, request: &Prepared<'_>) -> Outcome {
+    /// The permissions that match, in order: their places and actions.
+    pub(super) fn matching<'s, 'r: 's>(
+        &'s self,
+        request: &'s Prepared<'r>,
+    ) -> impl Iterator<Item = (u32, Action)> + 's {
         let asked = self.ask(request);
-        for (index, test) in (0_u32..).zip(&self.permissions) {
-            match self.answer_of(test, &asked) {
-                Answer::Matches => return Outcome::Matched(index, test.action),
-                Answer::NotJudged => return Outcome::NotJudged(index),
-                Answer::Misses(_) => {}
-            }
-        }
-        Outcome::Nothing
+        let matching = request.matching();
+        (0_u32..)
+            .zip(&self.permissions)
+            .filter_map(move |(index, test)| {
+                let readings = In::of(test.action, matching);
+                match self.answer_of(test, &asked, readings) {
+                    Answer::Matches => Some((index, test.action)),
+                    Answer::Misses(_) => None,
+                }
+            })
     }
 
-    /// How each permission answers, in order, up to the first that decides.
-    pub(crate) fn answers(&self, request: &Prepared<'_>) -> Vec<Answer> {
-        let asked = self.ask(request);
-        let mut answers = Vec::new();
-        for test in &self.permissions {
-            let answer = self.answer_of(test, &asked);
-            answers.push(answer);
-            if !matches!(answer, Answer::Misses(_)) {
-                break;
-            }
-        }
-        answers
+    /// Whether the permission at a place matches the request as Envoy reads it.
+    pub(super) fn matches_as_envoy(&self, index: u32, request: &Prepared<'_>) -> bool {
+        let test = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.permissions.get(index));
+        test.is_some_and(|test| {
+            self.answer_of(test, &self.ask(request), In::Envoys) == Answer::Matches
+        })
     }
 
-    fn answer_of(&self, test: &Test, asked: &Asked<'_, '_>) -> Answer {
+    /// How the permissions answer, in order, up to the one at `last` or all of them.
+    pub(crate) fn answers(&self, request: &Prepared<'_>, last: Option<u32>) -> Vec<Answer> {
+        let asked = self.ask(request);
+        let matching = request.matching();
+        (0..=last.unwrap_or(u32::MAX))
+            .zip(&self.permissions)
+            .map(|(_, test)| self.answer_of(test, &asked, In::of(test.action, matching)))
+            .collect()
+    }
+
+    fn answer_of(&self, test: &Test, asked: &Asked<'_, '_>, readings: In) -> Answer {
         let request = asked.request;
-        let readings = In::of(test.action, request.matching());
         match &test.path {
             Some(path) if !path.holds(request, readings) => return Answer::Misses(Miss::Path),
             _ => {}
@@ -194,9 +190,6 @@ impl Permissions {
             if !self.header_holds(header, asked, readings) {
                 return Answer::Misses(Miss::Header(index));
             }
-        }
-        if test.has_jwt {
-            return Answer::NotJudged;
         }
         Answer::Matches
     }
@@ -237,7 +230,6 @@ impl Test {
                 .iter()
                 .map(|header| HeaderTest::compile(header, fields))
                 .collect(),
-            has_jwt: permission.jwt.is_some(),
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! [`IntentionSet::decode`] reads what the agent's match endpoint says about one
 //! destination, [`IntentionSet::judge`] answers whether a client may connect, and
-//! [`IntentionSet::judge_request`] whether it may send a request. Which rule decides is Consul's documented precedence, computed here; what cannot be
-//! read denies.
+//! [`IntentionSet::judge_request`] whether it may send a request, asking [`Tokens`] where a
+//! rule asks for a JWT. Which rule decides is Consul's documented precedence, computed
+//! here; what cannot be read denies.
 
 mod decision;
 mod decode;
@@ -17,7 +18,7 @@ mod precedence;
 mod set;
 mod verdict;
 
-pub use decision::{Decision, Effect, Reason};
+pub use decision::{Decision, Effect, HeaderChange, Reason};
 pub use decode::{MAX_INTENTIONS, MAX_LIST};
 pub use error::{DecodeError, DestinationError, Problem};
 pub use model::{Action, Description, Intention, Rule};
@@ -26,4 +27,4 @@ pub use permission::{
     Claim, HeaderMatch, HttpMatch, Jwt, JwtProvider, PathMatch, Permission, ValueMatch,
 };
 pub use set::{IntentionSet, Matching};
-pub use verdict::{DefaultPolicy, Protocol, Verdict};
+pub use verdict::{DefaultPolicy, Protocol, Tokens, Verdict};

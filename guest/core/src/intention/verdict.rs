@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::decision::{Effect, Reason};
-use super::matcher::Outcome;
 use super::model::{Action, Intention, Rule};
 use super::pattern::Caller;
+use super::permission::Jwt;
 use super::set::{IntentionSet, Matching};
 use crate::http::Prepared;
 
@@ -112,6 +112,61 @@ impl Verdict {
     }
 }
 
+/// The tokens of a request.
+pub trait Tokens {
+    /// Whether they meet the requirement of a rule with this action.
+    fn is_met(&self, requirement: &Jwt, action: Action) -> bool;
+}
+
+/// What the JWT requirements of a rule mean for a request that it covers.
+enum Held {
+    /// There are none, or they are met: the rule decides.
+    Yes,
+    /// The rule's action is the default one anyway.
+    WithoutEffect,
+    /// One is not met: the default policy decides.
+    No,
+}
+
+impl Held {
+    /// A token can only restrict an action that is not the default one.
+    fn of<'j>(
+        mut requirements: impl Iterator<Item = &'j Jwt>,
+        action: Action,
+        default: DefaultPolicy,
+        tokens: &dyn Tokens,
+    ) -> Self {
+        let Some(first) = requirements.next() else {
+            return Self::Yes;
+        };
+        match (action, default) {
+            (Action::Allow, DefaultPolicy::Allow) | (Action::Deny, DefaultPolicy::Deny) => {
+                Self::WithoutEffect
+            }
+            _ if std::iter::once(first)
+                .chain(requirements)
+                .all(|jwt| tokens.is_met(jwt, action)) =>
+            {
+                Self::Yes
+            }
+            _ => Self::No,
+        }
+    }
+
+    fn verdict(self, action: Action, reason: Reason, default: DefaultPolicy, at: u32) -> Verdict {
+        let effect = match action {
+            Action::Allow => Effect::Allow,
+            Action::Deny => Effect::Deny,
+        };
+        let (effect, reason) = match self {
+            Self::Yes => (effect, reason),
+            Self::WithoutEffect => (effect, Reason::JwtWithoutEffect),
+            Self::No => otherwise(default, Reason::JwtNotSatisfied),
+        };
+        Verdict::by_intention(effect, reason, at)
+    }
+}
+
 impl IntentionSet {
     /// Judges a connection of `caller`.
     ///
@@ -141,11 +196,12 @@ impl IntentionSet {
         caller: &Caller<'_>,
         default: DefaultPolicy,
         request: &Prepared<'_>,
+        tokens: &dyn Tokens,
     ) -> Verdict {
         let matching = request.matching();
         let mut covering = self.find(caller, matching);
         while let Some((index, intention)) = covering {
-            let verdict = self.by_requests(index, intention, default, request);
+            let verdict = self.by_requests(index, intention, default, request, tokens);
             let is_final = matching == Matching::Envoy
                 || verdict.effect != Effect::Allow
                 || intention.names(caller);
@@ -164,45 +220,61 @@ impl IntentionSet {
         intention: &Intention,
         default: DefaultPolicy,
         request: &Prepared<'_>,
+        tokens: &dyn Tokens,
     ) -> Verdict {
-        let decide = |action| match action {
-            Action::Allow => Effect::Allow,
-            Action::Deny => Effect::Deny,
-        };
-        let not_judged = Verdict::by_intention(Effect::Deny, Reason::RequestNotJudged, index);
-        let permissions = match &intention.rule {
+        let (rules, own) = match &intention.rule {
             Rule::Unreadable { .. } => {
                 return Verdict::by_intention(Effect::Deny, Reason::UnreadableRule, index);
             }
-            Rule::Connection { action, jwt: None } => {
-                return Verdict::by_intention(decide(*action), Reason::Intention, index);
+            Rule::Connection { action, jwt } => {
+                return Held::of(jwt.iter(), *action, default, tokens).verdict(
+                    *action,
+                    Reason::Intention,
+                    default,
+                    index,
+                );
             }
-            Rule::Connection { jwt: Some(_), .. } | Rule::Requests { jwt: Some(_), .. } => {
-                return not_judged;
-            }
-            Rule::Requests { jwt: None, .. } => self.permissions(index),
+            Rule::Requests { permissions, jwt } => (permissions, jwt),
         };
-        let Some(permissions) = permissions else {
+        let Some(permissions) = self.permissions(index) else {
             return Verdict::by_intention(Effect::Deny, Reason::UnreadableRule, index);
         };
-        match permissions.decide(request) {
-            Outcome::Matched(permission, action) => Verdict {
-                permission: Some(permission),
-                ..Verdict::by_intention(decide(action), Reason::Permission, index)
-            },
-            Outcome::NotJudged(permission) => Verdict {
-                permission: Some(permission),
-                ..not_judged
-            },
-            Outcome::Nothing => {
-                let by_default = by_default(default);
-                let reason = match default {
-                    DefaultPolicy::Unknown => Reason::DefaultPolicyUnknown,
-                    DefaultPolicy::Allow | DefaultPolicy::Deny => Reason::NoPermissionMatched,
-                };
-                Verdict::by_intention(by_default.effect, reason, index)
+        let mut passed_over = None;
+        for (place, action) in permissions.matching(request) {
+            let rule = usize::try_from(place)
+                .ok()
+                .and_then(|place| rules.get(place));
+            let requirements = own.iter().chain(rule.and_then(|rule| rule.jwt.as_ref()));
+            let held = Held::of(requirements, action, default, tokens);
+            let is_unmet = matches!(held, Held::No);
+            let verdict = Verdict {
+                permission: Some(place),
+                ..held.verdict(action, Reason::Permission, default, index)
+            };
+            // A denial that matches in another reading only, and whose token is missing,
+            // must not end with an allow what a later permission denies.
+            if is_unmet
+                && verdict.effect == Effect::Allow
+                && !permissions.matches_as_envoy(place, request)
+            {
+                passed_over = passed_over.or(Some(verdict));
+                continue;
             }
+            return verdict;
         }
+        passed_over.unwrap_or_else(|| {
+            let (effect, reason) = otherwise(default, Reason::NoPermissionMatched);
+            Verdict::by_intention(effect, reason, index)
+        })
+    }
+}
+
+/// What the default policy says where a rule covers the client, but does not decide.
+const fn otherwise(default: DefaultPolicy, reason: Reason) -> (Effect, Reason) {
+    match default {
+        DefaultPolicy::Allow => (Effect::Allow, reason),
+        DefaultPolicy::Deny => (Effect::Deny, reason),
+        DefaultPolicy::Unknown => (Effect::Deny, Reason::DefaultPolicyUnknown),
     }
 }
 

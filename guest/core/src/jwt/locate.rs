@@ -28,6 +28,13 @@ const fn is_token(byte: u8) -> bool {
 }
 
 impl<'r> Presented<'r> {
+    /// Whether there is a header of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.headers
+            .iter()
+            .any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
     /// The tokens that a provider is asked about.
     pub(super) fn tokens(&self, provider: &Provider) -> Found<'r> {
         let mut found = Found {
@@ -122,6 +129,25 @@ impl<'r> Found<'r> {
             Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
         });
     }
+}
+
+/// The path and query without every parameter of a name; `None` if there is none.
+pub(super) fn without_parameter(path: &[u8], name: &str) -> Option<Vec<u8>> {
+    let start = path.iter().position(|byte| *byte == b'?')?;
+    let (bare, query) = path.split_at_checked(start)?;
+    let query = query.get(1..).unwrap_or_default();
+    let is_other = |pair: &&[u8]| *decoded(split(pair, b'=').0) != *name.as_bytes();
+    let pairs = query.split(|byte| *byte == b'&');
+    let kept: Vec<&[u8]> = pairs.clone().filter(is_other).collect();
+    if kept.len() == pairs.count() {
+        return None;
+    }
+    let mut without = bare.to_vec();
+    if !kept.is_empty() {
+        without.push(b'?');
+        without.extend_from_slice(&kept.join(&b"&"[..]));
+    }
+    Some(without)
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {

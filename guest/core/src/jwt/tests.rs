@@ -11,7 +11,7 @@ use super::{
     Verifier,
 };
 use crate::intention::json::At;
-use crate::intention::{Action, Claim, Jwt, JwtProvider, Matching};
+use crate::intention::{Action, Claim, Jwt, JwtProvider, Matching, Tokens as _};
 use crate::time::Timestamp;
 
 #[derive(Deserialize)]

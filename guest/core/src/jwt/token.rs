@@ -56,6 +56,8 @@ impl From<TokenError> for Stopped {
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
     pub(super) claims: Claims,
+    /// The payload as the token has it, without padding.
+    pub(super) payload: String,
     /// Whether it is valid by the strict rules as well.
     pub(super) is_strict: bool,
 }
@@ -78,6 +80,7 @@ pub(super) fn verify(
         return Err(TokenError::Malformed.into());
     }
     let part = |text: &str| base64::url(text).ok_or(TokenError::Malformed);
+    let text = payload.trim_end_matches('=');
     let ((header, one), (payload, two), (signature, three)) =
         (part(header)?, part(payload)?, part(signature)?);
     let header = Value::object(&header).ok_or(TokenError::Malformed)?;
@@ -121,5 +124,9 @@ pub(super) fn verify(
         && is_owned
         && !header.contains_key("crit")
         && claims.is_strictly_in_time(now, provider.clock_skew);
-    Ok(Accepted { claims, is_strict })
+    Ok(Accepted {
+        claims,
+        payload: text.to_owned(),
+        is_strict,
+    })
 }

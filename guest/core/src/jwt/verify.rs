@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use super::MAX_SIGNATURES;
 use super::jwks::Jwks;
 use super::locate::Presented;
-use super::provider::{KeySource, Provider};
+use super::locate::without_parameter;
+use super::provider::{KeySource, Location, Provider};
 use super::token::{self, Accepted, Stopped, TokenError};
-use crate::intention::{Action, Jwt, Matching};
+use crate::intention::{Action, Claim, HeaderChange, Jwt, Matching, Tokens};
 use crate::time::Timestamp;
 
 /// All providers of a mesh, and the keys that the host has handed in.
@@ -30,6 +31,13 @@ impl Providers {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.providers.contains_key(name)
+    }
+
+    /// The headers that only a verified token may set, in lower case.
+    pub(crate) fn payload_headers(&self) -> impl Iterator<Item = String> {
+        self.iter()
+            .filter_map(|provider| provider.forwarding.as_ref())
+            .map(|forwarding| forwarding.header.to_ascii_lowercase())
     }
 
     /// Every provider that could be read.
@@ -115,35 +123,64 @@ impl<'p, 'r> Verifier<'p, 'r> {
         }
     }
 
-    /// Whether a valid token of one of the providers says all that is asked for.
-    ///
-    /// For an allow by strict matching it must be valid strictly. Where nothing can be
-    /// said because something is missing on our side, a denial holds and an allow does not.
-    #[must_use]
-    pub fn is_met(&self, requirement: &Jwt, action: Action) -> bool {
-        requirement.providers.iter().any(|wanted| {
-            let Some((standing, accepted)) = self.judged(&wanted.name) else {
-                return false;
-            };
-            match (standing, accepted) {
-                (Standing::Unverifiable(_), _) => action == Action::Deny,
-                (Standing::Valid { strictly }, Some(accepted)) => {
-                    let is_lenient = action == Action::Deny || self.matching == Matching::Envoy;
-                    let says = |claim: &crate::intention::Claim| {
-                        accepted.claims.says(&claim.path, &claim.value)
-                    };
-                    (*strictly || is_lenient) && wanted.claims.iter().all(says)
-                }
-                _ => false,
-            }
-        })
-    }
-
     /// How the request stands with a provider.
     #[must_use]
     pub fn standing(&self, provider: &str) -> Standing {
         self.judged(provider)
             .map_or(Standing::Unknown, |(standing, _)| standing.clone())
+    }
+
+    /// What valid tokens of a provider change in the request that goes upstream: they are
+    /// taken out where nothing says that the application sees them, and their payload
+    /// goes into the header that the provider names.
+    ///
+    /// Cookies stay, as in Envoy.
+    pub(crate) fn use_up(
+        &self,
+        provider: &str,
+        path: &mut Option<Vec<u8>>,
+        changes: &mut Vec<HeaderChange>,
+    ) {
+        let judged = self.judged(provider);
+        let Some((Standing::Valid { strictly }, Some(accepted))) = judged else {
+            return;
+        };
+        let entry = self.entries.get(provider).and_then(|entry| entry.provider);
+        let Some(provider) = entry else { return };
+        for location in &provider.locations {
+            match location {
+                Location::Header {
+                    name,
+                    forward: false,
+                    ..
+                } if self.request.has(name) => set(changes, name, None),
+                Location::Query { name } => {
+                    let now = path.as_deref().unwrap_or(self.request.path);
+                    if let Some(without) = without_parameter(now, name) {
+                        *path = Some(without);
+                    }
+                }
+                Location::Header { .. } | Location::Cookie { .. } => {}
+            }
+        }
+        let is_trusted = *strictly || self.matching == Matching::Envoy;
+        if let (Some(forwarding), true) = (&provider.forwarding, is_trusted) {
+            let mut payload = accepted.payload.clone();
+            while forwarding.pad && payload.len() % 4 != 0 {
+                payload.push('=');
+            }
+            set(changes, &forwarding.header, Some(payload.into_bytes()));
+        }
+    }
+
+    /// Whether a claim of the provider's valid token is what it must be; `None` without one.
+    pub(crate) fn says(&self, provider: &str, claim: &Claim) -> Option<bool> {
+        match self.judged(provider)? {
+            (Standing::Valid { .. }, Some(accepted)) => {
+                Some(accepted.claims.says(&claim.path, &claim.value))
+            }
+            _ => None,
+        }
     }
 
     fn judged(&self, provider: &str) -> Option<&(Standing, Option<Accepted>)> {
@@ -177,5 +214,38 @@ impl<'p, 'r> Verifier<'p, 'r> {
         }
         let strictly = found.is_single && last.as_ref().is_some_and(|last| last.is_strict);
         (Standing::Valid { strictly }, last)
+    }
+}
+
+impl Tokens for Verifier<'_, '_> {
+    /// Whether a valid token of one of the providers says all that is asked for.
+    ///
+    /// For an allow by strict matching it must be valid strictly. Where nothing can be
+    /// said because something is missing on our side, a denial holds and an allow does not.
+    fn is_met(&self, requirement: &Jwt, action: Action) -> bool {
+        requirement.providers.iter().any(|wanted| {
+            let Some((standing, accepted)) = self.judged(&wanted.name) else {
+                return false;
+            };
+            match (standing, accepted) {
+                (Standing::Unverifiable(_), _) => action == Action::Deny,
+                (Standing::Valid { strictly }, Some(accepted)) => {
+                    let is_lenient = action == Action::Deny || self.matching == Matching::Envoy;
+                    let says = |claim: &Claim| accepted.claims.says(&claim.path, &claim.value);
+                    (*strictly || is_lenient) && wanted.claims.iter().all(says)
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+/// The last change of a header counts.
+fn set(changes: &mut Vec<HeaderChange>, name: &str, value: Option<Vec<u8>>) {
+    let name = name.to_ascii_lowercase();
+    match changes.iter_mut().find(|change| change.name == name) {
+        Some(change) if value.is_some() => change.value = value,
+        Some(_) => {}
+        None => changes.push(HeaderChange { name, value }),
     }
 }

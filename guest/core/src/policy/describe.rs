@@ -47,6 +47,10 @@ fn because(
         || "a permission".to_owned(),
         |index| format!("permission {index}"),
     );
+    let permission_of = match decision.permission {
+        Some(_) => format!("{permission} of "),
+        None => String::new(),
+    };
     let own = trust_domain.map_or_else(String::new, |name| format!(" `{name}`"));
     match decision.code {
         Reason::Intention => format!("{rule} matched"),
@@ -58,7 +62,7 @@ fn because(
             format!("no intention of `{target}` covers the client, so the default policy decided")
         }
         Reason::DefaultPolicyUnknown if decision.intention.is_some() => {
-            format!("no permission of {rule} matched, and the default policy is not known")
+            format!("nothing of {rule} holds for the request, and the default policy is not known")
         }
         Reason::DefaultPolicyUnknown => format!(
             "no intention of `{target}` covers the client, and the default policy is not known"
@@ -70,10 +74,10 @@ fn because(
             "{rule} allows only with a JWT, which a TCP connection to `{target}` cannot carry"
         ),
         Reason::JwtNotSatisfied => format!(
-            "{rule} asks for a JWT that the request does not carry, so the default policy decided"
+            "{permission_of}{rule} asks for a JWT that the request does not carry validly, so the default policy decided"
         ),
         Reason::JwtWithoutEffect => format!(
-            "{rule} asks for a JWT without effect, because its action is the default policy"
+            "{permission_of}{rule} decided; the JWT that it asks for has no effect, because its action is the default policy"
         ),
         Reason::UnreadableRule => unreadable(intention, &rule),
         Reason::PeerWithoutBundle => format!(
@@ -83,7 +87,7 @@ fn because(
             format!("requests to `{target}` are not judged here")
         }
         Reason::RequestNotJudged => {
-            format!("{rule} asks for something of the request that this version does not judge")
+            format!("{rule} asks for something of the request that is not judged here")
         }
         Reason::RequestRequired => {
             format!("{rule} depends on the request, and the question came without one")

@@ -47,7 +47,15 @@ impl Policy {
                 ..self.bare_trace(target, Decision::denied(code, self.generation))
             };
         };
-        let judgement = judge::judge(mesh, service, client, request, now, &mut Recent::new());
+        let asked = judge::Asked {
+            mesh,
+            key_sets: &self.key_sets,
+            service,
+            client,
+            request,
+            now,
+        };
+        let judgement = judge::judge(&asked, &mut Recent::new());
         let decision = judgement.into_decision(self.generation);
         let mut trace = self.bare_trace(target, decision);
         note_age(mesh, service, now, &mut trace.notes);
@@ -61,7 +69,7 @@ impl Policy {
                     Reason::Stale | Reason::PeerWithoutBundle | Reason::UnreadableRule
                 );
                 if let (Some(request), true) = (request, was_asked) {
-                    let notes = explain_request::notes(mesh, service, request, &trace.decision);
+                    let notes = explain_request::notes(&asked, request, &trace.decision);
                     trace.notes.extend(notes);
                 }
             }

@@ -2,24 +2,24 @@
 //!
 //! Values of headers are never among them, nor is the query.
 
-use super::judge;
+use std::cell::OnceCell;
+
+use super::judge::{self, Asked};
 use super::mesh::Mesh;
 use super::service::Service;
+use super::tokens::{RequestTokens, requirements};
 use crate::http::{Preparation, Prepared, Request};
 use crate::identity::Excerpt;
 use crate::intention::matcher::{Answer, Miss};
-use crate::intention::{Decision, Permission, Rule};
+use crate::intention::{Action, Decision, Matching, Permission, Rule, Tokens as _};
+use crate::jwt::{Standing, Unverifiable};
 
 /// How many permissions and readings are listed one by one.
 const MAX_LISTED: usize = 200;
 
 /// Notes about a request that a rule was asked about, or could not be.
-pub(super) fn notes(
-    mesh: &Mesh,
-    service: &Service,
-    request: &Request,
-    decision: &Decision,
-) -> Vec<String> {
+pub(super) fn notes(asked: &Asked<'_>, request: &Request, decision: &Decision) -> Vec<String> {
+    let (mesh, service) = (asked.mesh, asked.service);
     let mut notes = Vec::new();
     match judge::prepare(mesh, request) {
         Err(bad) => notes.push(format!("bad request: {bad}")),
@@ -31,6 +31,7 @@ pub(super) fn notes(
             note_path(&prepared, &mut notes);
             note_repeated(mesh, service, &prepared, decision, &mut notes);
             note_permissions(service, &prepared, decision, &mut notes);
+            note_tokens(asked, &prepared, decision, &mut notes);
         }
     }
     notes
@@ -105,12 +106,11 @@ fn note_permissions(
     let (Some(permissions), Some(compiled)) = (permissions(service, decision), compiled) else {
         return;
     };
-    let answers = compiled.answers(request);
+    let answers = compiled.answers(request, decision.permission);
     let mut nearest = None;
     for (index, (permission, answer)) in permissions.iter().zip(&answers).enumerate() {
         let said = match answer {
             Answer::Matches => "matches".to_owned(),
-            Answer::NotJudged => "asks for something that this version does not judge".to_owned(),
             Answer::Misses(miss) => {
                 if nearest.is_none_or(|(_, nearest)| *miss > nearest) {
                     nearest = Some((index, *miss));
@@ -123,8 +123,8 @@ fn note_permissions(
         }
     }
     let has_matched = answers
-        .last()
-        .is_some_and(|last| !matches!(last, Answer::Misses(_)));
+        .iter()
+        .any(|answer| matches!(answer, Answer::Matches));
     if let (false, Some((index, miss))) = (has_matched, nearest)
         && let Some(permission) = permissions.get(index)
         && miss != Miss::Path
@@ -133,6 +133,77 @@ fn note_permissions(
             "nearest miss: permission {index}, all but {}",
             part(permission, miss)
         ));
+    }
+}
+
+/// How the request stands with each provider that the deciding rule asks for. Nothing of
+/// a token is said.
+fn note_tokens(
+    asked: &Asked<'_>,
+    request: &Prepared<'_>,
+    decision: &Decision,
+    notes: &mut Vec<String>,
+) {
+    let index = decision.intention;
+    let Some(intention) = index.and_then(|index| asked.service.intentions.get(index)) else {
+        return;
+    };
+    let tokens = RequestTokens {
+        mesh: asked.mesh,
+        key_sets: asked.key_sets,
+        request,
+        now: asked.now,
+        verifier: OnceCell::new(),
+    };
+    let permission = permissions(asked.service, decision)
+        .zip(decision.permission.and_then(|at| usize::try_from(at).ok()))
+        .and_then(|(permissions, at)| permissions.get(at));
+    let action = match (&intention.rule, permission) {
+        (_, Some(permission)) => permission.action,
+        (Rule::Connection { action, .. }, None) => *action,
+        _ => Action::Allow,
+    };
+    for jwt in requirements(Some(&intention.rule), decision.permission) {
+        let met = match tokens.is_met(jwt, action) {
+            true => "met",
+            false => "not met",
+        };
+        notes.push(format!("JWT: the requirement is {met}"));
+        if jwt.providers.is_empty() {
+            notes.push("JWT: the rule names no provider, so no token is enough".to_owned());
+        }
+        for wanted in jwt.providers.iter().take(MAX_LISTED) {
+            let name = Excerpt::of(&wanted.name);
+            let said = match tokens.verifier().standing(&wanted.name) {
+                Standing::Unknown => "there is no such provider".to_owned(),
+                Standing::Absent => "the request carries no token".to_owned(),
+                Standing::Invalid(error) => error.to_string(),
+                Standing::Unverifiable(Unverifiable::Unreadable) => {
+                    "its config entry cannot be read, so nothing is accepted".to_owned()
+                }
+                Standing::Unverifiable(Unverifiable::NoKeys) => {
+                    "its keys are not loaded or too old, so nothing is accepted".to_owned()
+                }
+                Standing::Unverifiable(Unverifiable::TooMany) => {
+                    "the request carries more tokens than are verified".to_owned()
+                }
+                Standing::Valid { strictly: false } if asked.mesh.matching == Matching::Strict => {
+                    "the token is valid to Envoy only: strict matching does not let it allow"
+                        .to_owned()
+                }
+                Standing::Valid { .. } => "the token is valid".to_owned(),
+            };
+            notes.push(format!("JWT provider `{name}`: {said}"));
+            for claim in wanted.claims.iter().take(MAX_LISTED) {
+                let path = Excerpt::of(&claim.path.join(".")).to_string();
+                let holds = match tokens.verifier().says(&wanted.name, claim) {
+                    Some(true) => "is what it must be",
+                    Some(false) => "is not what it must be, or no text",
+                    None => continue,
+                };
+                notes.push(format!("JWT provider `{name}`: claim `{path}` {holds}"));
+            }
+        }
     }
 }
 

@@ -3,15 +3,18 @@
 //! Whether there is a policy, whether it is fresh, who the client is, and only then
 //! what the intentions say.
 
+use std::cell::OnceCell;
+
 use super::mesh::{Home, Mesh};
 use super::question::Client;
 use super::recent::Recent;
 use super::service::Service;
+use super::tokens::{KeySets, RequestTokens};
 use super::xfcc::{self, Unnamed};
 use crate::http::Request;
 use crate::http::{BadRequest, Preparation, Prepared};
 use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
-use crate::intention::{Caller, Decision, Effect, Reason, Verdict};
+use crate::intention::{Caller, Decision, Effect, HeaderChange, Reason, Verdict};
 use crate::time::Timestamp;
 
 /// What becomes of a question.
@@ -20,6 +23,8 @@ pub(super) struct Judgement {
     /// The target that goes upstream where it is not the one that arrived; the location
     /// of a redirection.
     pub(super) path: Option<Vec<u8>>,
+    /// What changes in its headers.
+    pub(super) headers: Vec<HeaderChange>,
 }
 
 impl From<Verdict> for Judgement {
@@ -27,6 +32,7 @@ impl From<Verdict> for Judgement {
         Self {
             verdict,
             path: None,
+            headers: Vec::new(),
         }
     }
 }
@@ -40,6 +46,7 @@ impl Judgement {
             permission: self.verdict.permission,
             generation,
             path: self.path,
+            headers: self.headers,
         }
     }
 
@@ -52,25 +59,29 @@ impl Judgement {
     }
 }
 
-/// Answers a question about a target whose documents are loaded.
-pub(super) fn judge(
-    mesh: &Mesh,
-    service: &Service,
-    client: &Client,
-    request: Option<&Request>,
-    now: Timestamp,
-    recent: &mut Recent,
-) -> Judgement {
+/// A question about a target whose documents are loaded.
+pub(super) struct Asked<'a> {
+    pub(super) mesh: &'a Mesh,
+    pub(super) key_sets: &'a KeySets,
+    pub(super) service: &'a Service,
+    pub(super) client: &'a Client,
+    pub(super) request: Option<&'a Request>,
+    pub(super) now: Timestamp,
+}
+
+/// Answers it.
+pub(super) fn judge(asked: &Asked<'_>, recent: &mut Recent) -> Judgement {
+    let (mesh, service, client) = (asked.mesh, asked.service, asked.client);
     let documents = [&mesh.freshness, &service.freshness];
     if documents
         .iter()
-        .any(|document| document.is_stale(now, mesh.max_stale))
+        .any(|document| document.is_stale(asked.now, mesh.max_stale))
     {
         return refused(Reason::Stale).into();
     }
-    let request = request.filter(|_| service.protocol.is_http());
+    let request = asked.request.filter(|_| service.protocol.is_http());
     if let Some(caller) = local_service(mesh, client, recent) {
-        return judge_caller(mesh, service, &caller, request);
+        return judge_caller(asked, &caller, request);
     }
     let identified = match identify_for(mesh, client, request) {
         Ok(identified) => identified,
@@ -85,16 +96,12 @@ pub(super) fn judge(
             ..refused(Reason::PeerWithoutBundle)
         });
     }
-    judge_caller(mesh, service, &caller, request)
+    judge_caller(asked, &caller, request)
 }
 
 /// Answers a question about a client whose identity is known.
-fn judge_caller(
-    mesh: &Mesh,
-    service: &Service,
-    caller: &Caller<'_>,
-    request: Option<&Request>,
-) -> Judgement {
+fn judge_caller(asked: &Asked<'_>, caller: &Caller<'_>, request: Option<&Request>) -> Judgement {
+    let (mesh, service) = (asked.mesh, asked.service);
     let default = mesh.default_policy;
     let Some(request) = request else {
         let (protocol, matching) = (service.protocol, mesh.matching);
@@ -113,13 +120,24 @@ fn judge_caller(
         }
         Err(_) => return Judgement::unasked(Effect::BadRequest, Reason::BadRequest),
     };
-    let verdict = service.intentions.judge_request(caller, default, &prepared);
-    let path = prepared
-        .changed_target()
-        .filter(|_| verdict.effect == Effect::Allow)
-        .map(<[u8]>::to_vec);
+    let tokens = RequestTokens {
+        mesh,
+        key_sets: asked.key_sets,
+        request: &prepared,
+        now: asked.now,
+        verifier: OnceCell::new(),
+    };
+    let intentions = &service.intentions;
+    let verdict = intentions.judge_request(caller, default, &prepared, &tokens);
+    if verdict.effect != Effect::Allow {
+        return verdict.into();
+    }
+    let deciding = verdict.intention.and_then(|index| intentions.get(index));
+    let rule = deciding.map(|intention| &intention.rule);
+    let (path, headers) = tokens.upstream(rule, verdict.permission);
     Judgement {
-        path,
+        path: path.or_else(|| prepared.changed_target().map(<[u8]>::to_vec)),
+        headers,
         ..verdict.into()
     }
 }

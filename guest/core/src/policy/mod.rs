@@ -39,7 +39,7 @@ use mesh::Mesh;
 use reading::Refused;
 use recent::Recent;
 use service::Service;
-use tokens::KeySet;
+use tokens::{KeySet, KeySets};
 
 /// Loaded documents, and the questions about them.
 pub struct Policy {
@@ -48,7 +48,7 @@ pub struct Policy {
     mesh: Option<Mesh>,
     services: HashMap<String, Service, FixedState>,
     /// By the provider's name.
-    key_sets: HashMap<String, KeySet, FixedState>,
+    key_sets: KeySets,
     recent: Recent,
     /// Room for the key of the target that is asked about.
     key: String,
@@ -211,7 +211,15 @@ impl Policy {
         self.key_sets
             .values_mut()
             .for_each(|set| set.freshness.see(now));
-        let judgement = judge::judge(mesh, service, client, request, now, &mut self.recent);
+        let asked = judge::Asked {
+            mesh,
+            key_sets: &self.key_sets,
+            service,
+            client,
+            request,
+            now,
+        };
+        let judgement = judge::judge(&asked, &mut self.recent);
         judgement.into_decision(generation)
     }
 

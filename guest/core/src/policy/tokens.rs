@@ -1,11 +1,19 @@
 //! JWT providers of the mesh, and the key sets that the host hands in for them.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
 use super::Policy;
 use super::document::LoadProblem;
 use super::freshness::Freshness;
+use super::mesh::Mesh;
 use super::reading::{MAX_DOCUMENT, Refused};
+use crate::http::Prepared;
 use crate::identity::Excerpt;
 use crate::intention::json::{At, Fields};
+use crate::intention::{Action, HeaderChange, Jwt, Rule, Tokens};
 use crate::jwt::{Jwks, Presented, Provider, Providers, Verifier};
 use crate::time::Timestamp;
 
@@ -82,6 +90,90 @@ pub(super) fn read_providers(
     Ok(providers)
 }
 
+/// The key sets that the host has handed in, by the provider's name.
+pub(super) type KeySets = HashMap<String, KeySet, FixedState>;
+
+impl Mesh {
+    fn verifier<'p, 'r>(
+        &'p self,
+        key_sets: &'p KeySets,
+        request: Presented<'r>,
+        now: Timestamp,
+    ) -> Verifier<'p, 'r> {
+        let fetched = |name: &str| {
+            let set = key_sets.get(name)?;
+            (!set.freshness.is_stale(now, self.max_stale)).then_some(&set.keys)
+        };
+        Verifier::new(&self.providers, fetched, request, now, self.matching)
+    }
+}
+
+/// The tokens of a request that is judged; nothing is looked at before a rule asks.
+pub(super) struct RequestTokens<'p, 'q> {
+    pub(super) mesh: &'p Mesh,
+    pub(super) key_sets: &'p KeySets,
+    pub(super) request: &'q Prepared<'q>,
+    pub(super) now: Timestamp,
+    pub(super) verifier: OnceCell<Verifier<'p, 'q>>,
+}
+
+impl<'p, 'q> RequestTokens<'p, 'q> {
+    pub(super) fn verifier(&self) -> &Verifier<'p, 'q> {
+        self.verifier.get_or_init(|| {
+            let request = Presented {
+                headers: self.request.headers(),
+                path: self.request.path_and_query().unwrap_or_default(),
+            };
+            self.mesh.verifier(self.key_sets, request, self.now)
+        })
+    }
+
+    /// What changes in the request that goes upstream: tokens of the rule that has let it
+    /// through are used up, and nobody but us says what was in them.
+    pub(super) fn upstream(
+        &self,
+        rule: Option<&Rule>,
+        permission: Option<u32>,
+    ) -> (Option<Vec<u8>>, Vec<HeaderChange>) {
+        let mut changes: Vec<HeaderChange> = Vec::new();
+        for name in self.mesh.providers.payload_headers() {
+            if changes.iter().all(|change| change.name != name) {
+                changes.push(HeaderChange { name, value: None });
+            }
+        }
+        let mut path = None;
+        for jwt in requirements(rule, permission) {
+            for provider in &jwt.providers {
+                self.verifier()
+                    .use_up(&provider.name, &mut path, &mut changes);
+            }
+        }
+        (path, changes)
+    }
+}
+
+/// The JWT requirements of a rule, and of one of its permissions.
+pub(super) fn requirements(
+    rule: Option<&Rule>,
+    permission: Option<u32>,
+) -> impl Iterator<Item = &Jwt> {
+    let (own, permissions) = match rule {
+        Some(Rule::Connection { jwt, .. }) => (jwt.as_ref(), None),
+        Some(Rule::Requests { permissions, jwt }) => (jwt.as_ref(), Some(permissions)),
+        Some(Rule::Unreadable { .. }) | None => (None, None),
+    };
+    let permission = permissions
+        .zip(permission.and_then(|place| usize::try_from(place).ok()))
+        .and_then(|(permissions, place)| permissions.get(place)?.jwt.as_ref());
+    own.into_iter().chain(permission)
+}
+
+impl Tokens for RequestTokens<'_, '_> {
+    fn is_met(&self, requirement: &Jwt, action: Action) -> bool {
+        self.verifier().is_met(requirement, action)
+    }
+}
+
 impl Policy {
     /// The tokens of a request, as the loaded providers and their fresh keys judge
     /// them; `None` before a mesh document is loaded. Keys are under the staleness
@@ -93,17 +185,7 @@ impl Policy {
         now: Timestamp,
     ) -> Option<Verifier<'p, 'r>> {
         let mesh = self.mesh.as_ref()?;
-        let fetched = |name: &str| {
-            let set = self.key_sets.get(name)?;
-            (!set.freshness.is_stale(now, mesh.max_stale)).then_some(&set.keys)
-        };
-        Some(Verifier::new(
-            &mesh.providers,
-            fetched,
-            request,
-            now,
-            mesh.matching,
-        ))
+        Some(mesh.verifier(&self.key_sets, request, now))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What must hold for every policy and every request.
 
+use base64ct::Encoding as _;
 use portcullis_core::chain;
 use portcullis_core::http::{
     EscapedSlashes, HttpVersion, Preparation, Prepared, Request, RequestNormalization, Underscores,
@@ -137,10 +138,25 @@ fn permission() -> impl Strategy<Value = Value> {
         })
 }
 
+/// A rule or permission, which in some cases asks for a token too.
+fn with_jwt(rule: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    let wanted = select(vec!["okta", "okta", "nobody"]);
+    (rule, prop::option::weighted(0.3, wanted)).prop_map(|(mut rule, wanted)| {
+        if let Some(name) = wanted {
+            rule["JWT"] = json!({ "Providers": [{ "Name": name }] });
+        }
+        rule
+    })
+}
+
+fn tokens() -> Value {
+    serde_json::from_str(include_str!("../data/jwt/tokens.json")).unwrap()
+}
+
 fn intention() -> impl Strategy<Value = Value> {
     (
         select(vec!["web", "WEB", "*", "api"]),
-        prop::option::weighted(0.7, prop::collection::vec(permission(), 1..5)),
+        prop::option::weighted(0.7, prop::collection::vec(with_jwt(permission()), 1..5)),
         any::<bool>(),
     )
         .prop_map(|(source, permissions, allow)| {
@@ -222,7 +238,8 @@ fn policy(
 
 fn ask(policy: &mut Policy, source: &str, request: &Request) -> Decision {
     let client = Client::from_uri(format!("spiffe://{T}/ns/default/dc/dc1/svc/{source}"));
-    let now = Timestamp::default();
+    // The moment at which the tokens are valid.
+    let now = Timestamp::from_unix_secs(1_800_000_000);
     let decision = policy.authorize("db", &client, Some(request), now);
     let trace = policy.explain("db", &client, Some(request), now);
     assert_eq!(trace.decision, decision, "explain and authorize agree");
@@ -235,14 +252,27 @@ proptest! {
     /// The rule of strict matching: whatever it allows, Envoy's allows too.
     #[test]
     fn strict_never_allows_what_envoy_denies(
-        intentions in prop::collection::vec(intention(), 0..4),
-        requests in prop::collection::vec(request(), 1..6),
+        intentions in prop::collection::vec(with_jwt(intention()), 0..4),
+        mut requests in prop::collection::vec(request(), 1..6),
+        token in prop::option::weighted(0.3, select(vec!["RS256", "exp absent", "other key"])),
         default in select(vec!["allow", "deny"]),
         source in select(vec!["web", "Web", "api"]),
         settings in normalization(),
         refuse_ambiguous in any::<bool>(),
     ) {
-        let more = if refuse_ambiguous { json!({ "ambiguous_path": "reject" }) } else { json!({}) };
+        let data = tokens();
+        let keys = base64ct::Base64::encode_string(data["keys"]["all"].to_string().as_bytes());
+        let mut more = json!({ "jwt_providers": [{
+            "Name": "okta", "Issuer": "okta", "JSONWebKeySet": { "Local": { "JWKS": keys } },
+        }] });
+        if refuse_ambiguous {
+            more["ambiguous_path"] = json!("reject");
+        }
+        if let (Some(token), Some(first)) = (token, requests.first_mut()) {
+            let value = format!("Bearer {}", data["tokens"][token].as_str().unwrap());
+            let header = [(&b"authorization"[..], value.as_bytes())];
+            first.headers.extend(encode_headers(header).unwrap());
+        }
         let mut strict = policy("strict", &intentions, default, &settings, &more);
         let mut envoy = policy("envoy", &intentions, default, &settings, &more);
         for request in &requests {
@@ -250,6 +280,7 @@ proptest! {
             if strict.is_allowed() {
                 prop_assert!(envoy.is_allowed(), "{request:?}: {strict:?} and {envoy:?}");
                 prop_assert_eq!(strict.path, envoy.path);
+                prop_assert_eq!(strict.headers, envoy.headers);
             }
         }
     }

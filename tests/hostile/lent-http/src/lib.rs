@@ -121,6 +121,7 @@ fn decision() -> wit::Decision {
         permission: None,
         generation: 0,
         path: None,
+        headers: Vec::new(),
     }
 }
 
