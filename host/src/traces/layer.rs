@@ -34,9 +34,13 @@ impl<S: Subscriber> Layer<S> for Spans {
         let began = ended
             .checked_sub(Duration::from_millis(connection.duration_ms))
             .unwrap_or(ended);
-        let (name, kind) = match connection.direction.as_str() {
-            "outbound" => ("outbound connection", SpanKind::Client),
-            _ => ("inbound connection", SpanKind::Server),
+        let mut keys = connection.attributes.iter().map(|one| one.key.as_str());
+        let request = keys.any(|key| key == "http.request.method");
+        let (name, kind) = match (connection.direction.as_str(), request) {
+            ("outbound", true) => ("outbound request", SpanKind::Client),
+            ("outbound", false) => ("outbound connection", SpanKind::Client),
+            (_, true) => ("inbound request", SpanKind::Server),
+            (_, false) => ("inbound connection", SpanKind::Server),
         };
         let refused = *about.level() <= Level::WARN;
         let status = if refused {
@@ -74,6 +78,10 @@ fn attribute(field: &str) -> String {
         "src.addr" => "network.peer.address".to_owned(),
         "dst.addr" => "server.address".to_owned(),
         "tls.version" => "tls.protocol.version".to_owned(),
+        "http.method" => "http.request.method".to_owned(),
+        "http.path" => "url.path".to_owned(),
+        "http.status" => "http.response.status_code".to_owned(),
+        "http.version" => "network.protocol.version".to_owned(),
         other => format!("portcullis.{other}"),
     }
 }
