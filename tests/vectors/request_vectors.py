@@ -402,6 +402,11 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
                           ("keys that nobody has fetched", {"Name": "okta", "Issuer": "okta", "JSONWebKeySet": {"Remote": {"URI": "https://okta.example/keys"}}})):
         tokens(f"{label}: allows nothing", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[broken])
         tokens(f"{label}: a denial holds", ALLOW, rule("web", DENY, JWT=JWT), (DENY, "intention", 0), headers=[bearer("RS256")], providers=[broken])
+    # Nobody has said which providers there are: nothing opens.
+    for matching in ("strict", "envoy"):
+        more = {"matching": matching} if matching == "envoy" else {}
+        request(f"token: providers nobody knows allow nothing, {matching}", [], UNMET, rules=[ALLOWED], **more)
+        request(f"token: providers nobody knows let a denial hold, {matching}", [], (DENY, "intention", 0), default=ALLOW, rules=[rule("web", DENY, JWT=JWT)], **more)
     TWO = [provider(), provider("auth0", "auth0")]
     EITHER = {"Providers": [{"Name": "auth0"}, {"Name": "okta"}]}
     tokens("one of two providers", DENY, rule("web", ALLOW, JWT=EITHER), MET, headers=[bearer("RS256")], providers=TWO, changes=GONE)

@@ -17,9 +17,19 @@ use crate::time::Timestamp;
 pub struct Providers {
     /// `None` for an entry that could not be read.
     providers: BTreeMap<String, Option<Provider>>,
+    /// Nobody has said which there are.
+    are_unknown: bool,
 }
 
 impl Providers {
+    /// Nobody has said which there are: nothing can be said about their tokens.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            are_unknown: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds an entry; `None` for one that could not be read.
     pub(crate) fn insert(&mut self, name: String, provider: Option<Provider>) {
         // Two entries of one name are no entry that can be read.
@@ -49,6 +59,8 @@ impl Providers {
 /// Why nothing can be said about a provider's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unverifiable {
+    /// Nobody has said which providers there are.
+    NotLoaded,
     /// Its config entry cannot be read.
     Unreadable,
     /// Its keys have not been handed in, or are beyond the staleness budget.
@@ -82,6 +94,7 @@ pub struct Verifier<'p, 'r> {
     matching: Matching,
     checks: Cell<u32>,
     entries: BTreeMap<&'p str, Entry<'p>>,
+    are_unknown: bool,
 }
 
 struct Entry<'p> {
@@ -120,14 +133,18 @@ impl<'p, 'r> Verifier<'p, 'r> {
             matching,
             checks: Cell::new(MAX_SIGNATURES),
             entries: providers.providers.iter().map(entry).collect(),
+            are_unknown: providers.are_unknown,
         }
     }
 
     /// How the request stands with a provider.
     #[must_use]
     pub fn standing(&self, provider: &str) -> Standing {
-        self.judged(provider)
-            .map_or(Standing::Unknown, |(standing, _)| standing.clone())
+        match self.judged(provider) {
+            Some((standing, _)) => standing.clone(),
+            None if self.are_unknown => Standing::Unverifiable(Unverifiable::NotLoaded),
+            None => Standing::Unknown,
+        }
     }
 
     /// What valid tokens of a provider change in the request that goes upstream: they are
@@ -225,7 +242,7 @@ impl Tokens for Verifier<'_, '_> {
     fn is_met(&self, requirement: &Jwt, action: Action) -> bool {
         requirement.providers.iter().any(|wanted| {
             let Some((standing, accepted)) = self.judged(&wanted.name) else {
-                return false;
+                return self.are_unknown && action == Action::Deny;
             };
             match (standing, accepted) {
                 (Standing::Unverifiable(_), _) => action == Action::Deny,

@@ -178,6 +178,10 @@ fn note_tokens(
                 Standing::Unknown => "there is no such provider".to_owned(),
                 Standing::Absent => "the request carries no token".to_owned(),
                 Standing::Invalid(error) => error.to_string(),
+                Standing::Unverifiable(Unverifiable::NotLoaded) => {
+                    "nobody has said which providers there are, so nothing is accepted and a denial holds"
+                        .to_owned()
+                }
                 Standing::Unverifiable(Unverifiable::Unreadable) => {
                     "its config entry cannot be read, so nothing is accepted".to_owned()
                 }

@@ -12,7 +12,7 @@ use super::mesh::Mesh;
 use super::reading::{MAX_DOCUMENT, Refused};
 use crate::http::Prepared;
 use crate::identity::Excerpt;
-use crate::intention::json::{At, Fields};
+use crate::intention::json::{self, At, Fields};
 use crate::intention::{Action, HeaderChange, Jwt, Rule, Tokens};
 use crate::jwt::{Jwks, Presented, Provider, Providers, Verifier};
 use crate::time::Timestamp;
@@ -56,20 +56,19 @@ impl KeySet {
     }
 }
 
-/// Takes `jwt_providers` out of the mesh document. An entry that cannot be read is
+/// Takes `jwt_providers` out of the mesh document; without the field nobody knows them. An entry that cannot be read is
 /// kept by its name: it satisfies nothing, and nobody takes it for one that is missing.
 pub(super) fn read_providers(
     fields: &mut Fields<'_>,
     at: &At<'_>,
     warn: &mut impl FnMut(String, String),
 ) -> Result<Providers, Refused> {
-    let mut providers = Providers::default();
     let list = at.key("jwt_providers");
-    for (i, raw) in fields
-        .take_items("jwt_providers", at)?
-        .into_iter()
-        .enumerate()
-    {
+    let Some(raw) = fields.take("jwt_providers", at)? else {
+        return Ok(Providers::unknown());
+    };
+    let mut providers = Providers::default();
+    for (i, raw) in json::items(raw, &list)?.into_iter().enumerate() {
         let at = list.index(i);
         Fields::of(raw, &at)?;
         let mut warnings = Vec::new();

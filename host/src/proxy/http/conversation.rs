@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 use portcullis_core::chain::VerifiedPeer;
 use portcullis_core::http::HttpVersion;
-use portcullis_core::intention::Effect;
+use portcullis_core::intention::{Effect, HeaderChange};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -65,6 +65,8 @@ pub(super) struct Conversation {
 /// A request that may go on.
 struct Admitted {
     path: Box<[u8]>,
+    /// What changes in the headers.
+    headers: Vec<HeaderChange>,
     authority: Option<Box<[u8]>>,
     upgrade: Option<HeaderValue>,
     cutter: Cutter,
@@ -128,11 +130,13 @@ impl Conversation {
         };
         let Admitted {
             path,
+            headers,
             authority,
             upgrade,
             cutter,
             place,
         } = admitted;
+        hop::change(&mut parts.headers, &headers);
         let upgrades = upgrade.is_some() || method == Method::CONNECT;
 
         let (hold, mut asked) = expects(&parts.headers);
@@ -231,6 +235,7 @@ impl Conversation {
         let cutter = Cutter::default();
         let mut admitted = Admitted {
             path: target,
+            headers: Vec::new(),
             authority: called,
             upgrade,
             cutter: cutter.clone(),
@@ -265,7 +270,7 @@ impl Conversation {
         let asked = Instant::now();
         let decision = judged.judge.decide(&judged.peer, &question);
         self.stats.meters().decided(asked.elapsed());
-        let path = decision.path.clone();
+        let (path, headers) = (decision.path.clone(), decision.headers.clone());
         let (effect, code) = (decision.effect, decision.code.code());
         let reason = if effect != Effect::Allow
             || tracing::enabled!(target: "access", tracing::Level::INFO)
@@ -291,6 +296,7 @@ impl Conversation {
         if let Some(path) = path {
             admitted.path = path.into();
         }
+        admitted.headers = headers;
         admitted.place = Some(place);
         self.connects(parts, grpc, record).map(|()| admitted)
     }

@@ -5,6 +5,7 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use portcullis_core::intention::HeaderChange;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -38,6 +39,19 @@ pub(super) fn remove_named(headers: &mut HeaderMap) {
         let ours = [CONNECTION, UPGRADE, TE, TRAILER, TRANSFER_ENCODING].contains(&name);
         if !stays && !ours {
             headers.remove(name);
+        }
+    }
+}
+
+/// Makes the changes that a decision asks for. A name that cannot be one is not there.
+pub(super) fn change(headers: &mut HeaderMap, changes: &[HeaderChange]) {
+    for change in changes {
+        let Ok(name) = HeaderName::try_from(change.name.as_str()) else {
+            continue;
+        };
+        headers.remove(&name);
+        if let Some(Ok(value)) = change.value.as_deref().map(HeaderValue::from_bytes) {
+            headers.insert(name, value);
         }
     }
 }
@@ -102,6 +116,27 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[test]
+    fn a_decision_takes_headers_out_and_puts_others_in() {
+        let mut all = headers(&[
+            ("authorization", "Bearer x"),
+            ("x-payload", "forged"),
+            ("X-Payload", "forged again"),
+            ("x-other", "stays"),
+        ]);
+        let changed = |name: &str, value: Option<&[u8]>| HeaderChange {
+            name: name.to_owned(),
+            value: value.map(<[u8]>::to_vec),
+        };
+        let changes = [
+            changed("authorization", None),
+            changed("x-payload", Some(b"e30")),
+            changed("not a name", Some(b"x")),
+        ];
+        change(&mut all, &changes);
+        assert_eq!(all, headers(&[("x-payload", "e30"), ("x-other", "stays")]));
     }
 
     #[test]
