@@ -159,16 +159,19 @@ impl Policy {
     pub fn load(&self, changes: Vec<Document>) -> Result<LoadReport, PolicyError> {
         let report = match &self.0.engine {
             Engine::Component(pool) => {
-                pool.load(&changes)
+                pool.load(&changes, || self.publish())
                     .map_err(|Failure(detail)| PolicyError::Load {
                         component: pool.component().name().to_owned(),
                         documents: names(&changes),
                         detail,
                     })?
             }
-            Engine::Native(native) => native.state().load(changes),
+            Engine::Native(native) => {
+                let report = native.state().load(changes);
+                self.publish();
+                report
+            }
         };
-        self.publish();
         Ok(report)
     }
 

@@ -212,8 +212,13 @@ impl Pool {
         Ok(instance)
     }
 
-    /// Loads into every instance, or into none.
-    pub(super) fn load(&self, changes: &[Document]) -> Result<LoadReport, Failure> {
+    /// Loads into every instance, or into none. `published` is told as soon as they
+    /// answer by it; those that were exchanged follow afterwards.
+    pub(super) fn load(
+        &self,
+        changes: &[Document],
+        published: impl FnOnce(),
+    ) -> Result<LoadReport, Failure> {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
         spares.generation = spares.generation.saturating_add(1);
         let generation = spares.generation;
@@ -231,6 +236,7 @@ impl Pool {
         after.documents.accept(generation, changes, &report);
         after.digest = after.documents.digest();
         self.exchange(&mut spares, after);
+        published();
         for spare in &mut spares.instances {
             if spare
                 .as_mut()
@@ -396,7 +402,7 @@ impl Seat {
 }
 
 /// A number for each thread, so that threads spread over the seats and stay there.
-fn preferred() -> usize {
+pub(super) fn preferred() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);

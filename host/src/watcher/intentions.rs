@@ -4,8 +4,9 @@
 //! one is loaded, a broken one harms no other.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use portcullis_core::agent::{HttpRequest, Query, RequestError, matches};
 use portcullis_core::watch::Digest;
 
@@ -21,6 +22,21 @@ pub(super) struct Intentions {
     loaded: HashMap<String, Digest>,
     /// Whether readiness waits for these.
     own: bool,
+    /// What was read last: a large reply is read once for its digest and its use.
+    read: Mutex<Option<Read>>,
+}
+
+/// A reply that was read.
+struct Read {
+    /// Kept, so that no other reply can be in its place.
+    body: Bytes,
+    lists: Vec<(String, Result<List, String>)>,
+}
+
+/// The list of one name, a part of the reply's body.
+struct List {
+    json: Bytes,
+    digest: Digest,
 }
 
 impl Intentions {
@@ -30,7 +46,30 @@ impl Intentions {
             names,
             loaded: HashMap::new(),
             own,
+            read: Mutex::new(None),
         }
+    }
+
+    fn read(&self, reply: &AgentReply) -> Result<Read, String> {
+        let core = reply.as_core();
+        let matches = matches::decode(&core, &self.names).map_err(|error| error.to_string())?;
+        let lists = matches.lists.into_iter().map(|(name, list)| {
+            let list = list.map(|list| List {
+                json: reply.body.slice_ref(list.json.as_bytes()),
+                digest: list.digest,
+            });
+            (name, list.map_err(|error| error.to_string()))
+        });
+        Ok(Read {
+            lists: lists.collect(),
+            body: reply.body.clone(),
+        })
+    }
+}
+
+impl Read {
+    fn is_of(&self, reply: &AgentReply) -> bool {
+        std::ptr::eq(self.body.as_ref(), reply.body.as_ref())
     }
 }
 
@@ -58,23 +97,31 @@ impl Subject for Intentions {
     }
 
     fn digest(&self, reply: &AgentReply) -> Result<Digest, String> {
-        matches::decode(&reply.as_core(), &self.names).map_err(|error| error.to_string())?;
+        let read = self.read(reply)?;
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
         Ok(Digest::of(&reply.body))
     }
 
     async fn used(&mut self, reply: &AgentReply, _changed: bool) -> Result<(), String> {
         let at = super::confirmed_at(reply, &self.hub.clock);
-        let core = reply.as_core();
-        let matches = matches::decode(&core, &self.names).map_err(|error| error.to_string())?;
+        let read = self
+            .read
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let read = match read.filter(|read| read.is_of(reply)) {
+            Some(read) => read,
+            None => self.read(reply)?,
+        };
         let (mut changes, mut digests, mut confirmed, mut broken) =
             (Vec::new(), Vec::new(), Vec::new(), None);
-        for (name, list) in matches.lists {
+        for (name, list) in read.lists {
             match list {
                 Ok(list) if self.loaded.get(&name) == Some(&list.digest) => {
                     confirmed.push(document_name(&name))
                 }
                 Ok(list) => {
-                    changes.push((document_name(&name), list.json.as_bytes().to_vec()));
+                    changes.push((document_name(&name), list.json.to_vec()));
                     digests.push((name, list.digest));
                 }
                 Err(error) => {
