@@ -12,6 +12,7 @@ use super::bindings::Policy as Exports;
 use super::bindings::portcullis::mesh::types as wit;
 use super::compile::one_line;
 use super::component::Component;
+use super::engine::Running;
 use super::imports::{State, store};
 use super::limits::Limits;
 use super::{convert, engine};
@@ -35,11 +36,7 @@ struct Deadlines {
 impl Instance {
     /// An instance without documents.
     pub(super) fn new(component: &Component, limits: &Limits) -> Result<Self, Failure> {
-        if !engine::keep_ticking() {
-            return Err(Failure(
-                "the clock that ends calls cannot be started".to_owned(),
-            ));
-        }
+        let _running = running()?;
         let deadlines = Deadlines {
             decision: engine::ticks(limits.decision),
             verification: engine::ticks(limits.verification),
@@ -65,7 +62,7 @@ impl Instance {
         changes: &[Document],
     ) -> Result<LoadReport, Failure> {
         let changes: Vec<_> = changes.iter().map(convert::document).collect();
-        self.begin(self.deadlines.load)?;
+        let _running = self.begin(self.deadlines.load)?;
         let report = self
             .exports
             .portcullis_mesh_decisions()
@@ -76,7 +73,7 @@ impl Instance {
     }
 
     pub(super) fn touch(&mut self, names: &[&str], confirmed_at: Timestamp) -> Result<(), Failure> {
-        self.begin(self.deadlines.load)?;
+        let _running = self.begin(self.deadlines.load)?;
         self.exports
             .portcullis_mesh_decisions()
             .call_touch(&mut self.store, names, confirmed_at.as_millis())
@@ -125,7 +122,7 @@ impl Instance {
         request: Option<wit::Request<'_>>,
         now: Timestamp,
     ) -> Result<Decision, Failure> {
-        self.begin(self.deadlines.decision)?;
+        let _running = self.begin(self.deadlines.decision)?;
         self.exports
             .portcullis_mesh_decisions()
             .call_authorize(&mut self.store, target, client, request, now.as_millis())
@@ -140,7 +137,7 @@ impl Instance {
         expected: Option<&str>,
         now: Timestamp,
     ) -> Result<Result<VerifiedPeer, VerifyError>, Failure> {
-        self.begin(self.deadlines.verification)?;
+        let _running = self.begin(self.deadlines.verification)?;
         let answer = self
             .exports
             .portcullis_mesh_decisions()
@@ -159,7 +156,7 @@ impl Instance {
     }
 
     pub(super) fn needed_headers(&mut self, target: &str) -> Result<HeaderNeeds, Failure> {
-        self.begin(self.deadlines.decision)?;
+        let _running = self.begin(self.deadlines.decision)?;
         self.exports
             .portcullis_mesh_decisions()
             .call_needed_headers(&mut self.store, target)
@@ -179,7 +176,7 @@ impl Instance {
             uris: &uris,
             via_gateway: client.via_gateway.as_deref(),
         };
-        self.begin(self.deadlines.load)?;
+        let _running = self.begin(self.deadlines.load)?;
         let trace = self
             .exports
             .portcullis_mesh_decisions()
@@ -201,7 +198,7 @@ impl Instance {
         target: &str,
         decision: &Decision,
     ) -> Result<String, Failure> {
-        self.begin(self.deadlines.decision)?;
+        let _running = self.begin(self.deadlines.decision)?;
         self.exports
             .portcullis_mesh_decisions()
             .call_describe(&mut self.store, target, convert::decision_param(decision))
@@ -213,7 +210,7 @@ impl Instance {
         &mut self,
         uri: &str,
     ) -> Result<Result<SpiffeId, IdentityError>, Failure> {
-        self.begin(self.deadlines.decision)?;
+        let _running = self.begin(self.deadlines.decision)?;
         let answer = self
             .exports
             .portcullis_mesh_decisions()
@@ -225,15 +222,11 @@ impl Instance {
         }
     }
 
-    /// The deadline counts from now; the one before may be over.
-    fn begin(&mut self, deadline: u64) -> Result<(), Failure> {
-        if !engine::keep_ticking() {
-            return Err(Failure(
-                "the clock that ends calls cannot be started".to_owned(),
-            ));
-        }
+    /// A call whose deadline counts from now; the one before may be over.
+    fn begin(&mut self, deadline: u64) -> Result<Running, Failure> {
+        let running = running()?;
         self.store.set_epoch_deadline(deadline);
-        Ok(())
+        Ok(running)
     }
 
     /// Live connections are judged again by generation, so it must be the true one.
@@ -246,6 +239,12 @@ impl Instance {
             decision.generation, self.generation
         )))
     }
+}
+
+/// A call that begins now.
+pub(super) fn running() -> Result<Running, Failure> {
+    Running::begin()
+        .ok_or_else(|| Failure("the clock that ends calls cannot be started".to_owned()))
 }
 
 /// What a failed call means.

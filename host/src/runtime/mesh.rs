@@ -26,8 +26,8 @@ use super::cache::hex;
 use super::compile::one_line;
 use super::component::{ComponentError, ComponentOptions, compiled, read};
 use super::convert;
-use super::engine::{engine, keep_ticking, ticks};
-use super::instance::failure;
+use super::engine::{Running, engine, ticks};
+use super::instance::{failure, running};
 use super::lent_http::LentHttp;
 use super::mesh_bindings::exports::portcullis::mesh::agent;
 use super::mesh_bindings::{Mesh, MeshPre};
@@ -124,7 +124,7 @@ impl MeshPolicy {
         let hooks = LentHttp::new(self.0.client.clone(), scope);
         let failed = |failure: Failure| failed(&self.0.name, &failure);
         let mut store = store(self.0.pre.engine(), hooks, &settings.limits);
-        self.begin(&mut store).map_err(failed)?;
+        let _running = self.begin(&mut store).map_err(failed)?;
         let exports = self
             .0
             .pre
@@ -157,15 +157,11 @@ impl MeshPolicy {
     }
 
     /// The time of the next call begins.
-    fn begin(&self, store: &mut Store<State>) -> Result<(), Failure> {
-        if !keep_ticking() {
-            return Err(Failure(
-                "the clock that ends calls cannot be started".to_owned(),
-            ));
-        }
+    fn begin(&self, store: &mut Store<State>) -> Result<Running, Failure> {
+        let running = running()?;
         // Waiting counts too: the clock goes on while the host waits for the agent.
         store.set_epoch_deadline(ticks(self.longest_call()));
-        Ok(())
+        Ok(running)
     }
 
     fn longest_call(&self) -> Duration {
@@ -195,7 +191,7 @@ impl MeshPolicy {
                 ));
             }
         };
-        self.begin(&mut live.store)?;
+        let _running = self.begin(&mut live.store)?;
         let answer = tokio::time::timeout(self.longest_call(), question(&mut live)).await;
         let outcome = match answer {
             Ok(Ok(answer)) => {
