@@ -295,6 +295,9 @@ fn jwt_and_protocol() {
         &[("jwt-without-effect", "error", 8)],
         &[],
     );
+    // A denial that asks for a JWT denies nobody without one: there is nothing to escape.
+    let escapes = ["deny-escapable-slashes", "deny-escapable-case"];
+    has(&[("a.hcl", &rules), ("o.hcl", okta)], &allow, &[], &escapes);
     has(
         &[("a.hcl", &rules), ("o.hcl", &other)],
         &deny,

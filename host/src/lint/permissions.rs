@@ -298,7 +298,9 @@ impl Target<'_> {
             for asked in sample::requests(&looked.permission.http) {
                 let request = Some((&asked, HttpVersion::Http1));
                 let answer = self.ask(judges.by(*matching), looked.uri, request)?;
-                let denied = answer.filter(|answer| looked.decided(answer));
+                // One that asks for a JWT denies nobody who has none.
+                let denied =
+                    answer.filter(|answer| looked.decided(answer) && answer.effect == "deny");
                 witnesses.extend(denied.map(|answer| (asked, answer)));
             }
             for (asked, denied) in witnesses.iter().take(WITNESSES) {
