@@ -24,7 +24,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// An answer with this status: for gRPC in its own form, trailers only.
-pub(super) fn status(status: StatusCode, grpc: bool) -> Response<Flow> {
+pub(super) fn status<B>(status: StatusCode, grpc: bool) -> Response<Flow<B>> {
     if grpc {
         let mut response = Response::new(Flow::nothing());
         let headers = response.headers_mut();
@@ -45,7 +45,7 @@ pub(super) fn status(status: StatusCode, grpc: bool) -> Response<Flow> {
 }
 
 /// 307 to this path.
-pub(super) fn redirect(path: &[u8]) -> Response<Flow> {
+pub(super) fn redirect<B>(path: &[u8]) -> Response<Flow<B>> {
     let Ok(location) = HeaderValue::from_bytes(path) else {
         return status(StatusCode::BAD_REQUEST, false);
     };
@@ -85,11 +85,11 @@ mod tests {
         assert!(
             !grpc("application/grpc-web") && !grpc("text/plain") && !is_grpc(&HeaderMap::new())
         );
-        let refused = status(StatusCode::FORBIDDEN, true);
+        let refused: Response<Flow> = status(StatusCode::FORBIDDEN, true);
         assert_eq!(refused.status(), StatusCode::OK);
         assert_eq!(refused.headers()[GRPC_STATUS], "7");
         assert_eq!(
-            status(StatusCode::FORBIDDEN, false).status(),
+            status::<()>(StatusCode::FORBIDDEN, false).status(),
             StatusCode::FORBIDDEN
         );
     }

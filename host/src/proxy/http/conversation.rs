@@ -5,27 +5,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use portcullis_core::chain::VerifiedPeer;
 use portcullis_core::http::HttpVersion;
-use portcullis_core::intention::{Effect, HeaderChange};
+use portcullis_core::intention::HeaderChange;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::super::access::{Access, Ending};
 use super::super::stats::Stats;
+use super::admission::{Allowed, Judged};
 use super::answer;
 use super::cutter::{Cause, Cutter};
 use super::flow::Flow;
-use super::gate::{Bad, Heads, Next};
+use super::gate::{Bad, Heads, Next, Release};
 use super::hop;
-use super::judge::{Judge, Question};
+use super::judge::Question;
 use super::live::{Live, Place};
 use super::onward::{Answered, Onward, Unanswered};
+use super::reading;
 use super::record::Record;
 use super::settings::HttpSettings;
 use super::tunnel::Tunnel;
@@ -33,14 +31,6 @@ use super::xfcc;
 
 /// How long the other side may take to ask for a body that waits for it.
 const CONTINUE: Duration = Duration::from_secs(1);
-
-/// Who judges the requests of a client of the mesh.
-pub(super) struct Judged {
-    pub(super) judge: Arc<Judge>,
-    pub(super) peer: Arc<VerifiedPeer>,
-    /// What the application is told of the client's certificate.
-    pub(super) element: Option<HeaderValue>,
-}
 
 /// One client's connection.
 pub(super) struct Conversation {
@@ -84,10 +74,10 @@ impl Conversation {
         let target = match passed {
             // The gate and the parser behind it must agree on every head.
             Some(passed) => passed.map_or(Err(Bad::TwoReadings), |passed| passed.target),
-            None => Ok(target_of(&request)),
+            None => Ok(reading::target_of(&request)),
         };
         let upgraded = Release {
-            heads: self.heads.as_ref().filter(|_| holds),
+            heads: self.heads.clone().filter(|_| holds),
             next: Next::Http,
         };
         let response = self.exchange(request, target, upgraded).await;
@@ -98,7 +88,7 @@ impl Conversation {
         &self,
         mut request: Request<Incoming>,
         target: Result<Box<[u8]>, Bad>,
-        mut upgraded: Release<'_>,
+        mut upgraded: Release,
     ) -> Response<Flow> {
         let (version, method) = (request.version(), request.method().clone());
         let shown = target.as_deref().unwrap_or_default();
@@ -114,7 +104,7 @@ impl Conversation {
         }
         let grpc = answer::is_grpc(request.headers());
         let target = match target {
-            Ok(target) if agrees(&request, &target) => target,
+            Ok(target) if reading::agrees(&request, &target) => target,
             Ok(_) => return self.bad(Bad::TwoReadings, grpc, record),
             Err(bad) => return self.bad(bad, grpc, record),
         };
@@ -220,14 +210,7 @@ impl Conversation {
     ) -> Result<Admitted, Box<Response<Flow>>> {
         let http2 = parts.version == Version::HTTP_2;
         let upgrade = hop::upgrade(&parts.headers).filter(|_| !http2);
-        let authority = parts.uri.authority().map(|own| {
-            // Who the user is, is nobody's business.
-            let own = own.as_str();
-            own.rsplit_once('@')
-                .map_or(own, |(_, host)| host)
-                .as_bytes()
-                .into()
-        });
+        let authority = reading::authority(&parts.uri);
         let host = parts.headers.get(http::header::HOST);
         let called = authority
             .clone()
@@ -259,42 +242,14 @@ impl Conversation {
             authority: authority.filter(|_| http2),
             headers: parts.headers.clone(),
         });
-        if judged.judge.has_expired(&judged.peer) {
-            record.refused(Ending::refused(
-                "certificate-expired",
-                "the client's certificate has expired",
-            ));
-            return Err(Box::new(answer::status(StatusCode::FORBIDDEN, grpc)));
-        }
-        let place = self.live.begin(&question, &cutter);
-        let asked = Instant::now();
-        let decision = judged.judge.decide(&judged.peer, &question);
-        self.stats.meters().decided(asked.elapsed());
-        let (path, headers) = (decision.path.clone(), decision.headers.clone());
-        let (effect, code) = (decision.effect, decision.code.code());
-        let reason = if effect != Effect::Allow
-            || tracing::enabled!(target: "access", tracing::Level::INFO)
-        {
-            judged.judge.describe(&decision)
-        } else {
-            Arc::default()
-        };
-        record.decided(decision, &reason);
-        match effect {
-            Effect::Allow => self.stats.meters().request_allowed(),
-            _ => self.stats.meters().request_denied(code),
-        }
-        let refused = match effect {
-            Effect::Allow => None,
-            Effect::Deny => Some(answer::status(StatusCode::FORBIDDEN, grpc)),
-            Effect::BadRequest => Some(answer::status(StatusCode::BAD_REQUEST, grpc)),
-            Effect::Redirect => Some(answer::redirect(path.as_deref().unwrap_or_default())),
-        };
-        if let Some(response) = refused {
-            return Err(Box::new(response));
-        }
+        let under_way = (&self.live, &cutter);
+        let Allowed {
+            path,
+            headers,
+            place,
+        } = judged.admit(&question, under_way, &self.stats, grpc, record)?;
         if let Some(path) = path {
-            admitted.path = path.into();
+            admitted.path = path;
         }
         admitted.headers = headers;
         admitted.place = Some(place);
@@ -360,12 +315,7 @@ impl Conversation {
         let uri = if parts.method == Method::CONNECT {
             Uri::try_from(path).ok()?
         } else {
-            let written = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(path)).ok()?;
-            // What is matched is what is forwarded, byte by byte.
-            if written.as_str().as_bytes() != path {
-                return None;
-            }
-            Uri::from(written)
+            Uri::from(reading::written(path)?)
         };
         let mut headers = parts.headers.clone();
         hop::remove(&mut headers);
@@ -459,42 +409,6 @@ impl Conversation {
         };
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
         response
-    }
-}
-
-/// Tells the gate what follows, when the answer is known or given up.
-struct Release<'h> {
-    heads: Option<&'h Heads>,
-    next: Next,
-}
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        if let Some(heads) = self.heads {
-            heads.release(self.next);
-        }
-    }
-}
-
-/// The target of an HTTP/2 request.
-fn target_of(request: &Request<Incoming>) -> Box<[u8]> {
-    let path = request.uri().path_and_query();
-    path.map_or_else(Box::default, |path| path.as_str().as_bytes().into())
-}
-
-/// Whether the parser behind the gate read the target that the gate saw.
-fn agrees(request: &Request<Incoming>, target: &[u8]) -> bool {
-    let Some(path) = request.uri().path_and_query() else {
-        // CONNECT, and what has no path at all.
-        return true;
-    };
-    let whole = target
-        .split(|byte| *byte == b'#')
-        .next()
-        .unwrap_or_default();
-    match target.first() {
-        Some(b'/' | b'*') => path.as_str().as_bytes() == whole,
-        _ => true,
     }
 }
 

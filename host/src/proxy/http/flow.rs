@@ -17,18 +17,18 @@ use super::record::Record;
 /// Why a body ends before its end.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body.
-pub(super) struct Flow(Kind);
+/// A body: `B` with what is added here.
+pub(super) struct Flow<B = Incoming>(Kind<B>);
 
-enum Kind {
+enum Kind<B> {
     /// Ours.
     Text(Option<Bytes>),
     /// Passed on.
-    Passing(Box<Passing>),
+    Passing(Box<Passing<B>>),
 }
 
-struct Passing {
-    body: Incoming,
+struct Passing<B> {
+    body: B,
     counts: Arc<Counts>,
     way: Way,
     cutter: Cutter,
@@ -45,7 +45,7 @@ enum Way {
     Back,
 }
 
-impl Flow {
+impl<B> Flow<B> {
     /// No body.
     pub(super) const fn nothing() -> Self {
         Self(Kind::Text(None))
@@ -55,10 +55,12 @@ impl Flow {
     pub(super) const fn text(text: Bytes) -> Self {
         Self(Kind::Text(Some(text)))
     }
+}
 
+impl<B: Body> Flow<B> {
     /// A request's body. With `hold` nobody asks the client for it before that says so.
     pub(super) fn there(
-        body: Incoming,
+        body: B,
         counts: &Arc<Counts>,
         cutter: &Cutter,
         hold: Option<oneshot::Receiver<()>>,
@@ -77,7 +79,7 @@ impl Flow {
     }
 
     /// An answer's body; with its end the request has ended.
-    pub(super) fn back(body: Incoming, cutter: &Cutter, mut record: Box<Record>) -> Self {
+    pub(super) fn back(body: B, cutter: &Cutter, mut record: Box<Record>) -> Self {
         if body.is_end_stream() {
             record.complete();
         }
@@ -92,7 +94,11 @@ impl Flow {
     }
 }
 
-impl Passing {
+impl<B> Passing<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(cause) = self.cutter.poll(cx) {
             if let Some(record) = &mut self.record {
@@ -106,6 +112,7 @@ impl Passing {
             self.hold = None;
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = frame.map(|frame| frame.map_err(Into::<BoxError>::into));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -133,11 +140,15 @@ impl Passing {
                 }
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+        Poll::Ready(frame)
     }
 }
 
-impl Body for Flow {
+impl<B> Body for Flow<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = BoxError;
 

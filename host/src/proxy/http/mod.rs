@@ -3,6 +3,7 @@
 //! Connections of services that speak TCP never come here: what a listener speaks is
 //! known before a connection's first byte.
 
+mod admission;
 mod answer;
 mod conversation;
 mod cutter;
@@ -14,6 +15,7 @@ mod judge;
 mod live;
 mod onward;
 mod outbound;
+mod reading;
 mod record;
 mod serve;
 mod settings;

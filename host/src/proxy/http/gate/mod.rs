@@ -128,6 +128,20 @@ impl Heads {
     }
 }
 
+/// Tells the gate what follows, when the answer is known or given up.
+pub(super) struct Release {
+    pub(super) heads: Option<Heads>,
+    pub(super) next: Next,
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if let Some(heads) = &self.heads {
+            heads.release(self.next);
+        }
+    }
+}
+
 /// Where the reader is.
 #[derive(Debug)]
 enum State {
