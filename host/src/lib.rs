@@ -39,4 +39,5 @@ pub mod sidecar;
 pub mod tls;
 pub mod watcher;
 
+pub use proxy::layer;
 pub use runtime::{Component, ComponentOptions, Policy, PolicyOptions};

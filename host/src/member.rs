@@ -1,15 +1,18 @@
 //! A program's membership in the mesh as one service: the way in for programs that
 //! embed Portcullis.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::agent::RequestError;
 use portcullis_core::identity::{IdentityError, SpiffeId};
 use portcullis_core::intention::Decision;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agent_client::{AgentClient, AgentConfig, ConfigError};
 use crate::connector::Connector;
+use crate::registration::{Registration, RegistrationConfig};
 use crate::runtime::{
     Component, ComponentError, ComponentOptions, Policy, PolicyError, PolicyOptions,
 };
@@ -141,6 +144,30 @@ impl Member {
             None => String::new(),
         };
         SpiffeId::parse(&uri)
+    }
+
+    /// Registers our service as one that takes the mesh's connections by itself at `address`
+    /// (`connect.native`), until [`Registration::leave`]. An address that stands for all
+    /// (`0.0.0.0`) is registered as the node's.
+    ///
+    /// # Errors
+    /// When the name cannot be registered.
+    pub fn announce(&self, address: SocketAddr) -> Result<Registration, RequestError> {
+        let ip = address.ip();
+        let config = RegistrationConfig {
+            service: self.service.to_string(),
+            native: true,
+            suffix: None,
+            address: if ip.is_unspecified() {
+                String::new()
+            } else {
+                ip.to_string()
+            },
+            port: address.port(),
+            local: None,
+        };
+        let agent = self.watcher.config().agent.clone();
+        Registration::start(agent, config, self.watcher.clone())
     }
 
     /// The watchers.

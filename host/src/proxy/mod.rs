@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{InboundConfig, Limits, Listening, ProxyConfig, ProxyError, UpstreamConfig};
 pub(crate) use copy::Counts;
-pub use http::{ClientCertDetails, HttpSettings};
+pub use http::{ClientCertDetails, HttpSettings, layer};
 pub use inbound::Application;
 pub use inherited::{inherit_tcp, inherit_unix};
 pub use listen::ListenAddress;

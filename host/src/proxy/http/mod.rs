@@ -12,6 +12,7 @@ mod gate;
 mod hop;
 mod inbound;
 mod judge;
+pub mod layer;
 mod live;
 mod onward;
 mod outbound;

@@ -23,7 +23,7 @@ use super::settings::HttpSettings;
 use crate::tls::Refusal;
 
 /// How long requests that are cut off may take to tell their clients.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How often an HTTP/2 client must show that it is there.
 const PING: Duration = Duration::from_secs(60);
@@ -185,7 +185,7 @@ async fn run<W: Future>(
 }
 
 /// Waits for another generation; false when there will be none.
-async fn published(generations: &mut Option<watch::Receiver<u64>>) -> bool {
+pub(super) async fn published(generations: &mut Option<watch::Receiver<u64>>) -> bool {
     let Some(published) = generations else {
         return std::future::pending().await;
     };
@@ -197,7 +197,7 @@ async fn published(generations: &mut Option<watch::Receiver<u64>>) -> bool {
 }
 
 /// Waits until the client's certificate is no longer good.
-async fn fallen(standing: &mut Option<Standing>) -> Ending {
+pub(super) async fn fallen(standing: &mut Option<Standing>) -> Ending {
     let Some(standing) = standing else {
         return std::future::pending().await;
     };

@@ -1,0 +1,86 @@
+//! L7 intentions inside your own application, without a sidecar.
+//!
+//! An application that speaks HTTP takes the mesh's connections by itself, and every
+//! request is judged before a handler sees it: by the same code as in the proxy, with the
+//! same access log and metrics. Three pieces belong together:
+//!
+//! - [`Intentions`] is the [`tower_layer::Layer`] that judges. Put it around the whole
+//!   application: what a router inside it sees is the path that was judged.
+//! - [`MeshListener`] takes connections: mutual TLS, HTTP/1.1 heads that could be read in
+//!   two ways are refused, and each connection carries who called. It is axum's
+//!   [`axum::serve::Listener`], and hyper's loop is a few lines.
+//! - [`Caller`] tells a handler who asked and why it may; axum handlers just take it as an
+//!   argument, others find it in the request's extensions.
+//!
+//! A connection is of no use to an application that forgot the layer: reading from it fails
+//! until the layer was told of it, by [`Enforced::into_make_service`] or [`Enforced::on`].
+//!
+//! With axum:
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use portcullis::layer::{Caller, Intentions};
+//! use portcullis::member::Member;
+//!
+//! # async fn run() -> anyhow::Result<()> {
+//! let api = Member::join("api").await?;
+//! let intentions = Intentions::new(&api);
+//! let listener = intentions.listen("127.0.0.1:20000".parse()?)?;
+//! let registration = api.announce(listener.address())?;
+//!
+//! let app = Router::new().route("/hello", get(async |caller: Caller| {
+//!     format!("hello {}\n", caller.identity())
+//! }));
+//! axum::serve(listener, intentions.layer(app).into_make_service()).await?;
+//! # registration.leave().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With hyper:
+//!
+//! ```no_run
+//! use http_body_util::Full;
+//! use hyper::{Request, Response, body::{Bytes, Incoming}};
+//! use hyper_util::rt::{TokioExecutor, TokioIo};
+//! use hyper_util::server::conn::auto;
+//! use hyper_util::service::TowerToHyperService;
+//! use portcullis::layer::{Body, Caller, Intentions};
+//! use portcullis::member::Member;
+//!
+//! async fn hello(request: Request<Body<Incoming>>) -> anyhow::Result<Response<Full<Bytes>>> {
+//!     let caller = request.extensions().get::<Caller>().expect("the layer is there");
+//!     Ok(Response::new(Full::from(format!("hello {}\n", caller.identity()))))
+//! }
+//!
+//! # async fn run() -> anyhow::Result<()> {
+//! let api = Member::join("api").await?;
+//! let intentions = Intentions::new(&api);
+//! let mut listener = intentions.listen("127.0.0.1:20000".parse()?)?;
+//! let app = intentions.layer(tower::service_fn(hello));
+//! loop {
+//!     let io = listener.accept().await;
+//!     let service = TowerToHyperService::new(app.on(io.connection()));
+//!     tokio::spawn(async move {
+//!         let builder = auto::Builder::new(TokioExecutor::new());
+//!         builder.serve_connection_with_upgrades(TokioIo::new(io), service).await
+//!     });
+//! }
+//! # }
+//! ```
+
+mod body;
+mod caller;
+mod connection;
+mod enforced;
+mod intentions;
+mod listener;
+mod make;
+
+pub use body::Body;
+pub use caller::{Caller, NoCaller};
+pub use connection::{MeshConnection, MeshIo};
+pub use enforced::Enforced;
+pub use intentions::{Intentions, ListenError};
+pub use listener::MeshListener;
+pub use make::{MakeEnforced, OnAxum};
