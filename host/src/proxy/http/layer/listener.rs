@@ -18,7 +18,7 @@ use super::super::super::proxy_protocol::Route;
 use super::super::super::stats::Active;
 use super::super::admission::Judged;
 use super::super::cutter::{Cause, Cutter};
-use super::super::gate::Gate;
+use super::super::gate::{Gate, Resets as _};
 use super::super::inbound::ended;
 use super::super::serve::{FAREWELL, fallen, limits, published};
 use super::super::xfcc;
@@ -221,7 +221,6 @@ async fn admit(
     let speaks = match speaks {
         Ok(Some(speaks)) => speaks,
         Ok(None) => {
-            use super::super::gate::Resets as _;
             gate.get_ref().reset_on_close(false);
             return Err(ended(None));
         }
