@@ -19,7 +19,12 @@ fn request(method: &str, path: &str) -> Request<Body> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_native_application_on_a_real_agent() {
-    let start = || Consul::start("a_native_application_on_a_real_agent", Options::new());
+    let start = || {
+        Consul::start(
+            "a_native_application_on_a_real_agent",
+            Options::new().with_config("default_intention_policy = \"deny\""),
+        )
+    };
     let Some(consul) = tokio::task::block_in_place(start) else {
         return;
     };

@@ -12,11 +12,12 @@ use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "host/NATIVE.md",
     "host/OPERATIONS.md",
     "tests/ATTACKS.md",
     "tests/benches/README.md",
