@@ -7,9 +7,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use portcullis::layer::{Body, Caller, Intentions};
 use portcullis::member::Member;
 
@@ -33,11 +30,8 @@ async fn main() -> anyhow::Result<()> {
             io = listener.accept() => io,
             _ = tokio::signal::ctrl_c() => break,
         };
-        // Only from here on the connection can be read.
-        let service = TowerToHyperService::new(app.on(io.connection()));
+        let served = app.serve(io);
         tokio::spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
-            let served = server.serve_connection_with_upgrades(TokioIo::new(io), service);
             if let Err(error) = served.await {
                 tracing::debug!(%error, "a connection broke");
             }

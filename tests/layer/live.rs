@@ -85,3 +85,24 @@ async fn what_is_under_way_is_judged_again() {
         "{log}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_refused_everything_is_sent_away_by_hyper() {
+    let scene = Scene::start("http_hyper").await;
+    let two = scene.client("web").http2().await;
+    let get = || Request::get("https://api/items/1").body(empty()).unwrap();
+    let answer = within(two.clone().send_request(get())).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    permit(
+        &scene.agent,
+        json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/other" } }]),
+    );
+    eventually("it is refused", async || {
+        let answer = within(two.clone().send_request(get())).await.unwrap();
+        answer.status() == StatusCode::FORBIDDEN
+    })
+    .await;
+    assert!(!two.is_closed(), "something else might be allowed");
+    crate::scene::forbid(&scene.agent);
+    eventually("GOAWAY", async || two.is_closed()).await;
+}

@@ -85,6 +85,13 @@ pub(crate) fn permit(agent: &DevAgent, permissions: Value) {
     agent.put_config_entry(&intentions).expect("intentions");
 }
 
+/// `web` may do nothing.
+pub(crate) fn forbid(agent: &DevAgent) {
+    let sources = json!([{ "Name": "web", "Action": "deny" }]);
+    let intentions = json!({ "Kind": "service-intentions", "Name": "api", "Sources": sources });
+    agent.put_config_entry(&intentions).expect("intentions");
+}
+
 /// What the tests begin with.
 pub(crate) fn usual() -> Value {
     json!([

@@ -40,6 +40,8 @@ pub(super) struct Inner {
     pub(super) end: Cutter,
     /// The application has dropped it.
     pub(super) gone: CancellationToken,
+    /// Nothing more is wanted of its client.
+    pub(super) last: CancellationToken,
     /// A layer judges its requests.
     pub(super) claimed: AtomicBool,
 }
@@ -61,6 +63,14 @@ impl MeshConnection {
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.0.from
+    }
+
+    /// Waits until nothing more is wanted of its client: whatever it asks is refused, its
+    /// certificate is no longer good, it is too old, or [`super::Intentions::shutdown`] was
+    /// called. A server that can then ends it in peace, as [`super::Enforced::serve`] does;
+    /// axum's cannot, and each further request is refused by itself.
+    pub async fn is_to_end(&self) {
+        self.0.last.cancelled().await;
     }
 
     /// Says that a layer of [`super::Intentions`] judges its requests, so that they can be

@@ -69,6 +69,12 @@ impl<S> Enforced<S> {
     }
 }
 
+impl<S> Enforced<S> {
+    pub(super) fn intentions(&self) -> &Intentions {
+        &self.intentions
+    }
+}
+
 impl<S: Clone> Enforced<S> {
     /// The service for the requests of one connection, which can be read from now on.
     #[must_use]
@@ -169,7 +175,6 @@ impl Intentions {
         };
         let shown = target.as_deref().unwrap_or_default();
         let mut record = self.record(connection.0.access.again(), &request, shown);
-        record.access.dst_addr = connection.0.access.dst_addr.clone();
         let grpc = answer::is_grpc(request.headers());
         let upgrades = hop::upgrade(request.headers()).is_some();
         let judged = match self.judge(connection, request, target, grpc, &mut record) {

@@ -10,7 +10,7 @@ use tower_layer::Layer;
 
 use super::super::super::config::Limits;
 use super::super::super::inbound::{Application, Inbound};
-use super::super::super::{Observer, Proxy};
+use super::super::super::{HttpSettings, Observer, Proxy};
 use super::super::judge::Judge;
 use super::enforced::Enforced;
 use super::listener::MeshListener;
@@ -92,14 +92,19 @@ impl Intentions {
         self.0.proxy.observer()
     }
 
+    pub(super) fn http(&self) -> &HttpSettings {
+        &self.0.limits.http
+    }
+
     /// The service whose intentions these are.
     #[must_use]
     pub fn service(&self) -> &str {
         self.0.proxy.member().service()
     }
 
-    /// Takes no more connections, and ends those that are left after `drain`. For servers
-    /// with a shutdown of their own that is what comes after it.
+    /// Takes no more connections, ends those that are left after `drain`, and then the
+    /// member's watchers. For servers with a shutdown of their own that is what comes after
+    /// it.
     pub async fn shutdown(&self, drain: Duration) {
         self.0.proxy.shutdown(drain).await;
     }

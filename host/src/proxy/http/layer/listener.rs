@@ -187,7 +187,7 @@ async fn admit(
     place: Place,
     access: &mut Access,
 ) -> Result<(MeshIo, Guarded), Ending> {
-    let inbound = &intentions.0.inbound;
+    let (inbound, shared) = (&intentions.0.inbound, &intentions.0.proxy.shared);
     let mut route = Route {
         from: access.src_addr,
         to: stream.local_address(),
@@ -239,6 +239,7 @@ async fn admit(
         taken_back: Arc::default(),
         end: Cutter::default(),
         gone: CancellationToken::new(),
+        last: shared.stop.child_token(),
         claimed: Default::default(),
     }));
     let io = MeshIo {
@@ -265,7 +266,11 @@ impl Guarded {
             lifetime,
         } = self;
         let Inner {
-            judged, live, gone, ..
+            judged,
+            live,
+            gone,
+            last,
+            ..
         } = &*connection.0;
         let (mut standing, mut generations) = (Some(standing), Some(generations));
         let ending = loop {
@@ -274,6 +279,9 @@ impl Guarded {
                 is_new = published(&mut generations) => {
                     if is_new {
                         live.judge(&judged.judge, &judged.peer);
+                        if judged.judge.refuses_all(&judged.peer).is_some() {
+                            last.cancel();
+                        }
                     }
                 }
                 ending = fallen(&mut standing) => {
@@ -292,6 +300,7 @@ impl Guarded {
                 }
             }
         };
+        last.cancel();
         // What is cut off may still tell its client.
         let _ = tokio::time::timeout(FAREWELL, gone.cancelled()).await;
         end(&connection, &ending);

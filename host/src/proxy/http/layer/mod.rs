@@ -8,12 +8,13 @@
 //!   application: what a router inside it sees is the path that was judged.
 //! - [`MeshListener`] takes connections: mutual TLS, HTTP/1.1 heads that could be read in
 //!   two ways are refused, and each connection carries who called. It is axum's
-//!   [`axum::serve::Listener`], and hyper's loop is a few lines.
+//!   [`axum::serve::Listener`], and with hyper a loop of two lines.
 //! - [`Caller`] tells a handler who asked and why it may; axum handlers just take it as an
 //!   argument, others find it in the request's extensions.
 //!
 //! A connection is of no use to an application that forgot the layer: reading from it fails
-//! until the layer was told of it, by [`Enforced::into_make_service`] or [`Enforced::on`].
+//! until the layer was told of it, by [`Enforced::into_make_service`], [`Enforced::serve`] or
+//! [`Enforced::on`].
 //!
 //! With axum:
 //!
@@ -42,9 +43,6 @@
 //! ```no_run
 //! use http_body_util::Full;
 //! use hyper::{Request, Response, body::{Bytes, Incoming}};
-//! use hyper_util::rt::{TokioExecutor, TokioIo};
-//! use hyper_util::server::conn::auto;
-//! use hyper_util::service::TowerToHyperService;
 //! use portcullis::layer::{Body, Caller, Intentions};
 //! use portcullis::member::Member;
 //!
@@ -60,11 +58,7 @@
 //! let app = intentions.layer(tower::service_fn(hello));
 //! loop {
 //!     let io = listener.accept().await;
-//!     let service = TowerToHyperService::new(app.on(io.connection()));
-//!     tokio::spawn(async move {
-//!         let builder = auto::Builder::new(TokioExecutor::new());
-//!         builder.serve_connection_with_upgrades(TokioIo::new(io), service).await
-//!     });
+//!     tokio::spawn(app.serve(io));
 //! }
 //! # }
 //! ```
@@ -76,6 +70,7 @@ mod enforced;
 mod intentions;
 mod listener;
 mod make;
+mod serve;
 
 pub use body::Body;
 pub use caller::{Caller, NoCaller};
