@@ -1,11 +1,13 @@
 //! An application that enforces its own L7 intentions, with axum and without a sidecar.
 //!
-//! In other terminals `portcullis dev`, then:
+//! host/NATIVE.md is its page. In other terminals `portcullis dev`, then:
 //!
 //! ```text
 //! curl -X PUT localhost:8500/v1/config -d '{"Kind": "service-defaults", "Name": "api", "Protocol": "http"}'
 //! curl -X PUT localhost:8500/v1/config -d '{"Kind": "service-intentions", "Name": "api", "Sources": [
-//!   {"Name": "web", "Permissions": [{"Action": "allow", "HTTP": {"PathPrefix": "/items/", "Methods": ["GET"]}}]}]}'
+//!   {"Name": "web", "Permissions": [
+//!     {"Action": "allow", "HTTP": {"PathPrefix": "/items/", "Methods": ["GET"]}},
+//!     {"Action": "deny", "HTTP": {"PathPrefix": "/"}}]}]}'
 //! cargo run --release -p portcullis-examples --example http_axum
 //! cargo run --release -p portcullis-examples --example http_client -- GET http://api/items/7
 //! ```

@@ -10,6 +10,8 @@ mod client;
 mod consul;
 mod live;
 mod mistakes;
+mod page;
 mod requests;
 mod scene;
+mod told;
 mod upgrade;

@@ -130,6 +130,11 @@ impl Record {
     pub(super) fn code(&self) -> &str {
         &self.code
     }
+
+    /// The same in a sentence.
+    pub(super) fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 impl Drop for Record {

@@ -30,6 +30,7 @@ use super::caller::Caller;
 use super::connection::MeshConnection;
 use super::intentions::Intentions;
 use super::make::MakeEnforced;
+use super::refusal::Refusal;
 
 /// An application behind its intentions: a [`Service`] of HTTP requests.
 ///
@@ -176,7 +177,8 @@ impl Intentions {
         let shown = target.as_deref().unwrap_or_default();
         let mut record = self.record(connection.0.access.again(), &request, shown);
         let grpc = answer::is_grpc(request.headers());
-        let upgrades = hop::upgrade(request.headers()).is_some();
+        let upgrades =
+            request.version() != Version::HTTP_2 && hop::upgrade(request.headers()).is_some();
         let judged = match self.judge(connection, request, target, grpc, &mut record) {
             Ok(judged) => judged,
             Err(response) => return Ok(self.told_body(*response, record)),
@@ -345,6 +347,11 @@ impl Intentions {
         mut record: Box<Record>,
     ) -> Response<Body<R>> {
         self.debug(response.headers_mut(), record.code());
+        response.extensions_mut().insert(Refusal {
+            code: record.code().to_owned(),
+            reason: record.reason().to_owned(),
+            decision: record.access.decision.clone(),
+        });
         record.status = Some(response.status());
         record.complete();
         response

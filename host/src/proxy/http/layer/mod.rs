@@ -12,6 +12,9 @@
 //! - [`Caller`] tells a handler who asked and why it may; axum handlers just take it as an
 //!   argument, others find it in the request's extensions.
 //!
+//! What is refused is answered here, and says why to the access log and to what stands
+//! around the layer ([`Refusal`]), never to the client.
+//!
 //! A connection is of no use to an application that forgot the layer: reading from it fails
 //! until the layer was told of it, by [`Enforced::into_make_service`], [`Enforced::serve`] or
 //! [`Enforced::on`].
@@ -70,6 +73,7 @@ mod enforced;
 mod intentions;
 mod listener;
 mod make;
+mod refusal;
 mod serve;
 
 pub use body::Body;
@@ -79,3 +83,9 @@ pub use enforced::Enforced;
 pub use intentions::{Intentions, ListenError};
 pub use listener::MeshListener;
 pub use make::{MakeEnforced, OnAxum};
+pub use refusal::Refusal;
+
+/// The page's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../../NATIVE.md")]
+struct Page;
