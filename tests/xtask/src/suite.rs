@@ -105,14 +105,37 @@ fn cargo_test() -> std::process::Command {
     )
 }
 
-/// Names the tests that failed.
+/// How much of a failed test's output stands in the summary.
+const LINES_OF_A_FAILURE: usize = 12;
+const LETTERS_OF_A_LINE: usize = 300;
+
+/// Names the tests that failed, each with the beginning of what it printed: on a machine
+/// that is gone afterwards, the summary is all that is left.
 fn failures(report: &mut Report, log: &str) {
-    for line in log
-        .lines()
-        .filter(|line| line.starts_with("test ") && line.ends_with("FAILED"))
-    {
-        report.failed(line);
+    let mut lines = log.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(name) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        else {
+            continue;
+        };
+        let mut text = name.to_owned();
+        let mut left = LINES_OF_A_FAILURE;
+        while let Some(said) = lines.next_if(|line| !ends_a_failure(line)) {
+            if !said.trim().is_empty() && left > 0 {
+                left -= 1;
+                text.push_str("\n    ");
+                text.extend(said.chars().take(LETTERS_OF_A_LINE));
+            }
+        }
+        report.failed(&text);
     }
+}
+
+/// Whether a test's output is over: the next one's begins, or the list of names.
+fn ends_a_failure(line: &str) -> bool {
+    line.starts_with("---- ") || line == "failures:"
 }
 
 /// Adds up cargo's `test result:` lines.
