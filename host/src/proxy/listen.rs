@@ -75,7 +75,7 @@ impl std::fmt::Display for ListenAddress {
 /// A bound listener.
 pub(crate) struct Listener {
     socket: Bound,
-    spare: Spare,
+    spares: Spares,
 }
 
 enum Bound {
@@ -123,7 +123,7 @@ impl Listener {
                 ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp),
                 ListenAddress::Unix(path) => bind_unix(path, mode),
             }?,
-            spare: Spare::new(),
+            spares: Spares::new(),
         })
     }
 
@@ -137,11 +137,12 @@ impl Listener {
     /// The next connection.
     ///
     /// While the process is out of descriptors, those who come are refused at once, by
-    /// means of a descriptor that is kept for that; what else stands in the way is waited
+    /// means of descriptors that are kept for that; what else stands in the way is waited
     /// for, longer and longer.
     pub(super) async fn accept(&self, stats: &Stats) -> Accepted {
         let mut pause = PAUSE;
         loop {
+            self.spares.fill();
             let error = match poll_fn(|cx| self.poll_next(cx)).await {
                 Ok(accepted) => return accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
@@ -193,45 +194,57 @@ impl Listener {
         }
     }
 
-    /// Takes one connection with the spare descriptor and closes it; false if that fails, too.
+    /// Takes one connection with a spare descriptor and closes it; false if none can be taken.
     async fn refuse_one(&self) -> bool {
-        if !self.spare.lend() {
-            return false;
+        while self.spares.give_up_one() {
+            match poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await {
+                Poll::Ready(Ok((stream, _))) => {
+                    stream.reset_on_close(true);
+                    drop(stream);
+                    self.spares.fill();
+                    return true;
+                }
+                // Another thread was faster and has the descriptor now.
+                Poll::Ready(Err(error)) if is_out_of_descriptors(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => {
+                    self.spares.fill();
+                    return false;
+                }
+            }
         }
-        let refused = self.waiting().await;
-        if let Some((stream, _)) = &refused {
-            stream.reset_on_close(true);
-        }
-        let refused = refused.is_some();
-        self.spare.take_back();
-        refused
+        false
     }
 }
 
-/// A descriptor that is kept open to be given up when none is left.
-struct Spare(Mutex<Option<File>>);
+/// Descriptors that are kept open to be given up when none is left.
+///
+/// One is enough to refuse whoever comes, but whoever else opens something at that moment
+/// can take it; so there are some, and what comes free goes to them first.
+struct Spares(Mutex<Vec<File>>);
 
-impl Spare {
+impl Spares {
+    const KEPT: usize = 8;
+
     fn new() -> Self {
-        Self(Mutex::new(Self::open()))
+        let spares = Self(Mutex::new(Vec::with_capacity(Self::KEPT)));
+        spares.fill();
+        spares
     }
 
-    fn open() -> Option<File> {
-        File::open("/dev/null").ok()
-    }
-
-    /// Gives it up; false if there is none, and then tries to get one.
-    fn lend(&self) -> bool {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lent = spare.take().is_some();
-        if !lent {
-            *spare = Self::open();
+    fn fill(&self) {
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while spares.len() < Self::KEPT {
+            let Ok(spare) = File::open("/dev/null") else {
+                return;
+            };
+            spares.push(spare);
         }
-        lent
     }
 
-    fn take_back(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::open();
+    /// Whether there was one.
+    fn give_up_one(&self) -> bool {
+        let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spares.pop().is_some()
     }
 }
 
