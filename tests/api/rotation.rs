@@ -238,9 +238,9 @@ async fn blocked_leaf(suite: &mut Suite) {
             let chain = ders(answer.json()["CertPEM"].as_str().expect("PEM"));
             parse(&chain[0]).issuer().to_string()
         };
-        // Consul now and then answers once more from before.
+        // Consul now and then answers from before, for up to 30 seconds.
         let mut same = false;
-        for _ in 0..100 {
+        for _ in 0..400 {
             same = issuer(&get(agent, LEAF).await) == issuer(&after);
             if same {
                 break;

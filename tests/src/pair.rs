@@ -107,6 +107,24 @@ impl Pair {
         }
     }
 
+    /// Goes on until a connection of `load` is refused and the access log gives `code` once more
+    /// than before.
+    ///
+    /// # Panics
+    /// When none is, with the logs.
+    pub fn refuses_by(&self, load: &Load, code: &str) {
+        let given = |codes: &BTreeMap<String, usize>| codes.get(code).copied();
+        let (began, before) = (Instant::now(), given(&self.codes()));
+        while given(&self.codes()) == before {
+            load.next(1);
+            assert!(
+                began.elapsed() < SOON,
+                "never refused by {code}\n{}",
+                self.logs()
+            );
+        }
+    }
+
     /// What both have logged, for the message of a failure: the access log as a tally.
     #[must_use]
     pub fn logs(&self) -> String {
