@@ -20,6 +20,9 @@ use portcullis_tests::consul::{Consul, Options};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 
+#[path = "library/requests.rs"]
+mod requests;
+
 const TRUST_DOMAIN: &str = "11111111-2222-3333-4444-555555555555.consul";
 const ROUNDS: usize = 31;
 /// How long one contender is measured in one round.
@@ -31,6 +34,8 @@ fn main() {
     println!("component sha256 {}\n", component.sha256());
     decisions(&component);
     verifications(&component);
+    requests::decisions(&component);
+    requests::evaluation();
 }
 
 /// What is measured: one call of it is one unit of work.

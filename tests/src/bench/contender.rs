@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use portcullis_testkit::TestCa;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::cores::Cores;
 use super::envoy;
+use super::http::{self, Version, policy};
 use super::identity::Identity;
 use super::mesh::{CLIENT, ConsulMesh, Mesh, SERVICE, successor};
 use super::running::Running;
+use crate::api::Api;
 use crate::peers;
 
 /// One kind of proxy, of which any number can be started.
@@ -40,6 +43,19 @@ pub trait Contender {
     /// # Errors
     /// When it cannot be started.
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running>;
+
+    /// The same where requests are judged; `None` by a proxy that knows none.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn start_http(
+        &self,
+        _: Version,
+        _: Cores,
+        _application: SocketAddr,
+    ) -> Result<Option<Running>> {
+        Ok(None)
+    }
 }
 
 /// `portcullis proxy` as it is shipped, access log included.
@@ -74,6 +90,25 @@ impl Contender for Ours {
     }
 
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running> {
+        self.run(cores, application, None)
+    }
+
+    fn start_http(
+        &self,
+        version: Version,
+        cores: Cores,
+        application: SocketAddr,
+    ) -> Result<Option<Running>> {
+        let reply = Api::new(self.mesh.agent(), None)
+            .send("PUT", "/v1/config", Some(&policy::entry().to_string()))
+            .context("the agent does not answer")?;
+        ensure!(reply.status == 200, "the intention: {}", reply.body);
+        self.run(cores, application, Some(version)).map(Some)
+    }
+}
+
+impl Ours {
+    fn run(&self, cores: Cores, application: SocketAddr, http: Option<Version>) -> Result<Running> {
         Running::start(cores, |port| {
             let mut command = Command::new(&self.binary);
             without_variables(&mut command);
@@ -82,6 +117,9 @@ impl Contender for Ours {
                 .arg(format!("-service-addr={application}"))
                 .arg(format!("-listen=127.0.0.1:{port}"))
                 .env("CONSUL_HTTP_ADDR", self.mesh.agent().to_string());
+            if let Some(version) = http {
+                command.arg(format!("-protocol={}", version.protocol()));
+            }
             command
         })
     }
@@ -172,14 +210,33 @@ impl Contender for Envoy {
     }
 
     fn start(&self, cores: Cores, application: SocketAddr) -> Result<Running> {
-        let folder = self.folder.path();
+        self.run(cores, |port, folder, allowed| {
+            envoy::bootstrap(port, application, folder, allowed)
+        })
+    }
+
+    fn start_http(
+        &self,
+        version: Version,
+        cores: Cores,
+        application: SocketAddr,
+    ) -> Result<Option<Running>> {
+        self.run(cores, |port, folder, allowed| {
+            http::envoy::bootstrap(version, port, application, folder, allowed)
+        })
+        .map(Some)
+    }
+}
+
+impl Envoy {
+    fn run(&self, cores: Cores, bootstrap: impl Fn(u16, &Path, &str) -> Value) -> Result<Running> {
         Running::start(cores, |port| {
             let allowed = self.ca.service_id(CLIENT);
             let mut command = Command::new(&self.binary);
             command
                 .args(["--concurrency", "1", "--disable-hot-restart"])
                 .args(["--log-level", "error", "--config-yaml"])
-                .arg(envoy::bootstrap(port, application, folder, &allowed).to_string());
+                .arg(bootstrap(port, self.folder.path(), &allowed).to_string());
             command
         })
     }

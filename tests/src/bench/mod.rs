@@ -10,6 +10,7 @@ pub mod contender;
 pub mod cores;
 pub mod envoy;
 pub mod figures;
+pub mod http;
 pub mod identity;
 pub mod mesh;
 pub mod meter;

@@ -69,20 +69,29 @@ impl Running {
     /// # Errors
     /// When the process ends or never lets it through; with its log.
     pub fn ready(&mut self, client: &Config) -> Result<Duration> {
+        let (session, took) = self.until_good(|address| Ok(Session::open(client, address)?))?;
+        session.close().context("the first connection broke")?;
+        Ok(took)
+    }
+
+    /// Tries until `attempt` succeeds; what it gave, and how long that was after the start.
+    ///
+    /// # Errors
+    /// When the process ends or it never succeeds; with its log.
+    pub fn until_good<T>(
+        &mut self,
+        mut attempt: impl FnMut(SocketAddr) -> Result<T>,
+    ) -> Result<(T, Duration)> {
         loop {
-            let error = match Session::open(client, self.address) {
-                Ok(session) => {
-                    let took = self.started.elapsed();
-                    session.close().context("the first connection broke")?;
-                    return Ok(took);
-                }
+            let error = match attempt(self.address) {
+                Ok(good) => return Ok((good, self.started.elapsed())),
                 Err(error) => error,
             };
             if let Some(status) = self.process.wait(Duration::ZERO) {
                 bail!("it ended with {status}:\n{}", self.last_words());
             }
             if self.started.elapsed() > PATIENCE {
-                bail!("not ready, {error}:\n{}", self.last_words());
+                bail!("not ready, {error:#}:\n{}", self.last_words());
             }
             std::thread::sleep(Duration::from_micros(500));
         }

@@ -5,6 +5,7 @@ mod bulk;
 mod connections;
 mod intention;
 mod memory;
+mod requests;
 mod rotation;
 mod round_trip;
 mod start;
@@ -50,6 +51,16 @@ pub const ALL: &[Row] = &[
         name: "round-trip",
         about: "128 bytes there and back on an open connection",
         measure: round_trip::measure,
+    },
+    Row {
+        name: "http1",
+        about: "a request on an open HTTP/1.1 connection, judged by an intention of five permissions",
+        measure: requests::http1,
+    },
+    Row {
+        name: "http2",
+        about: "the same by HTTP/2",
+        measure: requests::http2,
     },
     Row {
         name: "memory",
