@@ -28,6 +28,7 @@ pub mod difference;
 pub mod entries;
 pub mod eval;
 pub mod expectations;
+pub mod line_writer;
 pub mod lint;
 pub mod member;
 pub mod metrics;

@@ -270,6 +270,11 @@ impl Entries {
         self.normalization.as_ref()
     }
 
+    /// The same, where a `mesh` entry was read.
+    pub(crate) fn told_normalization(&self) -> Option<Option<&Value>> {
+        self.mesh_read.then_some(self.normalization.as_ref())
+    }
+
     /// The `jwt-provider` entries.
     #[must_use]
     pub fn providers(&self) -> Vec<Value> {

@@ -82,6 +82,14 @@ impl State {
         self.digest.clone()
     }
 
+    pub(super) fn in_force(&self) -> (u64, String, Documents) {
+        (
+            self.generation,
+            self.digest.clone(),
+            self.documents.clone(),
+        )
+    }
+
     pub(super) fn mesh_version(&self, now: Timestamp) -> Option<MeshVersion> {
         self.documents.mesh_version(now)
     }

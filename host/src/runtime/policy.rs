@@ -253,6 +253,24 @@ impl Policy {
         }
     }
 
+    /// The generation in force with its digest and its documents.
+    pub(crate) fn in_force(&self) -> (u64, String, Vec<Document>) {
+        let (generation, digest, documents) = match &self.0.engine {
+            Engine::Component(pool) => pool.in_force(),
+            Engine::Native(native) => native.state().in_force(),
+        };
+        (generation, digest, documents.all())
+    }
+
+    /// The generation in force and its digest.
+    pub(crate) fn revision(&self) -> (u64, String) {
+        let (generation, digest, _) = match &self.0.engine {
+            Engine::Component(pool) => pool.in_force(),
+            Engine::Native(native) => native.state().in_force(),
+        };
+        (generation, digest)
+    }
+
     /// The mesh document in force, unless there is none or at `now` it is older than
     /// its staleness budget. What was verified with another version is worth nothing.
     #[must_use]

@@ -379,6 +379,16 @@ impl Pool {
         self.force().digest.clone()
     }
 
+    /// The generation in force with its digest and its documents.
+    pub(super) fn in_force(&self) -> (u64, String, Documents) {
+        let force = self.force();
+        (
+            force.generation,
+            force.digest.clone(),
+            force.documents.clone(),
+        )
+    }
+
     pub(super) fn mesh_version(&self, now: Timestamp) -> Option<MeshVersion> {
         self.force().documents.mesh_version(now)
     }
