@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::agent_client::{AgentClient, AgentConfig, ConfigError};
 use crate::connector::Connector;
+use crate::decisions::Decisions;
 use crate::registration::{Registration, RegistrationConfig};
 use crate::runtime::{
     Component, ComponentError, ComponentOptions, Policy, PolicyError, PolicyOptions,
@@ -64,6 +65,7 @@ pub struct Member {
     watcher: Watcher,
     tls: MeshTls,
     connector: Connector,
+    decisions: Decisions,
 }
 
 impl Member {
@@ -102,6 +104,7 @@ impl Member {
             watcher,
             tls,
             connector,
+            decisions: Decisions::default(),
         }
     }
 
@@ -122,6 +125,18 @@ impl Member {
                     missing,
                 }
             })
+    }
+
+    /// The same member, which tells `decisions` what it decides.
+    #[must_use]
+    pub fn with_decisions(self, decisions: Decisions) -> Self {
+        Self { decisions, ..self }
+    }
+
+    /// Who is told of decisions.
+    #[must_use]
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Our service.

@@ -5,6 +5,7 @@
 //! a kind of watch. Peers, addresses and what a component says never become labels.
 
 mod connections;
+mod decisions;
 mod process;
 mod reason;
 mod requests;

@@ -52,6 +52,7 @@ impl Collector for State {
             Some(proxy) => {
                 refused_at_once(encoder, proxy)?;
                 policy(encoder, proxy)?;
+                super::decisions::encode(encoder, proxy.member().decisions())?;
                 certificates(encoder, proxy)?;
                 watches(encoder, proxy)
             }

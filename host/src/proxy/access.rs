@@ -13,6 +13,7 @@ use portcullis_core::intention::Decision;
 
 use super::copy::Counts;
 use crate::agent_client::visible;
+use crate::decisions::Told;
 
 /// How much of a text from elsewhere is logged.
 const LONGEST: usize = 512;
@@ -45,6 +46,8 @@ pub(super) struct Access {
     pub(super) dst_identity: Option<String>,
     pub(super) tls: Option<&'static str>,
     pub(super) decision: Option<Decision>,
+    /// What others were told of it.
+    pub(super) told: Told,
     pub(super) counts: Arc<Counts>,
     /// Whether both sides were there.
     pub(super) opened: bool,
@@ -120,6 +123,7 @@ impl Access {
             dst_identity: None,
             tls: None,
             decision: None,
+            told: Told::default(),
             counts: Arc::default(),
             opened: false,
             started: Instant::now(),
@@ -155,6 +159,8 @@ impl Access {
             .map_or_else(|| "unix".to_owned(), |address| address.to_string());
         let (code, reason) = (visible(&ending.code, 64), visible(&ending.reason, LONGEST));
         let decision = self.decision.as_ref();
+        let shadow = self.told.difference.as_deref();
+        let shadow_reason = shadow.map(|shadow| visible(&shadow.reason, LONGEST));
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         macro_rules! write {
             ($level:ident, $message:literal) => {
@@ -180,6 +186,10 @@ impl Access {
                         intention = decision.and_then(|decision| decision.intention),
                         permission = decision.and_then(|decision| decision.permission),
                         generation = decision.map(|decision| decision.generation),
+                        decision = self.told.id.as_deref(),
+                        shadow.effect = shadow.map(|shadow| shadow.decision.effect.code()),
+                        shadow.code = shadow.map(|shadow| shadow.decision.code.code()),
+                        shadow.reason = shadow_reason.as_deref(),
                         error = error.as_deref(),
                         tls.version = self.tls,
                     },
@@ -205,6 +215,8 @@ impl Access {
             .map_or_else(|| "unix".to_owned(), |address| address.to_string());
         let (code, reason) = (visible(&ending.code, 64), visible(&ending.reason, LONGEST));
         let decision = self.decision.as_ref();
+        let shadow = self.told.difference.as_deref();
+        let shadow_reason = shadow.map(|shadow| visible(&shadow.reason, LONGEST));
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         // Two levels, and a level has to be known when this is compiled.
         macro_rules! write {
@@ -226,6 +238,10 @@ impl Access {
                         reason = reason.as_str(),
                         intention = decision.and_then(|decision| decision.intention),
                         generation = decision.map(|decision| decision.generation),
+                        decision = self.told.id.as_deref(),
+                        shadow.effect = shadow.map(|shadow| shadow.decision.effect.code()),
+                        shadow.code = shadow.map(|shadow| shadow.decision.code.code()),
+                        shadow.reason = shadow_reason.as_deref(),
                         error = error.as_deref(),
                         tls.version = self.tls,
                     },

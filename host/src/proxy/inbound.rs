@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use portcullis_core::intention::Decision;
+use portcullis_core::policy::{Client, HeaderNeeds};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use super::listeners::Cut;
 use super::live::{Fallen, Standing};
 use super::proxy_protocol::{self, About, ReceiveError, Route, Trusted, Version};
 use super::stats::Stats;
+use crate::decisions::{Decided, Decisions, Told};
 use crate::tls::{HandshakeError, MeshStream, MeshTls, Refusal, alert_name, alert_of};
 use crate::watcher::KnownProtocol;
 
@@ -55,6 +57,8 @@ pub(super) struct Inbound {
     pub(super) protocol: watch::Receiver<KnownProtocol>,
     /// Judges requests, where it speaks HTTP.
     pub(super) judge: Arc<Judge>,
+    /// Who is told of decisions about connections.
+    pub(super) decisions: Decisions,
     pub(super) limits: Limits,
     pub(super) stats: Arc<Stats>,
 }
@@ -117,8 +121,11 @@ impl Inbound {
         let decision = standing.decide();
         self.stats.meters().decided(asked.elapsed());
         let decision = match decision {
-            Some(decision) if decision.is_allowed() => decision,
-            refused => return Err(self.denied(refused, access)),
+            Some(decision) if decision.is_allowed() => {
+                access.told = self.tell(&decision, access, Decisions::decided);
+                decision
+            }
+            refused => return Err(self.denied(refused, access, Decisions::decided)),
         };
         let reason = self.describe(&decision);
         let code = decision.code.code();
@@ -266,7 +273,7 @@ impl Inbound {
         match error {
             HandshakeError::Refused(Refusal::Denied { peer, decision }) => {
                 access.src_identity = Some(peer.id.to_string());
-                self.denied(Some(decision), access)
+                self.denied(Some(decision), access, Decisions::decided)
             }
             HandshakeError::Refused(Refusal::Chain(error)) => Ending::refused(
                 error.code().to_owned(),
@@ -286,19 +293,47 @@ impl Inbound {
         }
     }
 
-    fn denied(&self, decision: Option<Decision>, access: &mut Access) -> Ending {
+    fn denied(
+        &self,
+        decision: Option<Decision>,
+        access: &mut Access,
+        tell: impl FnOnce(&Decisions, &Decided<'_>) -> Told,
+    ) -> Ending {
         let Some(decision) = decision else {
             return Ending::refused("policy-failed", "the policy did not answer");
         };
         let ending = Ending::refused(decision.code.code(), self.describe(&decision));
+        access.told = self.tell(&decision, access, tell);
         access.decision = Some(decision);
         ending
+    }
+
+    fn tell(
+        &self,
+        decision: &Decision,
+        access: &Access,
+        tell: impl FnOnce(&Decisions, &Decided<'_>) -> Told,
+    ) -> Told {
+        if self.decisions.is_idle() {
+            return Told::default();
+        }
+        let verifier = self.tls.verifier();
+        let decided = Decided {
+            policy: verifier.policy(),
+            service: &self.service,
+            client: &Client::from_uri(access.src_identity.as_deref().unwrap_or_default()),
+            request: None,
+            needs: &HeaderNeeds::None,
+            decision,
+            now: verifier.clock().now(),
+        };
+        tell(&self.decisions, &decided)
     }
 
     fn fallen(&self, fallen: Fallen, access: &mut Access) -> Ending {
         match fallen {
             Fallen::Denied(decision) => {
-                let ending = self.denied(Some(decision), access);
+                let ending = self.denied(Some(decision), access, Decisions::fallen);
                 Ending {
                     reason: format!("cut off by a change of policy: {}", ending.reason),
                     ..ending

@@ -157,7 +157,9 @@ impl Behind for InboundConfig {
                 judge: Arc::new(Judge::new(
                     shared.member.tls().verifier().clone(),
                     Arc::clone(&shared.service),
+                    shared.member.decisions().clone(),
                 )),
+                decisions: shared.member.decisions().clone(),
                 limits: limits.clone(),
                 stats: Arc::clone(&shared.stats),
             })),

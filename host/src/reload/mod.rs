@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::agent_client::AgentClient;
 use crate::runtime::{Component, ComponentOptions, Policy};
+use crate::shadow::Shadow;
 use files::Stamp;
 pub(crate) use files::digest;
 
@@ -26,6 +27,8 @@ pub struct ReloadConfig {
     pub policy: Policy,
     /// Where the component comes from; absent for one that is no file.
     pub component: Option<ComponentFile>,
+    /// The candidate in the shadow.
+    pub shadow: Option<Shadow>,
 }
 
 /// A component that lies in a file.
@@ -46,6 +49,8 @@ pub enum Reloadable {
     Tls,
     /// The policy component.
     Component,
+    /// The candidate in the shadow.
+    Shadow,
 }
 
 impl Reloadable {
@@ -56,6 +61,7 @@ impl Reloadable {
             Self::Token => "the token file",
             Self::Tls => "the files for TLS with the agent",
             Self::Component => "the policy component",
+            Self::Shadow => "the candidate in the shadow",
         }
     }
 }
@@ -110,6 +116,14 @@ impl Reloader {
             ),
             (Reloadable::Tls, config.agent.tls_files()),
             (Reloadable::Component, component.into_iter().collect()),
+            (
+                Reloadable::Shadow,
+                config
+                    .shadow
+                    .iter()
+                    .flat_map(|shadow| shadow.files().to_vec())
+                    .collect(),
+            ),
         ];
         let parts = parts
             .into_iter()
@@ -197,11 +211,24 @@ impl Reloader {
             Reloadable::Token => agent.reload_token().map_err(|error| error.to_string()),
             Reloadable::Tls => agent.reload_tls().map_err(|error| error.to_string()),
             Reloadable::Component => self.replace_component().await,
+            Reloadable::Shadow => self.replace_shadow().await,
         };
         match replaced {
             Ok(true) => Outcome::Replaced,
             Ok(false) => Outcome::Unchanged,
             Err(why) => Outcome::Kept(why),
+        }
+    }
+
+    async fn replace_shadow(&self) -> Result<bool, String> {
+        let Some(shadow) = self.0.config.shadow.clone() else {
+            return Ok(false);
+        };
+        let read = tokio::task::spawn_blocking(move || shadow.read()).await;
+        match read {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("reading it broke off".to_owned()),
         }
     }
 

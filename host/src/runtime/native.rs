@@ -83,11 +83,7 @@ impl State {
     }
 
     pub(super) fn in_force(&self) -> (u64, String, Documents) {
-        (
-            self.generation,
-            self.digest.clone(),
-            self.documents.clone(),
-        )
+        (self.generation, self.digest.clone(), self.documents.clone())
     }
 
     pub(super) fn mesh_version(&self, now: Timestamp) -> Option<MeshVersion> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use portcullis::sidecar::Which;
 use portcullis_core::identity::ServiceName;
 
+use super::decisions::DecisionArgs;
 use super::http::HttpArgs;
 use super::limits::LimitArgs;
 use super::operate::OperateArgs;
@@ -26,8 +27,8 @@ use crate::cli::shutdown::StopArgs;
 /// kept up to date; open connections that a change forbids are cut.
 ///
 /// SIGHUP reads -token-file, the agent's CA, client certificate and key, and -component
-/// again; so does a change of these files. What is wrong with them leaves the last good
-/// ones in use, and is logged.
+/// again, and -shadow-intentions; so does a change of these files. What is wrong with them
+/// leaves the last good ones in use, and is logged. -decision-log is opened again.
 ///
 /// Started by systemd it tells when it is ready, feeds the watchdog, and uses sockets named
 /// `inbound` (instead of -listen) and `upstream-NAME`.
@@ -96,6 +97,8 @@ pub(crate) struct ProxyArgs {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
+    #[command(flatten)]
+    pub(crate) decisions: DecisionArgs,
     #[command(flatten)]
     pub(crate) operate: OperateArgs,
     /// Print the smallest ACL policy with which this proxy can work, and end

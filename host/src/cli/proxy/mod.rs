@@ -3,6 +3,7 @@
 mod acl;
 mod address;
 pub(crate) mod arguments;
+mod decisions;
 mod descriptors;
 mod http;
 mod limits;
@@ -108,7 +109,15 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let reloader = reload::reloader(&arguments.component, agent.clone(), policy.clone());
+    let decisions = arguments
+        .decisions
+        .decisions(arguments.output.output, &policy, &service)?;
+    let reloader = reload::reloader(
+        &arguments.component,
+        agent.clone(),
+        policy.clone(),
+        &decisions,
+    );
     let member = Member::start(WatcherConfig {
         default_policy: match arguments.default_intention_policy {
             DefaultPolicy::Auto => DefaultPolicySource::Auto,
@@ -119,7 +128,8 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         matching: arguments.matching.into(),
         protocol: arguments.http.protocol.map(Into::into),
         ..WatcherConfig::new(agent, policy, service.as_str())
-    });
+    })
+    .with_decisions(decisions.clone());
     let proxy = match &source {
         Source::Flags { config, .. } => Proxy::start(member, config.clone()),
         Source::Registration(sidecar) => sidecar.start(member).await,
@@ -131,7 +141,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let signal = tokio::select! {
         ended = serve(arguments, &source, &proxy, &sha256) => return ended,
         () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
-        () = reload::keep_current(&reloader, &mut hangup, &manager) => "the end of all signals",
+        () = reload::keep_current(&reloader, &decisions, &mut hangup, &manager) => "the end of all signals",
         () = manager.tend(&proxy) => "the end of all signals",
         () = admin.drain_requested() => "POST /drain",
         signal = shutdown.requested() => signal,
@@ -141,15 +151,18 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let stop = async {
         tokio::join!(source.leave(), proxy.shutdown(arguments.drain_timeout));
     };
-    match shutdown
+    let stopped = shutdown
         .while_cleaning_up(async {
             tokio::select! {
                 () = stop => {}
                 () = manager.see_out(&proxy) => {}
             }
         })
-        .await
-    {
+        .await;
+    if let Some(log) = &decisions.log {
+        log.flush();
+    }
+    match stopped {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(code) => {
             proxy.abort_handle().now();

@@ -103,6 +103,8 @@ fn settings(arguments: &ProxyArgs, agent: &AgentClient) -> Value {
         "max_stale_seconds": arguments.max_stale.as_secs_f64(),
         "drain_timeout_seconds": arguments.drain_timeout.as_secs_f64(),
         "component": arguments.component.file(),
+        "decision_log": arguments.decisions.log(),
+        "shadow_intentions": arguments.decisions.shadow(),
         "agent": {
             "address": agent.address(),
             "token": token,

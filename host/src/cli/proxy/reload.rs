@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portcullis::agent_client::AgentClient;
+use portcullis::decisions::Decisions;
 use portcullis::reload::{ComponentFile, ReloadConfig, Reloader};
 use portcullis::runtime::Policy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,10 +30,16 @@ impl Hangup {
 }
 
 /// What this command reads again.
-pub(crate) fn reloader(component: &ComponentArgs, agent: AgentClient, policy: Policy) -> Reloader {
+pub(crate) fn reloader(
+    component: &ComponentArgs,
+    agent: AgentClient,
+    policy: Policy,
+    decisions: &Decisions,
+) -> Reloader {
     Reloader::new(ReloadConfig {
         agent,
         policy,
+        shadow: decisions.shadow.clone(),
         component: component.file().map(|path| ComponentFile {
             path: path.to_owned(),
             options: component.options(),
@@ -41,16 +48,29 @@ pub(crate) fn reloader(component: &ComponentArgs, agent: AgentClient, policy: Po
 }
 
 /// Reads again, for ever.
-pub(crate) async fn keep_current(reloader: &Reloader, hangup: &mut Hangup, manager: &Manager) {
+pub(crate) async fn keep_current(
+    reloader: &Reloader,
+    decisions: &Decisions,
+    hangup: &mut Hangup,
+    manager: &Manager,
+) {
     let on_request = async {
         while hangup.0.recv().await.is_some() {
             tracing::info!(signal = "SIGHUP", "reading again");
             manager.reloading();
+            if let Some(log) = &decisions.log {
+                log.reopen();
+            }
             if reloader.reload().await.is_empty() {
                 tracing::info!("nothing comes from a file: there is nothing to read again");
             }
             manager.ready();
         }
     };
-    tokio::join!(reloader.watch(LOOK), on_request);
+    let shadow = async {
+        if let Some(shadow) = &decisions.shadow {
+            shadow.keep().await;
+        }
+    };
+    tokio::join!(reloader.watch(LOOK), on_request, shadow);
 }

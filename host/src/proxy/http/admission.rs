@@ -56,6 +56,7 @@ impl Judged {
         let asked = Instant::now();
         let decision = self.judge.decide(&self.peer, question);
         stats.meters().decided(asked.elapsed());
+        record.access.told = self.judge.tell(&self.peer, question, &decision);
         let (path, headers) = (decision.path.clone(), decision.headers.clone());
         let (effect, code) = (decision.effect, decision.code.code());
         let reason = if effect != Effect::Allow

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, Method};
 use portcullis_core::chain::VerifiedPeer;
-use portcullis_core::http::{HttpVersion, encode_headers};
+use portcullis_core::http::HttpVersion;
 use portcullis_core::identity::Kind;
 use portcullis_core::intention::{Decision, Effect, Reason};
-use portcullis_core::policy::{Client, HeaderNeeds, Request};
+use portcullis_core::policy::{Client, HeaderNeeds};
 
 use super::xfcc;
+use crate::decisions::{Asked, Decided, Decisions, Told};
 use crate::tls::PeerVerifier;
 
 /// How often it is asked again when another generation comes in between.
@@ -24,6 +25,7 @@ const DESCRIBED: usize = 256;
 pub(in super::super) struct Judge {
     verifier: PeerVerifier,
     service: Arc<str>,
+    decisions: Decisions,
     /// Which headers the rules look at, and in which generation.
     needs: ArcSwapOption<(u64, HeaderNeeds)>,
     /// Decisions in words.
@@ -43,11 +45,28 @@ pub(super) struct Question {
     pub(super) headers: HeaderMap,
 }
 
+impl Question {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            version: self.version,
+            method: self.method.as_str(),
+            target: &self.target,
+            authority: self.authority.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}
+
 impl Judge {
-    pub(in super::super) fn new(verifier: PeerVerifier, service: Arc<str>) -> Self {
+    pub(in super::super) fn new(
+        verifier: PeerVerifier,
+        service: Arc<str>,
+        decisions: Decisions,
+    ) -> Self {
         Self {
             verifier,
             service,
+            decisions,
             needs: ArcSwapOption::empty(),
             described: Mutex::default(),
         }
@@ -67,6 +86,49 @@ impl Judge {
             self.needs.store(None);
         }
         self.ask(&client, question, &HeaderNeeds::All)
+    }
+
+    /// Tells others of the decision about a request.
+    pub(super) fn tell(
+        &self,
+        peer: &VerifiedPeer,
+        question: &Question,
+        decision: &Decision,
+    ) -> Told {
+        self.told(peer, question, decision, Decisions::decided)
+    }
+
+    /// Tells others that a request under way is refused now.
+    pub(super) fn tell_fallen(
+        &self,
+        peer: &VerifiedPeer,
+        question: &Question,
+        decision: &Decision,
+    ) {
+        self.told(peer, question, decision, Decisions::fallen);
+    }
+
+    fn told(
+        &self,
+        peer: &VerifiedPeer,
+        question: &Question,
+        decision: &Decision,
+        tell: impl FnOnce(&Decisions, &Decided<'_>) -> Told,
+    ) -> Told {
+        if self.decisions.is_idle() {
+            return Told::default();
+        }
+        let needs = self.needs();
+        let decided = Decided {
+            policy: self.verifier.policy(),
+            service: &self.service,
+            client: &client(peer, Some(&question.headers)),
+            request: Some(question.asked()),
+            needs: &needs.1,
+            decision,
+            now: self.verifier.clock().now(),
+        };
+        tell(&self.decisions, &decided)
     }
 
     /// Whether whatever the client asks is refused; then the decision that says so.
@@ -131,28 +193,8 @@ impl Judge {
 
     fn ask(&self, client: &Client, question: &Question, needs: &HeaderNeeds) -> Decision {
         let policy = self.verifier.policy();
-        let needed = |name: &str| match needs {
-            // Who is called belongs to every request.
-            _ if name == "host" => true,
-            HeaderNeeds::None => false,
-            HeaderNeeds::Named(names) => names.iter().any(|needed| needed == name),
-            HeaderNeeds::All => true,
-        };
-        let headers = question
-            .headers
-            .iter()
-            .filter(|(name, _)| needed(name.as_str()))
-            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let Some(headers) = encode_headers(headers) else {
+        let Some(request) = question.asked().to_core(needs) else {
             return Decision::denied(Reason::BadRequest, policy.generation());
-        };
-        let request = Request {
-            version: question.version,
-            method: question.method.as_str().as_bytes().to_vec(),
-            path: question.target.to_vec(),
-            authority: question.authority.as_deref().map(<[u8]>::to_vec),
-            scheme: None,
-            headers,
         };
         let now = self.verifier.clock().now();
         policy.authorize(&self.service, client, Some(&request), now)

@@ -50,6 +50,7 @@ impl Live {
         for (question, cutter) in requests {
             let decision = judge.decide(peer, &question);
             if !decision.is_allowed() {
+                judge.tell_fallen(peer, &question, &decision);
                 cutter.cut(Cause {
                     code: decision.code.code(),
                     reason: format!(

@@ -59,7 +59,8 @@ impl Intentions {
             send_proxy: None,
             tls: member.tls().clone(),
             protocol: member.watcher().protocol(),
-            judge: Arc::new(Judge::new(verifier, service)),
+            judge: Arc::new(Judge::new(verifier, service, member.decisions().clone())),
+            decisions: member.decisions().clone(),
             limits: limits.clone(),
             stats: Arc::clone(&proxy.shared.stats),
         };
