@@ -14,7 +14,7 @@ use crate::scene::{Dev, Embedded, SOON, counted, deny};
 
 /// `command` in a mount namespace of its own, after `mount` was run there by a shell.
 /// The mounts end with the process.
-fn mounted(mount: &str, command: &Command) -> Command {
+pub(crate) fn mounted(mount: &str, command: &Command) -> Command {
     let mut unshare = Command::new("unshare");
     let own = own_user();
     unshare.args(if own == 0 {
@@ -37,7 +37,7 @@ fn mounted(mount: &str, command: &Command) -> Command {
 
 /// Whether this machine lets us mount; where it does not, the test says so and is counted
 /// as skipped.
-fn can_mount(test: &str) -> bool {
+pub(crate) fn can_mount(test: &str) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let mount = format!(
         "mount -t tmpfs -o size=4k tmpfs {}",

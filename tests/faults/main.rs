@@ -6,6 +6,7 @@ mod agent;
 mod agent_garbage;
 mod agent_state;
 mod component;
+mod decision_log;
 mod disk;
 mod flips;
 mod leaf;

@@ -4,11 +4,13 @@
 mod application;
 mod bodies;
 mod client;
+mod decisions;
 mod limits;
 mod live;
 mod outbound;
 mod protocol;
 mod requests;
 mod scene;
+mod shadow;
 mod smuggling;
 mod upgrade;

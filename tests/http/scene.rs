@@ -73,9 +73,15 @@ pub(crate) fn proxy(agent: SocketAddr, flags: &[String]) -> Proxy {
 impl Scene {
     /// `api` speaks `protocol`, and `web` may do what `permissions` say.
     pub(crate) async fn start(protocol: &str, permissions: Value, flags: &[&str]) -> Self {
+        let sources = json!([{ "Name": "web", "Permissions": permissions }]);
+        Self::with_sources(protocol, sources, flags).await
+    }
+
+    /// The same with intentions of any form.
+    pub(crate) async fn with_sources(protocol: &str, sources: Value, flags: &[&str]) -> Self {
         let agent = agent().await;
         speaks(&agent, protocol);
-        permit(&agent, permissions);
+        intentions(&agent, sources);
         let application = Application::start().await;
         let [listen, metrics] = ports::free::<2>();
         let mut all = vec![
