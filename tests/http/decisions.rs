@@ -93,13 +93,18 @@ async fn every_decision_is_a_line_that_diff_reads() {
     let scene = Scene::start(
         "http",
         permissions,
-        &[&log, "-decision-log-header=X-Tenant"],
+        &[
+            &log,
+            "-decision-log-header=X-Tenant",
+            "-decision-log-query=x",
+            "-decision-log-query=t",
+        ],
     )
     .await;
     let client = scene.client("web");
     let mut one = client.http1().await;
     let hostile = b"a\"b\\\t\x9b\xff{";
-    let query = format!("/items//1?x=2&access_token=opaque&t={TOKEN}");
+    let query = format!("/items//1?x=2&key=opaque&t={TOKEN}");
     for (request, status) in [
         (ask(Method::GET, &query, &[("x-other", b"no")]), 200),
         (ask(Method::POST, "/items/2", &[("x-tenant", hostile)]), 403),
@@ -155,7 +160,7 @@ async fn every_decision_is_a_line_that_diff_reads() {
             "destination": "default/default/api",
             "request": {
                 "method": "GET",
-                "path": "/items//1?x=2&access_token=withheld&t=withheld",
+                "path": "/items//1?x=2&key=withheld&t=withheld",
                 "headers": [["host", "api.example"]],
             },
             "http_version": "1.1",
@@ -232,11 +237,7 @@ async fn every_decision_is_a_line_that_diff_reads() {
     assert_eq!(
         effects,
         [
-            (
-                "/items//1?x=2&access_token=withheld&t=withheld",
-                "allow",
-                "deny"
-            ),
+            ("/items//1?x=2&key=withheld&t=withheld", "allow", "deny"),
             ("/items/2", "deny", "allow"),
         ],
         "{answer:#}"
@@ -354,7 +355,7 @@ async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
     let long = "x".repeat(50_000);
     for number in 0..75 {
         for (place, status) in [("items", 200), ("admin", 403)] {
-            let path = format!("/{place}/{number}?{long}");
+            let path = format!("/{place}/{number}/{long}");
             assert_eq!(asked(&mut one, ask(Method::GET, &path, &[])).await, status);
         }
     }
@@ -387,6 +388,27 @@ async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
     });
     scene.proxy.logs("decisions were not logged");
     assert_eq!(metric(&scene, dropped), count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_keeps_nobody_waiting() {
+    let permissions = json!([{ "Action": "deny", "HTTP": { "PathPrefix": "/" } }]);
+    let scene = Scene::start("http", permissions, &["-decision-log=/dev/full"]).await;
+    let mut one = scene.client("web").http1().await;
+    // Each line is about 50 kB: 4 MiB wait, the rest is dropped.
+    let long = "x".repeat(50_000);
+    for number in 0..120 {
+        let path = format!("/{long}/{number}");
+        assert_eq!(asked(&mut one, ask(Method::GET, &path, &[])).await, 403);
+    }
+    let result = |result: &str| {
+        let series = format!("portcullis_decision_log_lines_total{{result=\"{result}\"}}");
+        metric(&scene, &series)
+    };
+    let dropped = result("dropped");
+    assert!((30..60).contains(&dropped), "{dropped}");
+    assert_eq!(result("written"), 0);
+    scene.proxy.logs("the decision log cannot be written");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ mod limits;
 mod live;
 mod outbound;
 mod protocol;
+mod reasons;
 mod requests;
 mod scene;
 mod shadow;

@@ -246,11 +246,11 @@ async fn a_candidate_that_cannot_be_read_changes_nothing() {
     compared(&scene, "/4", 200).await;
 
     // It follows the live policy: what is compared rests on the same state.
+    let generation = metric(&scene, "portcullis_policy_generation");
     intentions(
         &scene.agent,
         json!([{ "Name": "web", "Action": "allow" }, { "Name": "x", "Action": "deny" }]),
     );
-    let generation = metric(&scene, "portcullis_policy_generation");
     tokio::task::block_in_place(|| {
         reaches(&scene, "portcullis_policy_generation", |now| {
             now > generation

@@ -77,6 +77,30 @@ fn record(method: &str, path: &str, headers: Value) -> String {
 }
 
 #[test]
+fn requests_whose_query_is_withheld_are_left_out_where_rules_look_at_it() {
+    let log = [
+        record("GET", "/items/1?key=withheld", json!([])),
+        record("GET", "/items/2?key=", json!([])),
+    ]
+    .join("\n");
+    let rule = r#"PathPrefix = "/items/secret" "#;
+    let query = rule.replace(
+        "PathPrefix",
+        r#"Header = [{ Name = ":Path" Suffix = "=1" }] PathPrefix"#,
+    );
+    let changed = API.replace(rule, &query);
+    assert_ne!(API, changed);
+    let folder = Folder::new(&[("old.hcl", API), ("new.hcl", &changed), ("log", &log)]);
+    let compared = |new: &str| {
+        let (_, document) = folder.json(&["diff", new, "-against", "old.hcl", "-log", "log"]);
+        (document["compared"].clone(), document["left_out"].clone())
+    };
+    assert_eq!(compared("old.hcl"), (json!(2), json!({})));
+    let why = "rules look at `:path`, and of the query values are withheld";
+    assert_eq!(compared("new.hcl"), (json!(1), json!({ why: 1 })));
+}
+
+#[test]
 fn the_requests_of_a_log() {
     let changed = API.replace(r#"["GET"]"#, r#"["GET", "DELETE"]"#).replace(
         r#"PathPrefix = "/items/secret" "#,

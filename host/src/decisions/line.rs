@@ -1,8 +1,11 @@
 //! One line of the decision log, as `host/DECISIONS-LOG.md` describes it: JSON in printable
 //! ASCII, whatever a client sends.
 
+use std::borrow::Cow;
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_core::http::HttpVersion;
 use portcullis_core::intention::Decision;
 use portcullis_core::policy::HeaderNeeds;
@@ -84,21 +87,29 @@ impl Because {
     }
 }
 
+/// What is logged with its value, not its name alone; never tokens.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Headers, in lower case.
+    pub(super) headers: Vec<String>,
+    /// Parameters of queries.
+    pub(super) queries: Vec<String>,
+}
+
 /// What is written besides the decision itself.
 pub(super) struct About<'a> {
     pub(super) id: &'a str,
     pub(super) digest: Option<String>,
     pub(super) destination: &'a str,
     pub(super) needs: &'a HeaderNeeds,
-    /// Headers whose values are wanted, in lower case.
-    pub(super) shown: &'a [String],
+    pub(super) shown: &'a Shown,
     pub(super) sampled: Option<u64>,
     pub(super) verdict: Option<&'a Verdict>,
 }
 
 /// The line of a decision, with its line feed; `None` if it is longer than any reader takes.
 pub(super) fn decision(decided: &Decided<'_>, about: &About<'_>) -> Option<String> {
-    let write = |shown: &[String]| {
+    let write = |shown: &Shown| {
         let request = decided.request;
         let decision = decided.decision;
         encode(&Line {
@@ -125,7 +136,7 @@ pub(super) fn decision(decided: &Decided<'_>, about: &About<'_>) -> Option<Strin
                         .path
                         .as_deref()
                         .filter(|path| decision.path.as_deref() != Some(*path))
-                        .map(target),
+                        .map(|path| target(path, &shown.queries)),
                 }
             }),
         })
@@ -134,7 +145,7 @@ pub(super) fn decision(decided: &Decided<'_>, about: &About<'_>) -> Option<Strin
     // Without values it may be short enough.
     Some(write(about.shown))
         .filter(short)
-        .or_else(|| Some(write(&[])).filter(short))
+        .or_else(|| Some(write(&Shown::default())).filter(short))
 }
 
 /// So many decisions before this line have none.
@@ -154,17 +165,17 @@ fn now() -> String {
     OffsetDateTime::now_utc().format(TIME).unwrap_or_default()
 }
 
-fn requested(asked: Asked<'_>, needs: &HeaderNeeds, shown: &[String]) -> Requested {
+fn requested(asked: Asked<'_>, needs: &HeaderNeeds, shown: &Shown) -> Requested {
     let headers = asked.headers.iter();
     let headers = headers.filter(|(name, _)| is_needed(name.as_str(), needs));
     Requested {
         method: asked.method.to_owned(),
-        path: target(asked.target),
+        path: target(asked.target, &shown.queries),
         headers: headers
             .map(|(name, value)| {
                 let (name, value) = (name.as_str(), characters(value.as_bytes()));
                 // Who is called is no secret: it is in `authority` otherwise.
-                let wanted = name == "host" || shown.iter().any(|one| one == name);
+                let wanted = name == "host" || shown.headers.iter().any(|one| one == name);
                 let value = Some(value).filter(|value| wanted && !holds_token(value));
                 (name.to_owned(), value)
             })
@@ -178,18 +189,27 @@ fn characters(bytes: &[u8]) -> String {
     bytes.iter().copied().map(char::from).collect()
 }
 
-/// A request target without the tokens in its query.
-fn target(bytes: &[u8]) -> String {
+/// A request target without the values in its query that are not wanted.
+fn target(bytes: &[u8], shown: &[String]) -> String {
     let text = characters(bytes);
     let Some((path, query)) = text.split_once('?') else {
         return text;
     };
-    let parts = query.split('&').map(|part| match part.split_once('=') {
-        Some((name, value)) if name.eq_ignore_ascii_case("access_token") || holds_token(value) => {
+    let parts = query.split('&').map(|part| {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (part, None),
+        };
+        let wanted = shown.iter().any(|one| one == name) && !holds_token(part);
+        let is_plain = part.is_empty() || value == Some("") && !holds_token(name);
+        if wanted || is_plain {
+            part.to_owned()
+        } else if value.is_some() && !holds_token(name) {
             format!("{name}={WITHHELD}")
+        } else {
+            // What has no value may be one.
+            WITHHELD.to_owned()
         }
-        None if holds_token(part) => WITHHELD.to_owned(),
-        _ => part.to_owned(),
     });
     let query: Vec<String> = parts.collect();
     format!("{path}?{}", query.join("&"))
@@ -199,11 +219,43 @@ fn target(bytes: &[u8]) -> String {
 /// JSON object in base64url.
 fn holds_token(text: &str) -> bool {
     let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    text.split(|c: char| !in_token(c)).any(|word| {
+    let plain = decoded(text);
+    plain.split(|c: char| !in_token(c)).any(|word| {
         let mut parts = word.split('.');
-        let begins = parts.next().is_some_and(|head| head.contains("eyJ"));
+        let begins = parts.next().is_some_and(begins_token);
         begins && parts.next().is_some_and(|part| !part.is_empty()) && parts.next().is_some()
     })
+}
+
+/// Whether this may be the first part of a JWT. Something may stand before it.
+fn begins_token(part: &str) -> bool {
+    let object = || {
+        let bytes = URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
+        bytes.trim_ascii_start().first() == Some(&b'{')
+    };
+    part.contains("eyJ") || object()
+}
+
+/// With the characters that stand behind a `%`.
+fn decoded(text: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = text.split_once('%') else {
+        return Cow::Borrowed(text);
+    };
+    let mut plain = before.to_owned();
+    for piece in rest.split('%') {
+        let code = piece.get(..2);
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                plain.push_str(piece.get(2..).unwrap_or_default());
+            }
+            None => {
+                plain.push('%');
+                plain.push_str(piece);
+            }
+        }
+    }
+    Cow::Owned(plain)
 }
 
 /// JSON in printable ASCII.
@@ -258,20 +310,31 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_withheld_and_nothing_else() {
+    fn values_are_withheld_unless_they_are_wanted_and_tokens_always() {
         const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln";
-        for (given, shown) in [
-            ("/a?b=1&c", "/a?b=1&c"),
+        let shown = ["b".to_owned(), "flag".to_owned(), "t".to_owned()];
+        for (given, expected) in [
             ("/a", "/a"),
-            ("/a?access_token=opaque&b=1", "/a?access_token=withheld&b=1"),
+            ("/a?", "/a?"),
+            ("/a?b=1&&c=2", "/a?b=1&&c=withheld"),
+            ("/a?flag&other", "/a?flag&withheld"),
+            ("/a?b=&c=", "/a?b=&c="),
+            ("/a?B=1?b=2", "/a?B=withheld"),
             (&format!("/a?t={TOKEN}&b=1"), "/a?t=withheld&b=1"),
             (&format!("/a?{TOKEN}"), "/a?withheld"),
+            (&format!("/a?{TOKEN}=&b=1"), "/a?withheld&b=1"),
             (&format!("/a?t=Bearer%20{TOKEN}"), "/a?t=withheld"),
-            ("/v1.2.3?eye=a.b.c", "/v1.2.3?eye=a.b.c"),
+            (
+                &format!("/a?t={}", TOKEN.replace('.', "%2E")),
+                "/a?t=withheld",
+            ),
+            ("/v1.2.3?b=a.b.c", "/v1.2.3?b=a.b.c"),
         ] {
-            assert_eq!(target(given.as_bytes()), shown, "{given}");
+            assert_eq!(target(given.as_bytes(), &shown), expected, "{given}");
         }
         assert!(holds_token(&format!("Bearer {TOKEN}")));
-        assert!(!holds_token("1.2.3") && !holds_token("eyJ"));
+        // With white space before or in the object.
+        assert!(holds_token("IHsiYWxnIjoieCJ9.e30.x") && holds_token("eyAiYWxnIjoieCJ9.e30."));
+        assert!(!holds_token("1.2.3") && !holds_token("eyJ") && !holds_token("100%"));
     }
 }

@@ -8,7 +8,7 @@ use portcullis_core::policy::HeaderNeeds;
 
 use super::Decided;
 use super::file::{File, Written};
-use super::line::{self, About};
+use super::line::{self, About, Shown};
 use crate::line_writer::LineWriter;
 use crate::runtime::Policy;
 use crate::shadow::Verdict;
@@ -32,6 +32,8 @@ pub struct DecisionLogConfig {
     /// Headers whose values are logged, in lower case; of the others that rules look at
     /// only the names.
     pub headers: Vec<String>,
+    /// Parameters of queries whose values are logged; of the others only the names.
+    pub queries: Vec<String>,
 }
 
 /// The decision log cannot be opened.
@@ -51,7 +53,7 @@ struct Inner {
     writer: LineWriter,
     written: Arc<Written>,
     allows: u64,
-    headers: Vec<String>,
+    shown: Shown,
     /// How many allows there were.
     seen: AtomicU64,
     /// Lines for which there was no thread, or that no reader would take.
@@ -82,7 +84,10 @@ impl DecisionLog {
             writer: LineWriter::start("decision-log", sink),
             written,
             allows: config.allows,
-            headers: config.headers,
+            shown: Shown {
+                headers: config.headers,
+                queries: config.queries,
+            },
             seen: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             digests: Mutex::default(),
@@ -136,7 +141,7 @@ impl DecisionLog {
             digest: self.digest(decided.policy, decided.decision.generation),
             destination: &destination,
             needs,
-            shown: &self.0.headers,
+            shown: &self.0.shown,
             sampled,
             verdict,
         };
@@ -200,6 +205,7 @@ mod tests {
                 destination: Destination::File(folder.clone()),
                 allows,
                 headers: Vec::new(),
+                queries: Vec::new(),
             })
             .unwrap();
             let sampled = (0..1_000).filter(|_| log.is_sampled()).count();

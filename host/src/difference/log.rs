@@ -11,6 +11,9 @@ use crate::entries::Asked;
 /// The longest line that is read.
 const LONGEST: usize = 1 << 20;
 
+/// What stands for a value in a query.
+const WITHHELD: &str = "withheld";
+
 /// One decision, as far as it can be asked about again. Fields that are not listed here
 /// are passed over: the log may say more.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,6 +62,16 @@ impl Logged {
     pub fn withheld(&self) -> Vec<String> {
         let without = self.headers.iter().filter(|(_, value)| value.is_none());
         without.map(|(name, _)| name.to_ascii_lowercase()).collect()
+    }
+
+    /// Whether a value in the query is withheld.
+    #[must_use]
+    pub fn withholds_query(&self) -> bool {
+        let query = self.path.split_once('?').map_or("", |(_, query)| query);
+        query.split('&').any(|part| {
+            let value = part.split_once('=').map_or(part, |(_, value)| value);
+            value == WITHHELD
+        })
     }
 
     /// The request, as far as it is logged.

@@ -7,7 +7,7 @@ mod probe;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use portcullis_core::intention::{Decision, Destination, Reason};
+use portcullis_core::intention::{Decision, Destination, Reason, Rule};
 use portcullis_core::policy::{HeaderNeeds, HttpVersion};
 use serde_json::{Map, Value, json};
 
@@ -122,6 +122,8 @@ impl Difference {
 pub struct Comparison<'e> {
     sides: [&'e Entries; 2],
     judges: [Judge<'e>; 2],
+    /// Whether rules of either side look at the whole path.
+    whole_paths: BTreeMap<Destination, bool>,
     found: Difference,
 }
 
@@ -143,6 +145,7 @@ impl<'e> Comparison<'e> {
                 Judge::new(new_policy()?, before, now.clone())?,
                 Judge::new(new_policy()?, after, then.clone())?,
             ],
+            whole_paths: BTreeMap::new(),
             found: Difference::default(),
         })
     }
@@ -212,6 +215,12 @@ impl<'e> Comparison<'e> {
                 )) += 1;
                 continue;
             }
+            let without_query = record.request.as_ref().is_some_and(Logged::withholds_query);
+            if without_query && self.looks_at_whole_path(&target)? {
+                let why = "rules look at `:path`, and of the query values are withheld";
+                *self.left(why) += 1;
+                continue;
+            }
             let is_http2 = record.version() == HttpVersion::Http2;
             let asked = record
                 .request
@@ -270,6 +279,26 @@ impl<'e> Comparison<'e> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a rule of either side looks at the path with its query.
+    fn looks_at_whole_path(&mut self, target: &Destination) -> Result<bool, DifferenceError> {
+        if let Some(known) = self.whole_paths.get(target) {
+            return Ok(*known);
+        }
+        let mut found = false;
+        for side in self.sides {
+            let (rules, _) = side.decode(target)?;
+            found |= rules.intentions().iter().any(|intention| {
+                let Rule::Requests { permissions, .. } = &intention.rule else {
+                    return false;
+                };
+                let mut headers = permissions.iter().flat_map(|one| &one.http.headers);
+                headers.any(|header| header.name.eq_ignore_ascii_case(":path"))
+            });
+        }
+        self.whole_paths.insert(target.clone(), found);
+        Ok(found)
     }
 
     fn compare(

@@ -224,6 +224,13 @@ mod tests {
         assert_eq!(effect(&told, "web"), Effect::Deny, "its entry is replaced");
         assert_eq!(effect(&told, "other"), Effect::Allow);
         assert_eq!(told.candidate().live_generation, live.generation());
+        let reply = json!([{
+            "SourceName": "other", "DestinationName": "db", "Action": "allow", "Precedence": 9,
+        }]);
+        let reply = Entries::from_json("a match reply", &reply.to_string()).unwrap();
+        let told = tell(&live, "db", &reply, Some(told)).unwrap();
+        assert_eq!(effect(&told, "web"), Effect::Deny, "a reply is the list");
+        assert_eq!(effect(&told, "other"), Effect::Allow);
         let elsewhere = Entries::from_json(
             "candidate",
             r#"{"Kind":"service-intentions","Name":"api","Sources":[{"Name":"web","Action":"deny"}]}"#,

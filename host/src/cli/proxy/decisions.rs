@@ -12,6 +12,9 @@ use crate::cli::output::Format;
 /// Headers that carry tokens; these are in no log.
 const SECRET: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
 
+/// The parameter that carries tokens (RFC 6750, section 2.3).
+const TOKEN: &str = "access_token";
+
 /// Flags of the decision log and of the candidate in the shadow
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Decisions")]
@@ -25,6 +28,9 @@ pub(crate) struct DecisionArgs {
     /// Log the value of this header where a rule looks at it, not its name alone; may be repeated
     #[arg(long, value_name = "NAME", requires = "decision_log", value_parser = header)]
     decision_log_header: Vec<String>,
+    /// Log the value of this parameter in queries, not its name alone; may be repeated
+    #[arg(long, value_name = "NAME", requires = "decision_log", value_parser = parameter)]
+    decision_log_query: Vec<String>,
     /// Ask these config entries beside the live ones about everything, enforce nothing of it, and count and log what would differ: a file or directory as `lint` reads it; may be repeated
     #[arg(long, value_name = "FILE")]
     shadow_intentions: Vec<PathBuf>,
@@ -41,6 +47,17 @@ fn header(text: &str) -> Result<String, String> {
         return Err("it carries tokens, which are never logged: leave it out".to_owned());
     }
     Ok(name)
+}
+
+/// The name of a parameter, as it stands in a query.
+fn parameter(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(['&', '=', '?', '#', ' ']) {
+        return Err("it is no name of a parameter; write it as it stands in a query".to_owned());
+    }
+    if text.eq_ignore_ascii_case(TOKEN) {
+        return Err("it carries tokens, which are never logged: leave it out".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 impl DecisionArgs {
@@ -70,6 +87,7 @@ impl DecisionArgs {
                     destination,
                     allows: self.decision_log_allows,
                     headers: self.decision_log_header.clone(),
+                    queries: self.decision_log_query.clone(),
                 });
                 Some(log.map_err(|error| Failure::from_error(&error))?)
             }
@@ -98,10 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_with_tokens_are_not_asked_for() {
+    fn what_carries_tokens_is_not_asked_for() {
         assert_eq!(header("X-Tenant"), Ok("x-tenant".to_owned()));
         for name in ["", "a b", "x:", "Authorization", "cookie"] {
             assert!(header(name).is_err(), "{name}");
+        }
+        assert_eq!(parameter("x"), Ok("x".to_owned()));
+        for name in ["", "a=b", "Access_Token"] {
+            assert!(parameter(name).is_err(), "{name}");
         }
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn keep_current(
             if let Some(log) = &decisions.log {
                 log.reopen();
             }
-            if reloader.reload().await.is_empty() {
+            if reloader.reload().await.is_empty() && decisions.log.is_none() {
                 tracing::info!("nothing comes from a file: there is nothing to read again");
             }
             manager.ready();
