@@ -11,13 +11,15 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use portcullis::decisions::{DecisionLog, DecisionLogConfig, Decisions, Destination};
 use portcullis::layer::{Body, Intentions, Refusal};
 use portcullis::proxy::Limits;
+use portcullis_tests::process::eventually;
 use portcullis_tests::stage::{ANY, Stage};
 use tower::ServiceExt as _;
 
 use crate::client::{Client, body, empty, send};
-use crate::scene::{permit, usual};
+use crate::scene::{SOON, permit, usual};
 
 async fn hello(_: Request<Body<Incoming>>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::from("hello")))
@@ -27,7 +29,19 @@ async fn hello(_: Request<Body<Incoming>>) -> Result<Response<Full<Bytes>>, Infa
 async fn what_stands_around_the_layer_learns_why() {
     let stage = Stage::new().await;
     permit(&stage.agent, usual());
-    let member = stage.member("api").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("decisions.ndjson");
+    let log = DecisionLog::open(DecisionLogConfig {
+        destination: Destination::File(file.clone()),
+        allows: 1,
+        headers: Vec::new(),
+        queries: Vec::new(),
+    });
+    let log = log.unwrap();
+    let member = stage.member("api").await.with_decisions(Decisions {
+        log: Some(log.clone()),
+        shadow: None,
+    });
     let mut limits = Limits::default();
     limits.http.debug_header = true;
     let intentions = Intentions::with_limits(&member, limits);
@@ -67,4 +81,21 @@ async fn what_stands_around_the_layer_learns_why() {
     assert!(secret.reason().contains("web"), "{}", secret.reason());
     assert_eq!(other.code(), "no-permission-matched");
     assert_eq!(other.decision().unwrap().permission, None);
+
+    // The decision log of an application is that of a proxy.
+    tokio::task::block_in_place(|| {
+        eventually("three lines", SOON, || (log.written() == 3).then_some(()))
+    });
+    let text = std::fs::read_to_string(&file).unwrap();
+    let logged: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let codes: Vec<&str> = logged
+        .iter()
+        .map(|line| line["because"]["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes, shown);
+    assert_eq!(logged[1]["because"]["permission"], 0);
+    assert_eq!(logged[1]["request"]["path"], "/items/secret");
 }

@@ -12,13 +12,16 @@ use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "host/DECISIONS-LOG.md",
     "host/NATIVE.md",
     "host/OPERATIONS.md",
+    "host/POLICY-TOOLS.md",
+    "host/WHY-DENIED.md",
     "tests/ATTACKS.md",
     "tests/benches/README.md",
     "tests/benches/RESULTS.md",
