@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn effect(told: &Told, source: &str) -> Effect {
-        let client = Client::from_uri(&format!("spiffe://t.consul/ns/default/dc/dc1/svc/{source}"));
+        let client = Client::from_uri(format!("spiffe://t.consul/ns/default/dc/dc1/svc/{source}"));
         // Long after the live policy has gone stale.
         let now = Timestamp::from_millis(1_000_000);
         told.policy.authorize("db", &client, None, now).effect
