@@ -99,10 +99,12 @@ impl Contender for Ours {
         cores: Cores,
         application: SocketAddr,
     ) -> Result<Option<Running>> {
-        let reply = Api::new(self.mesh.agent(), None)
-            .send("PUT", "/v1/config", Some(&policy::entry().to_string()))
-            .context("the agent does not answer")?;
-        ensure!(reply.status == 200, "the intention: {}", reply.body);
+        for entry in policy::entries() {
+            let reply = Api::new(self.mesh.agent(), None)
+                .send("PUT", "/v1/config", Some(&entry.to_string()))
+                .context("the agent does not answer")?;
+            ensure!(reply.status == 200, "`{entry}`: {}", reply.body);
+        }
         self.run(cores, application, Some(version)).map(Some)
     }
 }
@@ -113,13 +115,16 @@ impl Ours {
             let mut command = Command::new(&self.binary);
             without_variables(&mut command);
             command
-                .args(["proxy", "-service", SERVICE])
+                .arg("proxy")
                 .arg(format!("-service-addr={application}"))
                 .arg(format!("-listen=127.0.0.1:{port}"))
                 .env("CONSUL_HTTP_ADDR", self.mesh.agent().to_string());
-            if let Some(version) = http {
-                command.arg(format!("-protocol={}", version.protocol()));
-            }
+            match http {
+                None => command.args(["-service", SERVICE]),
+                Some(version) => command
+                    .args(["-service", policy::SERVICE])
+                    .arg(format!("-protocol={}", version.protocol())),
+            };
             command
         })
     }

@@ -5,7 +5,10 @@ use http::Request;
 use http_body_util::Empty;
 use serde_json::{Value, json};
 
-use crate::bench::mesh::{CLIENT, SERVICE};
+use crate::bench::mesh::CLIENT;
+
+/// The service behind every proxy: not the one of bytes, whose protocol is another.
+pub const SERVICE: &str = "shop";
 
 /// Five permissions, of which only the last matches [`request`].
 #[must_use]
@@ -23,14 +26,17 @@ pub fn permissions() -> Value {
     ])
 }
 
-/// The config entry.
+/// The config entries, in the order in which an agent takes them.
 #[must_use]
-pub fn entry() -> Value {
-    json!({
-        "Kind": "service-intentions",
-        "Name": SERVICE,
-        "Sources": [{ "Name": CLIENT, "Permissions": permissions() }],
-    })
+pub fn entries() -> [Value; 2] {
+    [
+        json!({ "Kind": "service-defaults", "Name": SERVICE, "Protocol": "http" }),
+        json!({
+            "Kind": "service-intentions",
+            "Name": SERVICE,
+            "Sources": [{ "Name": CLIENT, "Permissions": permissions() }],
+        }),
+    ]
 }
 
 /// What is asked: ten headers, as a client of today sends them.
