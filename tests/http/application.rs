@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis_tests::stage::ANY;
@@ -53,6 +53,36 @@ impl Application {
         application
     }
 
+    /// Starts one that answers each head of HTTP/1.1 with these bytes, and remembers nothing.
+    pub(crate) async fn saying(answer: &'static str) -> Self {
+        let listener = TcpListener::bind(ANY).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    loop {
+                        let mut head = Vec::new();
+                        while !head.ends_with(b"\r\n\r\n") {
+                            let mut byte = [0];
+                            match stream.read(&mut byte).await {
+                                Ok(1..) => head.extend_from_slice(&byte),
+                                _ => return,
+                            }
+                        }
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            asked: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+
     /// What it was asked so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("unpoisoned").clone()
@@ -76,7 +106,17 @@ impl Application {
         let application = self.clone();
         let service = service_fn(move |request| {
             let application = application.clone();
-            async move { Ok::<_, Infallible>(application.answer(request).await) }
+            async move {
+                let is_head = request.method() == Method::HEAD;
+                let mut answer = application.answer(request).await;
+                if is_head {
+                    // hyper leaves that to us in HTTP/2.
+                    let length = answer.body().size_hint().exact().unwrap_or_default();
+                    answer.headers_mut().insert("content-length", length.into());
+                    *answer.body_mut() = Either::Left(Full::default());
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let io = TokioIo::new(stream);
         if &first == b"PRI" {
@@ -100,6 +140,8 @@ impl Application {
         match request.uri().path() {
             // The body and its trailers, as they come.
             "/echo" | "/test.Echo/Stream" => echo(request),
+            // The body, and in trailers that nobody announced, which trailers came with it.
+            "/trailers" => trailers(request).await,
             // So many bytes.
             "/big" => {
                 let size = request.uri().query().and_then(|query| query.parse().ok());
@@ -191,6 +233,34 @@ fn echo(mut request: Request<Incoming>) -> Response<Body> {
     );
     if let Some(kind) = kind {
         headers.insert("content-type", kind);
+    }
+    response
+}
+
+async fn trailers(request: Request<Incoming>) -> Response<Body> {
+    let grpc = request.uri().query().is_some();
+    let (mut sender, body) = Channel::new(2);
+    let Ok(all) = request.into_body().collect().await else {
+        return refusal(StatusCode::IM_A_TEAPOT);
+    };
+    let seen = all.trailers().into_iter().flat_map(HeaderMap::keys);
+    let mut seen: Vec<&str> = seen.map(HeaderName::as_str).collect();
+    seen.sort_unstable();
+    let mut fields = HeaderMap::new();
+    fields.insert("x-application", HeaderValue::from_static("late"));
+    let names = HeaderValue::try_from(seen.join(" ")).expect("names");
+    fields.insert("x-seen", names);
+    if grpc {
+        fields.insert("grpc-status", HeaderValue::from_static("0"));
+    }
+    tokio::spawn(async move {
+        let _ = sender.send(Frame::data(all.to_bytes())).await;
+        let _ = sender.send(Frame::trailers(fields)).await;
+    });
+    let mut response = Response::new(Either::Right(body));
+    if grpc {
+        let kind = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert("content-type", kind);
     }
     response
 }

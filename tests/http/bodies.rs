@@ -171,10 +171,82 @@ async fn head_and_empty_answers_are_whole() {
         assert_eq!(body(answer).await, "");
     }
     assert_eq!(scene.application.connections(), 1, "kept alive");
+    // In HTTP/2 what follows the answer to HEAD would break the stream.
+    let mut two = scene.client("web").http2().await;
+    let mut stranger = scene.client("other").http2().await;
+    for (two, status) in [(&mut two, 200), (&mut stranger, 403)] {
+        let head = Request::head("https://a/").body(empty()).unwrap();
+        let answer = within(two.send_request(head)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
+        assert_ne!(answer.headers()["content-length"], "0");
+        assert_eq!(body(answer).await, "");
+    }
     assert!(
         scene
             .lines(3)
             .iter()
             .all(|line| !line.to_string().contains("ended before"))
     );
+}
+
+/// What came back of trailers that nobody announced, as `name: value`.
+async fn unannounced(scene: &Scene, http2: bool, path: &str) -> Vec<String> {
+    let (mut sender, stream) = streamed();
+    let mut request = Request::post(format!("https://api{path}"))
+        .header("host", "api")
+        .header("te", "trailers")
+        .header("x-tenant", "one");
+    if !http2 {
+        request = request.header("connection", "te");
+    }
+    let request = request.body(stream).unwrap();
+    let mut fields = HeaderMap::new();
+    for name in [
+        "x-late",
+        "x-tenant",
+        "x-forwarded-client-cert",
+        "authorization",
+    ] {
+        fields.insert(name, HeaderValue::from_static("forged"));
+    }
+    let _ = sender.send(Frame::data(Bytes::from_static(b"abc"))).await;
+    let _ = sender.send(Frame::trailers(fields)).await;
+    drop(sender);
+    let client = scene.client("web");
+    let answer = if http2 {
+        let mut two = client.http2().await;
+        within(two.send_request(request)).await.unwrap()
+    } else {
+        let mut one = client.http1().await;
+        send(&mut one, request).await
+    };
+    let all = within(answer.into_body().collect()).await.unwrap();
+    let mut trailers: Vec<String> = all
+        .trailers()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    assert_eq!(all.to_bytes(), "abc");
+    trailers.sort();
+    trailers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_pass_unannounced_where_the_version_has_them() {
+    let permissions = json!([{ "Action": "allow", "HTTP": {
+        "PathPrefix": "/", "Header": [{ "Name": "x-tenant", "Exact": "one" }] } }]);
+    // HTTP/2 on both sides: all that a trailer may be, and nothing that was judged.
+    let scene = Scene::start("http2", permissions.clone(), &[]).await;
+    let ours = ["x-application: late", "x-seen: x-late"];
+    assert_eq!(unannounced(&scene, true, "/trailers").await, ours);
+    // HTTP/1.1 has only those that the head announces (hyper writes no others): the body
+    // is whole without them, and the connection goes on.
+    assert_eq!(unannounced(&scene, false, "/trailers").await, [""; 0]);
+    // gRPC's names are known.
+    let grpc = unannounced(&scene, false, "/trailers?application/grpc").await;
+    assert_eq!(grpc, ["grpc-status: 0"]);
+    let scene = Scene::start("http", permissions, &[]).await;
+    // The application's answer in HTTP/1.1 announces nothing either.
+    assert_eq!(unannounced(&scene, true, "/trailers").await, [""; 0]);
 }

@@ -26,6 +26,7 @@ use super::onward::{Answered, Onward, Unanswered};
 use super::reading;
 use super::record::Record;
 use super::settings::HttpSettings;
+use super::trailers::{self, Trailers};
 use super::tunnel::Tunnel;
 use super::xfcc;
 
@@ -80,8 +81,13 @@ impl Conversation {
             heads: self.heads.clone().filter(|_| holds),
             next: Next::Http,
         };
+        let is_head = request.method() == Method::HEAD;
         let response = self.exchange(request, target, upgraded).await;
-        Ok(response)
+        Ok(if is_head {
+            response.map(Flow::of_head)
+        } else {
+            response
+        })
     }
 
     async fn exchange(
@@ -130,7 +136,11 @@ impl Conversation {
         let upgrades = upgrade.is_some() || method == Method::CONNECT;
 
         let (hold, mut asked) = expects(&parts.headers);
-        let flow = Flow::there(body, record.counts(), &cutter, hold);
+        let trailers = match &self.judged {
+            Some(judged) => Trailers::judged(&judged.judge, &headers),
+            None => Trailers::Passed,
+        };
+        let flow = Flow::there(body, record.counts(), trailers, &cutter, hold);
         let Some(mut onward) =
             self.onward_request(&parts, &path, authority.as_deref(), upgrade.as_ref(), flow)
         else {
@@ -197,7 +207,14 @@ impl Conversation {
             ));
             return self.told(answer::status(StatusCode::BAD_GATEWAY, grpc), record);
         }
-        self.back(response, &cutter, place, record)
+        let mut response = self.back(response, &cutter, place, record);
+        if version != Version::HTTP_2
+            && hop::wants_trailers(&parts.headers)
+            && answer::is_grpc(response.headers())
+        {
+            trailers::announce_grpc(response.headers_mut());
+        }
+        response
     }
 
     /// The policy's answer: what goes on, or what is answered instead.

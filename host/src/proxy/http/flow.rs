@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::super::copy::Counts;
 use super::cutter::Cutter;
 use super::record::Record;
+use super::trailers::Trailers;
 
 /// Why a body ends before its end.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,12 +32,16 @@ struct Passing<B> {
     body: B,
     counts: Arc<Counts>,
     way: Way,
+    trailers: Trailers,
     cutter: Cutter,
     /// The body is asked for only once this says so, or is gone.
     hold: Option<oneshot::Receiver<()>>,
     /// Written when the answer has ended.
     record: Option<Box<Record>>,
 }
+
+/// What a body gives when it is asked.
+type NextFrame = Option<Result<Frame<Bytes>, BoxError>>;
 
 /// Which way a body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,15 @@ impl<B> Flow<B> {
         Self(Kind::Text(None))
     }
 
+    /// The same as the answer to HEAD, which has no body. HTTP/1.1's server leaves it out by
+    /// itself, HTTP/2's sends what it is given.
+    pub(super) fn of_head(self) -> Self {
+        match self.0 {
+            Kind::Text(_) => Self::nothing(),
+            passing @ Kind::Passing(_) => Self(passing),
+        }
+    }
+
     /// This text.
     pub(super) const fn text(text: Bytes) -> Self {
         Self(Kind::Text(Some(text)))
@@ -62,6 +76,7 @@ impl<B: Body> Flow<B> {
     pub(super) fn there(
         body: B,
         counts: &Arc<Counts>,
+        trailers: Trailers,
         cutter: &Cutter,
         hold: Option<oneshot::Receiver<()>>,
     ) -> Self {
@@ -72,6 +87,7 @@ impl<B: Body> Flow<B> {
             body,
             counts: Arc::clone(counts),
             way: Way::There,
+            trailers,
             cutter: cutter.clone(),
             hold,
             record: None,
@@ -87,6 +103,7 @@ impl<B: Body> Flow<B> {
             body,
             counts: Arc::clone(record.counts()),
             way: Way::Back,
+            trailers: Trailers::Passed,
             cutter: cutter.clone(),
             hold: None,
             record: Some(record),
@@ -113,6 +130,7 @@ where
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let frame = frame.map(|frame| frame.map_err(Into::<BoxError>::into));
+        let frame = self.clean(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -141,6 +159,21 @@ where
             }
         }
         Poll::Ready(frame)
+    }
+
+    /// The frame without trailers that are none. With the last of them the body has ended.
+    fn clean(&self, frame: NextFrame) -> NextFrame {
+        let frame = match frame? {
+            Ok(frame) => frame,
+            Err(error) => return Some(Err(error)),
+        };
+        match frame.into_trailers() {
+            Err(data) => Some(Ok(data)),
+            Ok(mut trailers) => {
+                self.trailers.clean(&mut trailers);
+                (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)))
+            }
+        }
     }
 }
 

@@ -73,14 +73,19 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
-/// Removes all headers about the connection. `te: trailers` is about the message and stays.
-pub(super) fn remove(headers: &mut HeaderMap) {
-    let trailers = headers
+/// Whether a request says that it reads trailers.
+pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
         .get_all(TE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Removes all headers about the connection. `te: trailers` is about the message and stays.
+pub(super) fn remove(headers: &mut HeaderMap) {
+    let trailers = wants_trailers(headers);
     for name in [
         CONNECTION,
         KEEP_ALIVE,

@@ -175,7 +175,8 @@ impl Judge {
         text
     }
 
-    fn needs(&self) -> Arc<(u64, HeaderNeeds)> {
+    /// Which headers the rules look at, and in which generation.
+    pub(super) fn needs(&self) -> Arc<(u64, HeaderNeeds)> {
         let policy = self.verifier.policy();
         let generation = policy.generation();
         if let Some(needs) = self.needs.load_full()

@@ -24,6 +24,7 @@ use super::super::judge::Question;
 use super::super::live::Place;
 use super::super::reading;
 use super::super::record::Record;
+use super::super::trailers::Trailers;
 use super::super::xfcc;
 use super::body::Body;
 use super::caller::Caller;
@@ -123,8 +124,9 @@ where
         let intentions = self.intentions.clone();
         let told = request.extensions().get::<MeshConnection>().cloned();
         let connection = self.connection.clone().or(told);
+        let is_head = request.method() == Method::HEAD;
         Box::pin(async move {
-            match connection {
+            let answered = match connection {
                 // The mesh of another service's listener says nothing here.
                 Some(connection)
                     if Arc::ptr_eq(&connection.0.judged.judge, &intentions.0.inbound.judge) =>
@@ -132,7 +134,11 @@ where
                     intentions.exchange(&connection, application, request).await
                 }
                 _ => Ok(intentions.no_identity(&request)),
-            }
+            };
+            Ok(match answered? {
+                answer if is_head => answer.map(|body| Body(body.0.of_head())),
+                answer => answer,
+            })
         })
     }
 }
@@ -313,7 +319,8 @@ impl Intentions {
             });
         }
         parts.extensions.insert(connection.clone());
-        let body = Flow::there(Box::pin(body), record.counts(), &cutter, None);
+        let trailers = Trailers::judged(&judged.judge, &headers);
+        let body = Flow::there(Box::pin(body), record.counts(), trailers, &cutter, None);
         Ok(Judged {
             request: Request::from_parts(parts, Body(body)),
             cutter,
