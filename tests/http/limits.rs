@@ -1,7 +1,7 @@
 //! Clients that ask for too much: headers, time, streams, resets.
 
 use http::{Request, StatusCode};
-use portcullis_tests::stage::within;
+use portcullis_tests::stage::{eventually, within};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -149,4 +149,28 @@ async fn who_takes_back_request_after_request_is_cut_off() {
         .await
         .unwrap();
     assert_eq!(answer.status(), StatusCode::OK, "others are served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_back_answer_after_answer_is_cut_off() {
+    let scene = scene(&["-max-stream-resets=50"]).await;
+    let two = scene.client("web").http2().await;
+    // Those that end well are on the other side of the scale.
+    for _ in 0..60 {
+        let mut one = two.clone();
+        let request = Request::get("https://a/x").body(empty()).unwrap();
+        let answer = within(one.send_request(request)).await.unwrap();
+        let _ = body(answer).await;
+    }
+    for _ in 0..5_000 {
+        let mut one = two.clone();
+        let request = Request::get("https://a/live").body(empty()).unwrap();
+        // Until its head is there, and no longer.
+        match within(one.send_request(request)).await {
+            Ok(answer) => assert_eq!(answer.status(), StatusCode::OK),
+            Err(_) => break,
+        }
+    }
+    eventually("it is cut off", async || two.is_closed()).await;
+    tokio::task::block_in_place(|| scene.proxy.logs("too-many-resets"));
 }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Version};
 use portcullis_core::intention::Decision;
@@ -17,6 +18,9 @@ use crate::agent_client::visible;
 
 /// How much of a path is logged.
 const LONGEST_PATH: usize = 1024;
+
+/// A stream that its client takes back sooner, after the head of its answer, was no use of it.
+const PREMATURE: Duration = Duration::from_secs(1);
 
 /// What is known about one request; logged when dropped.
 pub(super) struct Record {
@@ -32,6 +36,7 @@ pub(super) struct Record {
     refused: bool,
     ended: bool,
     cut: bool,
+    began: Instant,
     /// Requests that their client took back, beyond those that ended well.
     taken_back: Option<Arc<AtomicU32>>,
     /// It is judged again until it ends.
@@ -70,6 +75,7 @@ impl Record {
             refused: false,
             ended: false,
             cut: false,
+            began: Instant::now(),
             taken_back: None,
             place: None,
         })
@@ -126,6 +132,18 @@ impl Record {
         self.ended = true;
     }
 
+    /// Whether its client takes it back before the end, where that costs more than it
+    /// brings. Who has read of an answer for a while may well have enough of it.
+    fn is_taken_back(&self) -> Option<bool> {
+        let answered = self.status.is_some();
+        let by_client = !self.ended && !self.cut && self.error.is_none();
+        match (answered, by_client) {
+            (false, _) => Some(true),
+            (true, true) => (self.began.elapsed() < PREMATURE).then_some(true),
+            (true, false) => Some(false),
+        }
+    }
+
     /// The code so far.
     pub(super) fn code(&self) -> &str {
         &self.code
@@ -139,12 +157,12 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(taken_back) = &self.taken_back {
+        if let (Some(taken_back), Some(is_taken_back)) = (&self.taken_back, self.is_taken_back()) {
             let change = |count: u32| {
-                Some(if self.status.is_some() {
-                    count.saturating_sub(1)
-                } else {
+                Some(if is_taken_back {
                     count.saturating_add(1)
+                } else {
+                    count.saturating_sub(1)
                 })
             };
             let _ = taken_back.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
