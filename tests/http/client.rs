@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis_dev_agent::DevAgent;
+use portcullis_testkit::TestLeaf;
 use portcullis_tests::stage::within;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -98,6 +99,16 @@ impl Client {
             key: Arc::new(PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a key")),
             address,
             uri: leaf.uri,
+        }
+    }
+
+    /// A client with this certificate.
+    pub(crate) fn with_leaf(leaf: &TestLeaf, address: SocketAddr) -> Self {
+        Self {
+            chain: leaf.chain().to_vec(),
+            key: Arc::new(leaf.key()),
+            address,
+            uri: String::new(),
         }
     }
 

@@ -4,7 +4,12 @@
 mod application;
 mod bodies;
 mod client;
+mod conformance;
 mod decisions;
+mod expiry;
+mod frames;
+mod gateway;
+mod informational;
 mod limits;
 mod live;
 mod outbound;

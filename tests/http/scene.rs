@@ -79,10 +79,20 @@ impl Scene {
 
     /// The same with intentions of any form.
     pub(crate) async fn with_sources(protocol: &str, sources: Value, flags: &[&str]) -> Self {
+        let application = Application::start().await;
+        Self::before(application, protocol, sources, flags).await
+    }
+
+    /// The same with this application.
+    pub(crate) async fn before(
+        application: Application,
+        protocol: &str,
+        sources: Value,
+        flags: &[&str],
+    ) -> Self {
         let agent = agent().await;
         speaks(&agent, protocol);
         intentions(&agent, sources);
-        let application = Application::start().await;
         let [listen, metrics] = ports::free::<2>();
         let mut all = vec![
             "-service=api".to_owned(),

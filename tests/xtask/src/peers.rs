@@ -36,7 +36,8 @@ pub(crate) fn install(report: &mut Report) -> Result<()> {
     tools::require(&NEEDED)?;
     let peers = shell::target().join("peers");
     fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
-    consul(report, &peers, "consul")?;
+    go(report, &peers, "consul", CONSUL)?;
+    go(report, &peers, "h2spec", H2SPEC)?;
     regexp(report, &peers)?;
     for (name, manifest) in [
         ("re2", "tests/peers/re2/requirements.txt"),
@@ -61,11 +62,16 @@ pub(crate) fn older_consul(report: &mut Report, line: &str) -> Result<PathBuf> {
     }
     let peers = shell::target().join("peers");
     fs::create_dir_all(&peers).with_context(|| format!("cannot create `{}`", peers.display()))?;
-    consul(report, &peers, &name)
+    go(report, &peers, &name, CONSUL)
 }
 
-/// A Consul agent, from the Go module of this name in `tests/peers`.
-fn consul(report: &mut Report, peers: &Path, name: &str) -> Result<PathBuf> {
+/// The agent.
+const CONSUL: &str = "github.com/hashicorp/consul";
+/// A client that tries what servers of HTTP/2 must refuse and take.
+const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec";
+
+/// A program in Go, by the module of this name in `tests/peers`.
+fn go(report: &mut Report, peers: &Path, name: &str, package: &str) -> Result<PathBuf> {
     let module = shell::root().join("tests/peers").join(name);
     let manifest = module.join("go.sum");
     let (binary, stamp) = (peers.join(name), peers.join(format!("{name}.go.sum")));
@@ -74,9 +80,9 @@ fn consul(report: &mut Report, peers: &Path, name: &str) -> Result<PathBuf> {
         build
             .args(["build", "-mod=readonly", "-o"])
             .arg(&binary)
-            .arg("github.com/hashicorp/consul")
+            .arg(package)
             .current_dir(module);
-        let step = format!("build the agent {name} with Go");
+        let step = format!("build {name} with Go");
         shell::step(report, &step, &mut build)?;
         copy(&manifest, &stamp)?;
     }
@@ -154,8 +160,9 @@ fn node(report: &mut Report, folder: &Path) -> Result<()> {
 
 /// Each peer starts; better to learn that here than in the middle of a test.
 fn present(peers: &Path) -> Result<()> {
-    let programs: [(PathBuf, &[&str]); 5] = [
+    let programs: [(PathBuf, &[&str]); 6] = [
         (peers.join("consul"), &["version"]),
+        (peers.join("h2spec"), &["--version"]),
         (peers.join("re2/bin/python"), &["-c", "import re2"]),
         (peers.join("envoy/bin/envoy"), &["--version"]),
         (peers.join("python/bin/python"), &["-c", "import wasmtime"]),

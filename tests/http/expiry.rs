@@ -1,0 +1,91 @@
+//! The client's certificate ends in the middle of what is under way.
+
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use portcullis::clock::Clock;
+use portcullis::member::Member;
+use portcullis::proxy::{Application as To, InboundConfig, Proxy, ProxyConfig};
+use portcullis::watcher::WatcherConfig;
+use portcullis_tests::stage::{ANY, HUNG, Stage, eventually, front, logged, within};
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::application::Application;
+use crate::client::{Client, empty, read_until, send};
+use crate::scene::{permit, speaks};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
+    let stage = Stage::new().await;
+    speaks(&stage.agent, "http");
+    permit(
+        &stage.agent,
+        json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/" } }]),
+    );
+    let application = Application::start().await;
+    let clock = Clock::manual(Clock::system().now());
+    let member = Member::start(WatcherConfig {
+        clock: clock.clone(),
+        max_stale: None,
+        ..stage.config("api")
+    });
+    member.ready(HUNG).await.unwrap();
+    let to = To::Tcp(application.address.to_string());
+    let config = ProxyConfig {
+        inbound: Some(InboundConfig::new(ANY, to)),
+        ..ProxyConfig::default()
+    };
+    let proxy = Proxy::start(member, config).unwrap();
+    let client = Client::new(&stage.agent, "web", front(&proxy));
+
+    let mut two = client.http2().await;
+    let request = |path: &str| {
+        Request::get(format!("https://a{path}"))
+            .body(empty())
+            .unwrap()
+    };
+    let answer = within(two.send_request(request("/live"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut stream = answer.into_body();
+    assert!(within(stream.frame()).await.unwrap().is_ok());
+    let mut one = client.connect(&[]).await;
+    one.write_all(b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let began = read_until(&mut one, |read| read.contains("first")).await;
+    assert!(began.starts_with("HTTP/1.1 200"), "{began}");
+    // One that waits for its answer, and one that waits for a request.
+    let mut waits = client.http1().await;
+    let never = Request::get("/never").header("host", "a").body(empty());
+    let never = tokio::spawn(async move { send(&mut waits, never.unwrap()).await });
+    let mut idle = client.http1().await;
+    let hello = || {
+        Request::get("/x")
+            .header("host", "a")
+            .body(empty())
+            .unwrap()
+    };
+    assert_eq!(send(&mut idle, hello()).await.status(), StatusCode::OK);
+    eventually("all are under way", async || {
+        application.paths().contains(&"/never".to_owned())
+    })
+    .await;
+
+    let hours = |hours: u64| clock.now().saturating_add_millis(hours * 3_600_000);
+    clock.set(hours(71));
+    let answer = within(two.send_request(request("/x"))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "it is still good");
+    let asked = application.paths().len();
+    clock.set(hours(2));
+
+    assert!(within(stream.frame()).await.unwrap().is_err(), "a reset");
+    let rest = read_until(&mut one, |_| false).await;
+    assert!(!rest.contains("\r\n0\r\n\r\n"), "no whole answer: {rest}");
+    assert_eq!(within(never).await.unwrap().status(), StatusCode::FORBIDDEN);
+    eventually("GOAWAY", async || two.is_closed()).await;
+    eventually("the idle one is closed", async || idle.is_closed()).await;
+    let line = logged("inbound", "api", "certificate-expired").await;
+    assert!(line["reason"].contains("has expired"), "{line:?}");
+    assert_eq!(application.paths().len(), asked, "nothing more arrived");
+    drop(proxy);
+}
