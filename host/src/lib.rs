@@ -11,6 +11,8 @@
 //!   [`sidecar`] configures the proxy by what is registered there.
 //! - [`admin`] answers operators over HTTP, and [`metrics`] are what it counts.
 //! - [`reload`] reads token, CA files and component again while all of this runs.
+//! - [`envoy`] gives Envoy certificates (feature `envoy`, on by default), and checks its
+//!   configuration.
 //! - [`definitions`] reads service-definition files, HCL and JSON.
 //! - [`eval`] answers questions from files. [`entries`] reads config entries, HCL and JSON, and
 //!   replies; [`expectations`] tests them, [`lint`] finds mistakes in them, [`difference`] says
@@ -27,6 +29,7 @@ pub mod decisions;
 pub mod definitions;
 pub mod difference;
 pub mod entries;
+pub mod envoy;
 pub mod eval;
 pub mod expectations;
 pub mod line_writer;

@@ -14,9 +14,11 @@ mod dev;
 mod diff;
 mod duration;
 mod entries;
+mod envoy;
 mod eval;
 mod facts;
 mod failure;
+mod first_look;
 mod health;
 mod identity;
 mod inspect;
@@ -25,6 +27,8 @@ mod lint;
 mod man;
 mod output;
 mod proxy;
+#[cfg(feature = "envoy")]
+mod sds;
 mod shutdown;
 mod systemd;
 mod test;
@@ -46,6 +50,7 @@ Commands, and when to use which:
   demo         see it work: two services, allowed, refused, cut off; no Consul needed
   dev          develop or test without Consul: an agent with its own CA, in memory
   proxy        put a service into the mesh: mTLS in and out, each connection decided by the policy
+  sds          give Envoy the certificates of a service, and new ones before they end
   health       ask a running proxy whether it takes connections, for container checks
   intention    list or change who may talk to whom, on a Consul or dev agent
   check        ask one question: may SOURCE connect to DESTINATION, and why
@@ -53,6 +58,7 @@ Commands, and when to use which:
   test         check expectations against intentions before they are live
   lint         find rules that do not do what they say, each with a request that proves it
   diff         see which callers or logged requests a change of intentions would affect
+  envoy        check a configuration of Envoy for what makes the policy useless or open
   inspect      see a certificate or SPIFFE ID as the policy sees it
   component    compile and try out a policy component before a proxy uses it
   completions  the completion script of a shell
@@ -64,8 +70,8 @@ const NOTES: &str = "\
 `portcullis COMMAND --help` has examples. Every long flag takes one dash or two: `-service web`,
 `--service=web`. The agent is found by -http-addr or CONSUL_HTTP_ADDR, its token by -token-file or
 CONSUL_HTTP_TOKEN_FILE; a flag beats its variable.
-Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`, `test`, `lint` and
-`diff`: any error).";
+Exit status: 0 done or allowed, 1 failed or denied, 2 wrong usage (for `check`, `test`, `lint`,
+`diff` and `envoy lint`: any error).";
 
 /// Who may talk to whom in a Consul service mesh, decided by one WebAssembly policy that says why.
 #[derive(Debug, Parser)]
@@ -92,6 +98,8 @@ enum Command {
     Demo(demo::DemoArgs),
     Dev(dev::DevArgs),
     Proxy(Box<proxy::arguments::ProxyArgs>),
+    #[cfg(feature = "envoy")]
+    Sds(Box<sds::SdsArgs>),
     Health(health::HealthArgs),
     Intention(intention::IntentionArgs),
     Check(Box<check::CheckArgs>),
@@ -99,6 +107,7 @@ enum Command {
     Test(Box<test::TestArgs>),
     Lint(Box<lint::LintArgs>),
     Diff(Box<diff::DiffArgs>),
+    Envoy(envoy::EnvoyArgs),
     Inspect(inspect::InspectArgs),
     Component(component::ComponentArgs),
     Completions(completions::CompletionsArgs),
@@ -117,6 +126,8 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Dev(_) | Self::Proxy(_) => "info",
+            #[cfg(feature = "envoy")]
+            Self::Sds(_) => "info",
             _ => "warn",
         }
     }
@@ -179,6 +190,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             proxy::sockets::adopt(&mut arguments)?;
             wait_for(proxy::run(&arguments))
         }
+        #[cfg(feature = "envoy")]
+        Command::Sds(arguments) => wait_for(sds::run(&arguments)),
         Command::Health(arguments) => wait_for(health::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
@@ -186,6 +199,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Test(arguments) => wait_for(test::run(&arguments)),
         Command::Lint(arguments) => wait_for(lint::run(&arguments)),
         Command::Diff(arguments) => wait_for(diff::run(&arguments)),
+        Command::Envoy(arguments) => envoy::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Component(arguments) => component::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &Cli::command()),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use portcullis_core::agent::leaf::Leaf as LeafReply;
+#[cfg(feature = "envoy")]
+use portcullis_core::agent::leaf::SecretPem;
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::time::Timestamp;
 use rustls::SignatureScheme;
@@ -55,6 +57,8 @@ pub struct Leaf {
     /// End of its validity.
     pub not_after: Timestamp,
     certified: Arc<CertifiedKey>,
+    #[cfg(feature = "envoy")]
+    pem: (String, SecretPem),
 }
 
 impl Leaf {
@@ -94,7 +98,15 @@ impl Leaf {
             not_before,
             not_after,
             certified: Arc::new(certified),
+            #[cfg(feature = "envoy")]
+            pem: (reply.chain_pem.clone(), reply.key.clone()),
         })
+    }
+
+    /// Chain and key as the agent gave them, for Envoy.
+    #[cfg(feature = "envoy")]
+    pub(crate) fn pem(&self) -> (&str, &SecretPem) {
+        (&self.pem.0, &self.pem.1)
     }
 
     /// The chain as it is sent: leaf first.

@@ -188,6 +188,12 @@ impl Watcher {
         self.0.hub.roots().borrow().clone()
     }
 
+    /// Tells of every change of [`Watcher::roots`].
+    #[must_use]
+    pub fn subscribe_roots(&self) -> watch::Receiver<Option<MeshRoots>> {
+        self.0.hub.roots()
+    }
+
     /// What holds when no intention matches; none before it was looked for.
     pub async fn default_policy(&self) -> Option<DefaultPolicy> {
         self.0.hub.default_policy().await

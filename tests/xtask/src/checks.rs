@@ -12,12 +12,13 @@ use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
     "host/DECISIONS-LOG.md",
+    "host/ENVOY.md",
     "host/NATIVE.md",
     "host/OPERATIONS.md",
     "host/POLICY-TOOLS.md",

@@ -114,7 +114,7 @@ fn positive(text: &str) -> Result<Duration, String> {
 }
 
 /// `0660` or `660`.
-fn mode(text: &str) -> Result<u32, String> {
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()))

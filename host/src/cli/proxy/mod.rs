@@ -1,14 +1,14 @@
 //! `portcullis proxy`: a service's place in the mesh.
 
-mod acl;
+pub(crate) mod acl;
 mod address;
 pub(crate) mod arguments;
 mod decisions;
 mod descriptors;
 mod http;
-mod limits;
+pub(crate) mod limits;
 pub(crate) mod operate;
-mod reload;
+pub(crate) mod reload;
 mod sidecar;
 pub(crate) mod sockets;
 mod upstream;
@@ -16,20 +16,18 @@ mod upstream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::member::Member;
 use portcullis::proxy::{
     Addresses, InboundConfig, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
 };
 use portcullis::registration::RegistrationConfig;
 use portcullis::sidecar::Sidecar;
-use portcullis::watcher::{DefaultPolicySource, ProtocolError, WatcherConfig, protocol_of};
-use portcullis_core::agent::{Query, leaf, roots};
+use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
 use serde_json::json;
 
-use super::agent::refused;
 use super::decider;
 use super::failure::Failure;
+use super::first_look;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
 use super::systemd::Manager;
@@ -99,7 +97,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     }
     let ended = async {
     tokio::select! {
-        looked = look(arguments, &agent, &service) => looked?,
+        looked = first_look::look(&agent, &service, arguments.http.protocol.is_none()) => looked?,
         _ = shutdown.requested() => {
             source.leave().await;
             return Ok(ExitCode::SUCCESS);
@@ -288,51 +286,6 @@ fn ready(source: &Source, addresses: &Addresses, sha256: &str) -> serde_json::Va
         "component_sha256": sha256,
         "process": std::process::id(),
     })
-}
-
-/// Asks the agent once for what we cannot do without.
-///
-/// Fails when that is hopeless: it is no agent, or the token may not. An agent
-/// that does not answer yet is waited for instead.
-async fn look(arguments: &ProxyArgs, agent: &AgentClient, service: &str) -> Result<(), Failure> {
-    let leaf = leaf::request(service, &Query::default())
-        .map_err(|error| Failure::while_doing("-service", &error).code(2))?;
-    let looked = match agent
-        .ask(&roots::request(&Query::default()), roots::decode)
-        .await
-    {
-        Ok(_) => agent
-            .ask(&leaf, |reply| leaf::decode(reply, service))
-            .await
-            .map(drop),
-        Err(error) => Err(error),
-    };
-    let looked = match looked {
-        Ok(()) if arguments.http.protocol.is_none() => {
-            match protocol_of(agent, service, "-protocol").await {
-                Ok(_) => Ok(()),
-                Err(ProtocolError::Agent(error)) => Err(error),
-                Err(error) => return Err(Failure::from_error(&error)),
-            }
-        }
-        looked => looked,
-    };
-    match looked {
-        Ok(()) => Ok(()),
-        Err(
-            error @ (AgentError::Refused { .. }
-            | AgentError::Broken { .. }
-            | AgentError::Timeout { .. }
-            | AgentError::Status {
-                status: 429 | 500..,
-                ..
-            }),
-        ) => {
-            tracing::warn!(%error, "waiting for the agent");
-            Ok(())
-        }
-        Err(error) => Err(refused(&error)),
-    }
 }
 
 fn config(arguments: &ProxyArgs, service: &str) -> Result<ProxyConfig, Failure> {

@@ -1,0 +1,372 @@
+//! Listeners: where the policy stands in their filter chains, and what TLS lets in.
+
+use super::plugin::{Authz, Plugin};
+use super::tree::Node;
+use super::{Code, Found};
+
+/// `TcpProxy.UpstreamConnectMode`, by number.
+const CONNECT_MODES: &[&str] = &[
+    "IMMEDIATE",
+    "ON_DOWNSTREAM_DATA",
+    "ON_DOWNSTREAM_TLS_HANDSHAKE",
+];
+
+/// `CertificateValidationContext.TrustChainVerification`, by number.
+const VERIFICATIONS: &[&str] = &["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"];
+
+/// A listener and its filter chains.
+pub(super) struct Listener<'v> {
+    chains: Vec<Chain<'v>>,
+}
+
+/// A filter chain.
+struct Chain<'v> {
+    node: Node<'v>,
+    filters: Vec<Filter<'v>>,
+    /// What the policy in it is, of all layers.
+    policies: Vec<Policy>,
+}
+
+/// A network filter, with its HTTP filters if it is the HTTP connection manager.
+struct Filter<'v> {
+    node: Node<'v>,
+    kind: Kind,
+    policy: Option<Policy>,
+    http: Vec<HttpFilter<'v>>,
+}
+
+/// An HTTP filter.
+struct HttpFilter<'v> {
+    node: Node<'v>,
+    is_router: bool,
+    policy: Option<Policy>,
+}
+
+/// What matters of a network filter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    TcpProxy,
+    Http,
+    Other,
+}
+
+/// What decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// The filter; whether it verifies certificates itself.
+    Filter { verifies: bool },
+    /// `ext_authz`.
+    Authz,
+}
+
+impl<'v> Listener<'v> {
+    /// `node` as a listener, if it is one.
+    pub(super) fn read(
+        node: &Node<'v>,
+        plugins: &[Plugin<'v>],
+        authz: &[Authz<'v>],
+    ) -> Option<Self> {
+        let listed = node.field("filter_chains");
+        let default = node.field("default_filter_chain");
+        if listed.is_none() && default.is_none() {
+            return None;
+        }
+        let chains = listed.map(|list| list.items()).unwrap_or_default();
+        let chains = chains
+            .into_iter()
+            .chain(default)
+            .map(|chain| Chain::read(chain, plugins, authz));
+        Some(Self {
+            chains: chains.collect(),
+        })
+    }
+
+    pub(super) fn has_policy(&self) -> bool {
+        self.chains.iter().any(|chain| !chain.policies.is_empty())
+    }
+
+    pub(super) fn examine(&self, found: &mut Found) {
+        if !self.has_policy() {
+            return;
+        }
+        for chain in &self.chains {
+            if chain.policies.is_empty() {
+                let text = "this filter chain asks for no decision";
+                found.add(Code::Bypass, &chain.node.path, text);
+            } else {
+                chain.examine_tls(found);
+                chain.examine_filters(found);
+            }
+        }
+    }
+}
+
+impl<'v> Chain<'v> {
+    fn read(node: Node<'v>, plugins: &[Plugin<'v>], authz: &[Authz<'v>]) -> Self {
+        let filters: Vec<Filter<'v>> = node
+            .list("filters")
+            .into_iter()
+            .map(|filter| Filter::read(filter, plugins, authz))
+            .collect();
+        let http = filters
+            .iter()
+            .flat_map(|filter| filter.http.iter().filter_map(|http| http.policy));
+        let policies = filters
+            .iter()
+            .filter_map(|filter| filter.policy)
+            .chain(http)
+            .collect();
+        Self {
+            node,
+            filters,
+            policies,
+        }
+    }
+
+    fn examine_tls(&self, found: &mut Found) {
+        let path = &self.node.path;
+        let Some(socket) = self.node.field("transport_socket") else {
+            found.add(Code::NoTls, path, "there is no `transport_socket`");
+            return;
+        };
+        let Some((kind, tls)) = socket.any("typed_config") else {
+            found.add(
+                Code::NoTls,
+                &socket.path,
+                "`transport_socket` has no `typed_config`",
+            );
+            return;
+        };
+        let tls = match kind {
+            "DownstreamTlsContext" => tls,
+            "QuicDownstreamTransport" => match tls.field("downstream_tls_context") {
+                Some(tls) => tls,
+                None => {
+                    let text = "`downstream_tls_context` is missing";
+                    found.add(Code::NoTls, &tls.path, text);
+                    return;
+                }
+            },
+            other => {
+                let text = format!("`transport_socket` is a {other}");
+                found.add(Code::NoTls, &socket.path, text);
+                return;
+            }
+        };
+        if tls.flag("require_client_certificate") != Some(true) {
+            let text = "`require_client_certificate` is not true";
+            found.add(Code::NoClientCertificate, &tls.path, text);
+        }
+        for switch in [
+            "disable_stateless_session_resumption",
+            "disable_stateful_session_resumption",
+        ] {
+            if tls.flag(switch) != Some(true) {
+                let text = format!("`{switch}` is not true");
+                found.add(Code::Resumption, &tls.path, text);
+            }
+        }
+        for keys in [
+            "session_ticket_keys",
+            "session_ticket_keys_sds_secret_config",
+        ] {
+            if let Some(keys) = tls.field(keys) {
+                let text = "session ticket keys are given";
+                found.add(Code::Resumption, &keys.path, text);
+            }
+        }
+        // A filter that verifies itself needs no help of Envoy's.
+        let by_filter = self
+            .policies
+            .iter()
+            .all(|policy| *policy == Policy::Filter { verifies: true });
+        examine_validation(&tls, by_filter, found);
+    }
+
+    fn examine_filters(&self, found: &mut Found) {
+        let ends = |filter: &Filter<'v>| filter.kind != Kind::Other;
+        let end = self.filters.iter().position(ends);
+        for (index, filter) in self.filters.iter().enumerate() {
+            if filter.policy.is_some() && end.is_some_and(|end| end < index) {
+                let text = "it stands behind the filter that ends the chain";
+                found.add(Code::AfterTerminal, &filter.node.path, text);
+            }
+            if filter.kind == Kind::TcpProxy {
+                self.examine_connect_mode(filter, found);
+            }
+            filter.examine_http(found);
+        }
+    }
+
+    fn examine_connect_mode(&self, filter: &Filter<'v>, found: &mut Found) {
+        let Some((_, proxy)) = filter.node.any("typed_config") else {
+            return;
+        };
+        let mode = proxy
+            .choice("upstream_connect_mode", CONNECT_MODES)
+            .unwrap_or("IMMEDIATE");
+        let text = format!("`upstream_connect_mode` is {mode}");
+        let network = |policy: fn(&Policy) -> bool| {
+            self.filters
+                .iter()
+                .any(|filter| filter.policy.as_ref().is_some_and(policy))
+        };
+        if network(|policy| matches!(policy, Policy::Filter { .. })) && mode == "IMMEDIATE" {
+            found.add(Code::ConnectMode, &proxy.path, text);
+        } else if network(|policy| *policy == Policy::Authz) && mode != "ON_DOWNSTREAM_DATA" {
+            found.add(Code::GreetingLeak, &proxy.path, text);
+        }
+    }
+}
+
+impl<'v> Filter<'v> {
+    fn read(node: Node<'v>, plugins: &[Plugin<'v>], authz: &[Authz<'v>]) -> Self {
+        let kind = match node.kind("typed_config").unwrap_or_default() {
+            kind if kind.ends_with("tcp_proxy.v3.TcpProxy") => Kind::TcpProxy,
+            kind if kind.ends_with("HttpConnectionManager") => Kind::Http,
+            _ => Kind::Other,
+        };
+        let http = match (kind, node.any("typed_config")) {
+            (Kind::Http, Some((_, manager))) => manager
+                .list("http_filters")
+                .into_iter()
+                .map(|filter| HttpFilter {
+                    is_router: filter
+                        .kind("typed_config")
+                        .is_some_and(|kind| kind.ends_with("router.v3.Router")),
+                    policy: policy(&filter, plugins, authz),
+                    node: filter,
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            policy: policy(&node, plugins, authz),
+            node,
+            kind,
+            http,
+        }
+    }
+
+    fn examine_http(&self, found: &mut Found) {
+        if !self.http.iter().any(|filter| filter.policy.is_some()) {
+            return;
+        }
+        let router = self.http.iter().position(|filter| filter.is_router);
+        for (index, filter) in self.http.iter().enumerate() {
+            if filter.policy.is_none() {
+                continue;
+            }
+            if router.is_some_and(|router| router < index) {
+                let text = "it stands behind the router";
+                found.add(Code::AfterTerminal, &filter.node.path, text);
+            }
+            if filter.node.flag("disabled") == Some(true) {
+                found.add(Code::Disabled, &filter.node.path, "`disabled` is true");
+            }
+        }
+        if let Some((_, manager)) = self.node.any("typed_config")
+            && manager.flag("normalize_path") != Some(true)
+        {
+            let text = "`normalize_path` is not true";
+            found.add(Code::Normalization, &manager.path, text);
+        }
+    }
+}
+
+/// The policy that a filter is, if it is one.
+fn policy(filter: &Node<'_>, plugins: &[Plugin<'_>], authz: &[Authz<'_>]) -> Option<Policy> {
+    let (_, config) = filter.any("typed_config")?;
+    let plugin = config.field("config").and_then(|config| {
+        plugins
+            .iter()
+            .find(|plugin| plugin.is_ours && plugin.path() == config.path)
+    });
+    match plugin {
+        Some(plugin) => Some(Policy::Filter {
+            verifies: plugin.verifies(),
+        }),
+        None => authz
+            .iter()
+            .any(|one| one.path() == config.path)
+            .then_some(Policy::Authz),
+    }
+}
+
+fn examine_validation(tls: &Node<'_>, by_filter: bool, found: &mut Found) {
+    let Some(common) = tls.field("common_tls_context") else {
+        found.add(
+            Code::NoValidation,
+            &tls.path,
+            "`common_tls_context` is missing",
+        );
+        return;
+    };
+    let fixed = [
+        common.field("validation_context"),
+        common.at(&["combined_validation_context", "default_validation_context"]),
+    ];
+    let discovered = [
+        common.field("validation_context_sds_secret_config"),
+        common.at(&[
+            "combined_validation_context",
+            "validation_context_sds_secret_config",
+        ]),
+    ];
+    let anchors = [
+        "trusted_ca",
+        "ca_certificate_provider_instance",
+        "custom_validator_config",
+        "system_root_certs",
+    ];
+    let is_anchored = |context: &Node<'_>| anchors.iter().any(|name| context.field(name).is_some());
+    let verifies =
+        discovered.iter().any(Option::is_some) || fixed.iter().flatten().any(is_anchored);
+    let asks = verifies || fixed.iter().any(Option::is_some);
+    if !asks || !(verifies || by_filter) {
+        found.add(
+            Code::NoValidation,
+            &common.path,
+            "there are no roots to verify by",
+        );
+    }
+    for context in fixed.iter().flatten() {
+        let verification = context.choice("trust_chain_verification", VERIFICATIONS);
+        if verification == Some("ACCEPT_UNTRUSTED") && !by_filter {
+            let text = "`trust_chain_verification` is ACCEPT_UNTRUSTED";
+            found.add(Code::AcceptUntrusted, &context.path, text);
+        }
+        if context.flag("allow_expired_certificate") == Some(true) && !by_filter {
+            let text = "`allow_expired_certificate` is true";
+            found.add(Code::AcceptExpired, &context.path, text);
+        }
+    }
+}
+
+/// Routes that switch the policy off, wherever they stand.
+pub(super) fn examine_routes(
+    objects: &[Node<'_>],
+    plugins: &[Plugin<'_>],
+    authz: &[Authz<'_>],
+    found: &mut Found,
+) {
+    let names: Vec<&str> = objects
+        .iter()
+        .filter(|object| policy(object, plugins, authz).is_some())
+        .filter_map(|object| object.text("name"))
+        .collect();
+    for object in objects {
+        for name in &names {
+            let Some(per_route) = object.field("typed_per_filter_config") else {
+                continue;
+            };
+            let Some((_, config)) = per_route.any(name) else {
+                continue;
+            };
+            if config.flag("disabled") == Some(true) {
+                let text = format!("`{name}` is disabled");
+                found.add(Code::Disabled, &config.path, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The filter as a plugin, and `ext_authz` in its place.
+
+use serde_json::Value;
+
+use super::tree::Node;
+use super::{Code, Found};
+
+/// `envoy.extensions.wasm.v3.FailurePolicy`, by number.
+const FAILURE_POLICIES: &[&str] = &["UNSPECIFIED", "FAIL_RELOAD", "FAIL_CLOSED", "FAIL_OPEN"];
+
+/// How our names are recognised.
+const OURS: &str = "portcullis";
+
+/// A WebAssembly plugin.
+pub(super) struct Plugin<'v> {
+    node: Node<'v>,
+    pub(super) is_ours: bool,
+    vm_id: &'v str,
+    configuration: Option<Value>,
+}
+
+impl<'v> Plugin<'v> {
+    /// `node` as a `PluginConfig`, if it is one.
+    pub(super) fn read(node: &Node<'v>) -> Option<Self> {
+        let vm = node.field("vm_config")?;
+        let configuration = configuration(node);
+        let file = vm.at(&["code", "local"]);
+        let names = [
+            node.text("name"),
+            node.text("root_id"),
+            vm.text("vm_id"),
+            file.and_then(|file| file.text("filename")),
+        ];
+        let named = names
+            .iter()
+            .flatten()
+            .any(|name| name.to_ascii_lowercase().contains(OURS));
+        let configured = configuration.as_ref().is_some_and(|configuration| {
+            configuration["service"].is_string() && configuration["agent"]["cluster"].is_string()
+        });
+        Some(Self {
+            is_ours: named || configured,
+            vm_id: vm.text("vm_id").unwrap_or_default(),
+            configuration,
+            node: node.clone(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.node.path
+    }
+
+    /// Whether it verifies certificates itself.
+    pub(super) fn verifies(&self) -> bool {
+        self.says("peer_verification") == Some("filter")
+    }
+
+    fn says(&self, field: &str) -> Option<&str> {
+        self.configuration.as_ref()?.get(field)?.as_str()
+    }
+
+    pub(super) fn examine(&self, all: &[Self], found: &mut Found) {
+        let path = self.path();
+        let policy = self.node.choice("failure_policy", FAILURE_POLICIES);
+        if policy == Some("FAIL_OPEN") || self.node.flag("fail_open") == Some(true) {
+            found.add(Code::FailOpen, path, "`failure_policy` is FAIL_OPEN");
+        } else if policy != Some("FAIL_RELOAD") {
+            let text = policy.map_or_else(
+                || "`failure_policy` is not set".to_owned(),
+                |policy| format!("`failure_policy` is {policy}"),
+            );
+            found.add(Code::NoReload, path, text);
+        }
+        if self.vm_id.is_empty() {
+            found.add(Code::VmIdEmpty, path, "`vm_config.vm_id` is empty");
+        } else if let Some(other) = all
+            .iter()
+            .find(|other| !other.is_ours && other.vm_id == self.vm_id)
+        {
+            let text = format!("`vm_id` is `{}`, as in {}", self.vm_id, other.path());
+            found.add(Code::VmIdShared, path, text);
+        }
+        match read_configuration(&self.node) {
+            Ok(()) => {}
+            Err(problem) => found.add(
+                Code::PluginConfiguration,
+                &format!("{path}/configuration"),
+                problem,
+            ),
+        }
+        if self.says("mode") == Some("shadow") {
+            let path = format!("{path}/configuration");
+            found.add(Code::Shadow, &path, "`mode` is `shadow`");
+        }
+    }
+
+    /// Whether the agent's cluster is among those of the bootstrap `root`.
+    pub(super) fn examine_cluster(&self, root: &Node<'v>, found: &mut Found) {
+        let is_whole = root.at(&["dynamic_resources", "cds_config"]).is_none();
+        let Some(clusters) = root
+            .field("static_resources")
+            .filter(|_| is_whole)
+            .map(|resources| resources.list("clusters"))
+        else {
+            return;
+        };
+        let wanted = self
+            .configuration
+            .as_ref()
+            .and_then(|configuration| configuration["agent"]["cluster"].as_str());
+        if let Some(wanted) = wanted
+            && !clusters
+                .iter()
+                .any(|cluster| cluster.text("name") == Some(wanted))
+        {
+            let path = format!("{}/configuration", self.path());
+            let text = format!("`agent.cluster` is `{wanted}`, and there is no such cluster");
+            found.add(Code::AgentCluster, &path, text);
+        }
+    }
+}
+
+/// The plugin's JSON, if it can be read.
+fn configuration(node: &Node<'_>) -> Option<Value> {
+    let (_, any) = node.any("configuration")?;
+    serde_json::from_str(any.text("value")?).ok()
+}
+
+/// Whether the filter will take its configuration.
+fn read_configuration(node: &Node<'_>) -> Result<(), String> {
+    let Some((kind, any)) = node.any("configuration") else {
+        return Err("there is none".to_owned());
+    };
+    if !matches!(kind, "StringValue" | "BytesValue") {
+        return Err(format!(
+            "it is a {kind}, which reaches the filter as protobuf"
+        ));
+    }
+    let Some(text) = any.text("value") else {
+        return Err("it has no `value`".to_owned());
+    };
+    if kind == "BytesValue" {
+        return Ok(());
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Object(fields)) => {
+            let missing = ["service", "agent"]
+                .into_iter()
+                .find(|name| !fields.contains_key(*name));
+            missing.map_or(Ok(()), |name| Err(format!("`{name}` is missing")))
+        }
+        Ok(_) => Err("it is no JSON object".to_owned()),
+        Err(error) => Err(format!("it is no JSON: {error}")),
+    }
+}
+
+/// An `ext_authz` filter, network or HTTP.
+pub(super) struct Authz<'v> {
+    /// The `typed_config`.
+    node: Node<'v>,
+    is_http: bool,
+    is_ours: bool,
+}
+
+impl<'v> Authz<'v> {
+    /// Those that ask `portcullis ext-authz`; all, where no name says so.
+    pub(super) fn among(objects: &[Node<'v>]) -> Vec<Self> {
+        let mut all: Vec<Self> = objects.iter().filter_map(Self::read).collect();
+        if all.iter().any(|one| one.is_ours) {
+            all.retain(|one| one.is_ours);
+        }
+        all
+    }
+
+    fn read(node: &Node<'v>) -> Option<Self> {
+        let kind = node.kind("typed_config")?;
+        let is_http = kind.ends_with("http.ext_authz.v3.ExtAuthz");
+        if !is_http && !kind.ends_with("network.ext_authz.v3.ExtAuthz") {
+            return None;
+        }
+        let (_, config) = node.any("typed_config")?;
+        let cluster = config.at(&["grpc_service", "envoy_grpc"]);
+        let names = [
+            config.text("stat_prefix"),
+            cluster.and_then(|cluster| cluster.text("cluster_name")),
+        ];
+        let is_ours = names.iter().flatten().any(|name| name.contains(OURS));
+        Some(Self {
+            node: config,
+            is_http,
+            is_ours,
+        })
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.node.path
+    }
+
+    pub(super) fn examine(&self, found: &mut Found) {
+        let path = self.path();
+        if self.node.flag("failure_mode_allow") == Some(true) {
+            let text = "`failure_mode_allow` is true";
+            found.add(Code::FailureModeAllow, path, text);
+        }
+        if self.node.flag("include_peer_certificate") != Some(true) {
+            let text = "`include_peer_certificate` is not true";
+            found.add(Code::NoPeerCertificate, path, text);
+        }
+        if self.is_http && self.node.flag("encode_raw_headers") != Some(true) {
+            let text = "`encode_raw_headers` is not true";
+            found.add(Code::JoinedHeaders, path, text);
+        }
+    }
+}

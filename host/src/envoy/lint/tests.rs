@@ -1,0 +1,361 @@
+//! Every code has a configuration that produces it, made from one that is good.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Code, lint};
+
+const TYPE: &str = "type.googleapis.com/envoy.extensions.";
+
+fn plugin() -> Value {
+    json!({
+        "name": "portcullis",
+        "root_id": "portcullis",
+        "failure_policy": "FAIL_RELOAD",
+        "vm_config": { "vm_id": "portcullis", "runtime": "envoy.wasm.runtime.v8", "code": { "local": { "filename": "/x/filter.wasm" } } },
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": r#"{"service":"db","agent":{"cluster":"consul_agent"}}"#,
+        },
+    })
+}
+
+fn tls() -> Value {
+    json!({ "name": "tls", "typed_config": {
+        "@type": format!("{TYPE}transport_sockets.tls.v3.DownstreamTlsContext"),
+        "require_client_certificate": true,
+        "disable_stateless_session_resumption": true,
+        "disable_stateful_session_resumption": true,
+        "common_tls_context": { "validation_context": { "trusted_ca": { "filename": "/x/roots.pem" } } },
+    }})
+}
+
+fn good() -> Value {
+    json!({ "static_resources": {
+        "clusters": [{ "name": "consul_agent" }],
+        "listeners": [
+            { "filter_chains": [{ "transport_socket": tls(), "filters": [
+                { "name": "wasm", "typed_config": { "@type": format!("{TYPE}filters.network.wasm.v3.Wasm"), "config": plugin() } },
+                { "name": "tcp", "typed_config": { "@type": format!("{TYPE}filters.network.tcp_proxy.v3.TcpProxy"), "upstream_connect_mode": "ON_DOWNSTREAM_TLS_HANDSHAKE" } },
+            ]}]},
+            { "filter_chains": [{ "transport_socket": tls(), "filters": [
+                { "name": "http", "typed_config": {
+                    "@type": format!("{TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager"),
+                    "normalize_path": true,
+                    "route_config": { "virtual_hosts": [{ "routes": [{ "match": { "prefix": "/" } }] }] },
+                    "http_filters": [
+                        { "name": "policy", "typed_config": { "@type": format!("{TYPE}filters.http.wasm.v3.Wasm"), "config": plugin() } },
+                        { "name": "router", "typed_config": { "@type": format!("{TYPE}filters.http.router.v3.Router") } },
+                    ],
+                }},
+            ]}]},
+            { "filter_chains": [{ "transport_socket": tls(), "filters": [
+                { "name": "authz", "typed_config": { "@type": format!("{TYPE}filters.network.ext_authz.v3.ExtAuthz"), "stat_prefix": "portcullis", "include_peer_certificate": true } },
+                { "name": "tcp", "typed_config": { "@type": format!("{TYPE}filters.network.tcp_proxy.v3.TcpProxy"), "upstream_connect_mode": 1 } },
+            ]}]},
+            // What has no policy is somebody else's.
+            { "filter_chains": [{ "filters": [{ "name": "tcp" }] }] },
+        ],
+    }})
+}
+
+const L4: &str = "/static_resources/listeners/0/filter_chains/0";
+const L7: &str = "/static_resources/listeners/1/filter_chains/0/filters/0/typed_config";
+const AUTHZ: &str = "/static_resources/listeners/2/filter_chains/0";
+
+/// The good configuration with one thing changed.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut tree = good();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = tree.pointer_mut(parent).expect(pointer);
+    match parent {
+        Value::Object(fields) => {
+            if value.is_null() {
+                fields.remove(name);
+            } else {
+                fields.insert(name.to_owned(), value);
+            }
+        }
+        Value::Array(items) => items[name.parse::<usize>().unwrap()] = value,
+        _ => panic!("{pointer}"),
+    }
+    tree
+}
+
+fn codes(tree: &Value) -> Vec<(&'static str, String)> {
+    let found = lint(&tree.to_string()).unwrap();
+    found
+        .iter()
+        .map(|one| (one.code.as_str(), one.path.clone()))
+        .collect()
+}
+
+/// What each change leads to, and where.
+fn changes() -> Vec<(Value, Code, String)> {
+    let context = format!("{L4}/transport_socket/typed_config");
+    let common = format!("{context}/common_tls_context");
+    let plugin_path = format!("{L4}/filters/0/typed_config/config");
+    let configured = |text: &str| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
+    let at = |pointer: &str, value: Value, code: Code, path: &str| {
+        (with(pointer, value), code, path.to_owned())
+    };
+    let plug = |field: &str, value: Value, code: Code, path: &str| {
+        at(
+            &format!("{plugin_path}/{field}"),
+            value,
+            code,
+            &format!("{plugin_path}{path}"),
+        )
+    };
+    let mut list = vec![
+        (json!({ "admin": {} }), Code::NoPolicy, String::new()),
+        plug("failure_policy", json!("FAIL_OPEN"), Code::FailOpen, ""),
+        plug("failure_policy", json!(3), Code::FailOpen, ""),
+        plug("fail_open", json!(true), Code::FailOpen, ""),
+        plug("failOpen", json!(true), Code::FailOpen, ""),
+        plug("failure_policy", Value::Null, Code::NoReload, ""),
+        plug("failure_policy", json!("FAIL_CLOSED"), Code::NoReload, ""),
+        plug("vm_config/vm_id", Value::Null, Code::VmIdEmpty, ""),
+        plug("vm_config/vm_id", json!(""), Code::VmIdEmpty, ""),
+        plug(
+            "configuration",
+            Value::Null,
+            Code::PluginConfiguration,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
+            configured("{"),
+            Code::PluginConfiguration,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
+            configured(r#"{"service":"db"}"#),
+            Code::PluginConfiguration,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
+            json!({ "@type": "type.googleapis.com/google.protobuf.Struct", "value": { "service": "db" } }),
+            Code::PluginConfiguration,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
+            configured(r#"{"service":"db","agent":{"cluster":"consul_agent"},"mode":"shadow"}"#),
+            Code::Shadow,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
+            configured(r#"{"service":"db","agent":{"cluster":"nowhere"}}"#),
+            Code::AgentCluster,
+            "/configuration",
+        ),
+        at(
+            &format!("{L4}/transport_socket"),
+            Value::Null,
+            Code::NoTls,
+            L4,
+        ),
+        at(
+            &format!("{context}/@type"),
+            json!(format!("{TYPE}transport_sockets.raw_buffer.v3.RawBuffer")),
+            Code::NoTls,
+            &format!("{L4}/transport_socket"),
+        ),
+        at(
+            &format!("{context}/require_client_certificate"),
+            Value::Null,
+            Code::NoClientCertificate,
+            &context,
+        ),
+        at(
+            &format!("{context}/require_client_certificate"),
+            json!(false),
+            Code::NoClientCertificate,
+            &context,
+        ),
+        at(
+            &format!("{context}/disable_stateless_session_resumption"),
+            Value::Null,
+            Code::Resumption,
+            &context,
+        ),
+        at(
+            &format!("{context}/disable_stateful_session_resumption"),
+            json!(false),
+            Code::Resumption,
+            &context,
+        ),
+        at(
+            &format!("{context}/session_ticket_keys"),
+            json!({ "keys": [] }),
+            Code::Resumption,
+            &format!("{context}/session_ticket_keys"),
+        ),
+        at(&common, Value::Null, Code::NoValidation, &context),
+        at(
+            &format!("{common}/validation_context"),
+            Value::Null,
+            Code::NoValidation,
+            &common,
+        ),
+        at(
+            &format!("{common}/validation_context/trusted_ca"),
+            Value::Null,
+            Code::NoValidation,
+            &common,
+        ),
+        at(
+            &format!("{common}/validation_context/trust_chain_verification"),
+            json!("ACCEPT_UNTRUSTED"),
+            Code::AcceptUntrusted,
+            &format!("{common}/validation_context"),
+        ),
+        at(
+            &format!("{common}/validation_context/trust_chain_verification"),
+            json!(1),
+            Code::AcceptUntrusted,
+            &format!("{common}/validation_context"),
+        ),
+        at(
+            &format!("{common}/validation_context/allow_expired_certificate"),
+            json!(true),
+            Code::AcceptExpired,
+            &format!("{common}/validation_context"),
+        ),
+        at(
+            "/static_resources/listeners/0/default_filter_chain",
+            json!({ "filters": [] }),
+            Code::Bypass,
+            "/static_resources/listeners/0/default_filter_chain",
+        ),
+        at(
+            &format!("{L7}/http_filters/0/disabled"),
+            json!(true),
+            Code::Disabled,
+            &format!("{L7}/http_filters/0"),
+        ),
+        at(
+            &format!("{L7}/route_config/virtual_hosts/0/routes/0/typed_per_filter_config"),
+            json!({ "policy": { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true } }),
+            Code::Disabled,
+            &format!("{L7}/route_config/virtual_hosts/0/routes/0/typed_per_filter_config/policy"),
+        ),
+        at(
+            &format!("{L7}/normalize_path"),
+            Value::Null,
+            Code::Normalization,
+            L7,
+        ),
+        at(
+            &format!("{L7}/normalize_path"),
+            json!(false),
+            Code::Normalization,
+            L7,
+        ),
+        at(
+            &format!("{L4}/filters/1/typed_config/upstream_connect_mode"),
+            Value::Null,
+            Code::ConnectMode,
+            &format!("{L4}/filters/1/typed_config"),
+        ),
+        at(
+            &format!("{AUTHZ}/filters/1/typed_config/upstream_connect_mode"),
+            json!("ON_DOWNSTREAM_TLS_HANDSHAKE"),
+            Code::GreetingLeak,
+            &format!("{AUTHZ}/filters/1/typed_config"),
+        ),
+        at(
+            &format!("{AUTHZ}/filters/0/typed_config/failure_mode_allow"),
+            json!(true),
+            Code::FailureModeAllow,
+            &format!("{AUTHZ}/filters/0/typed_config"),
+        ),
+        at(
+            &format!("{AUTHZ}/filters/0/typed_config/include_peer_certificate"),
+            Value::Null,
+            Code::NoPeerCertificate,
+            &format!("{AUTHZ}/filters/0/typed_config"),
+        ),
+        at(
+            &format!("{L7}/http_filters/0/typed_config"),
+            json!({ "@type": format!("{TYPE}filters.http.ext_authz.v3.ExtAuthz"), "stat_prefix": "portcullis", "include_peer_certificate": true }),
+            Code::JoinedHeaders,
+            &format!("{L7}/http_filters/0/typed_config"),
+        ),
+    ];
+    let mut swapped = good();
+    let filters = swapped.pointer_mut(&format!("{L4}/filters")).unwrap();
+    filters.as_array_mut().unwrap().swap(0, 1);
+    list.push((swapped, Code::AfterTerminal, format!("{L4}/filters/1")));
+    let mut swapped = good();
+    let filters = swapped.pointer_mut(&format!("{L7}/http_filters")).unwrap();
+    filters.as_array_mut().unwrap().swap(0, 1);
+    list.push((swapped, Code::AfterTerminal, format!("{L7}/http_filters/1")));
+    let mut other = plugin();
+    other["name"] = json!("other");
+    other["root_id"] = json!("other");
+    other["configuration"] = Value::Null;
+    other["vm_config"]["code"]["local"]["filename"] = json!("/x/other.wasm");
+    // Named by its vm_id alone it would pass for ours.
+    let mut tree = good();
+    for path in [
+        format!("{plugin_path}/vm_config/vm_id"),
+        format!("{L7}/http_filters/0/typed_config/config/vm_config/vm_id"),
+    ] {
+        *tree.pointer_mut(&path).unwrap() = json!("shared");
+    }
+    other["vm_config"]["vm_id"] = json!("shared");
+    tree["static_resources"]["listeners"][3]["filter_chains"][0]["filters"][0] =
+        json!({ "name": "x", "typed_config": { "@type": "x", "config": other } });
+    list.push((tree, Code::VmIdShared, plugin_path));
+    list
+}
+
+#[test]
+fn a_good_configuration_has_no_findings() {
+    assert_eq!(codes(&good()), []);
+}
+
+#[test]
+fn every_code_is_found_where_it_is() {
+    let mut seen = BTreeSet::new();
+    for (tree, code, path) in changes() {
+        let found = codes(&tree);
+        assert!(
+            found.contains(&(code.as_str(), path.clone())),
+            "{code} at {path}: {found:#?}"
+        );
+        seen.insert(code);
+    }
+    for code in Code::ALL {
+        assert!(seen.contains(code), "no test makes {code}");
+    }
+}
+
+#[test]
+fn a_filter_that_verifies_needs_no_roots_in_envoy() {
+    let path = format!("{L4}/filters/0/typed_config/config/configuration/value");
+    let mut tree = with(
+        &path,
+        json!(
+            r#"{"service":"db","agent":{"cluster":"consul_agent"},"peer_verification":"filter"}"#
+        ),
+    );
+    let context =
+        format!("{L4}/transport_socket/typed_config/common_tls_context/validation_context");
+    *tree.pointer_mut(&context).unwrap() =
+        json!({ "trust_chain_verification": "ACCEPT_UNTRUSTED" });
+    assert_eq!(codes(&tree), []);
+}
+
+#[test]
+fn what_is_no_configuration_is_refused() {
+    for text in ["", "[]", "7", "{", "\"a\"", "a"] {
+        assert!(lint(text).is_err(), "{text}");
+    }
+}
