@@ -32,6 +32,7 @@ pub mod entries;
 pub mod envoy;
 pub mod eval;
 pub mod expectations;
+pub mod jwks;
 pub mod line_writer;
 pub mod lint;
 pub mod member;

@@ -445,6 +445,7 @@ async fn jwt(suite: &mut Suite) {
         &json!({"Kind": "jwt-provider", "Name": "none", "JSONWebKeySet": {}}),
     )
     .await;
+    refused_providers(suite).await;
     let requirement = json!({"Providers": [{"Name": "okta", "VerifyClaims": [{"Path": ["perms", "role"], "Value": "admin"}]}]});
     let sources = json!([{"Name": "*", "Action": "allow"}, {"Name": "web", "Permissions": [
         {"Action": "allow", "HTTP": {"PathExact": "/x"}, "JWT": {"Providers": [{"Name": "okta"}]}}]}]);
@@ -481,4 +482,157 @@ async fn jwt(suite: &mut Suite) {
             "/v1/config/jwt-provider/far",
         ))
         .await;
+}
+
+async fn provider(suite: &mut Suite, name: &str, fields: Value) {
+    let mut body = json!({"Kind": "jwt-provider", "Name": "p"});
+    let entry = body.as_object_mut().expect("an object");
+    entry.extend(fields.as_object().expect("an object").clone());
+    put(suite, &format!("jwt provider {name}"), &body).await;
+    suite
+        .run(Step::get(
+            &format!("config read jwt provider {name}"),
+            "/v1/config/jwt-provider/p",
+        ))
+        .await;
+}
+
+/// What the keys and places of a provider may be.
+async fn refused_providers(suite: &mut Suite) {
+    for (name, keys) in [
+        ("keys twice", json!({"JWKS": "e30=", "Filename": "/x"})),
+        ("no keys", json!({})),
+        ("no base64", json!({"JWKS": "%%%"})),
+        ("base64 without padding", json!({"JWKS": "e30"})),
+        ("base64 in lines", json!({"JWKS": "e3\r\n0="})),
+        ("base64 with a rest", json!({"JWKS": "e31="})),
+        ("no key set", json!({"JWKS": "AAAA"})),
+        ("file", json!({"Filename": "keys.json"})),
+    ] {
+        provider(suite, name, json!({"JSONWebKeySet": {"Local": keys}})).await;
+    }
+    for uri in [
+        "",
+        "nonsense",
+        "*",
+        "/x",
+        "?x",
+        "a.b:80",
+        "mailto:a",
+        "file:///etc/passwd",
+        "https://u:p@a/",
+        "https://a:b/",
+        "https://a:99999/",
+        "https://[::1",
+        "https://[::1]:a/",
+        "https://[::1]x/",
+        "https://a b/",
+        "https://a/b c",
+        "https://a/%zz",
+        "https://a/%4",
+        "http://a%41/",
+        "https://a\u{1}\t\"b",
+        "1http://a",
+    ] {
+        let keys = json!({"Remote": {"URI": uri}});
+        provider(
+            suite,
+            &format!("uri {uri:?}"),
+            json!({"JSONWebKeySet": keys}),
+        )
+        .await;
+    }
+    for (name, more) in [
+        (
+            "negative times",
+            json!({"RequestTimeoutMs": -5, "CacheDuration": "-5s"}),
+        ),
+        (
+            "retry",
+            json!({"RetryPolicy": {"NumRetries": 3, "RetryPolicyBackOff": {"BaseInterval": "1s", "MaxInterval": "10s"}}}),
+        ),
+        (
+            "retry without end",
+            json!({"RetryPolicy": {"NumRetries": -1, "RetryPolicyBackOff": {"BaseInterval": "5s"}}}),
+        ),
+        (
+            "retry backwards",
+            json!({"RetryPolicy": {"RetryPolicyBackOff": {"BaseInterval": "10s", "MaxInterval": "1s"}}}),
+        ),
+        (
+            "retry empty",
+            json!({"RetryPolicy": {"RetryPolicyBackOff": {}}}),
+        ),
+        ("retry unknown", json!({"RetryPolicy": {"Foo": 1}})),
+        ("sni", json!({"UseSNI": true})),
+        (
+            "cluster",
+            json!({"JWKSCluster": {"DiscoveryType": "STATIC", "ConnectTimeout": "5s", "TLSCertificates": {"TrustedCA": {"Filename": "/a"}}}}),
+        ),
+        ("cluster empty", json!({"JWKSCluster": {}})),
+        (
+            "cluster type",
+            json!({"JWKSCluster": {"DiscoveryType": "static"}}),
+        ),
+        (
+            "cluster tls empty",
+            json!({"JWKSCluster": {"TLSCertificates": {}}}),
+        ),
+        (
+            "cluster tls both",
+            json!({"JWKSCluster": {"TLSCertificates": {"TrustedCA": {"Filename": "/a"}, "CaCertificateProviderInstance": {"InstanceName": "x"}}}}),
+        ),
+        (
+            "cluster tls instance",
+            json!({"JWKSCluster": {"TLSCertificates": {"CaCertificateProviderInstance": {"InstanceName": "x", "CertificateName": "b"}}}}),
+        ),
+        (
+            "cluster ca empty",
+            json!({"JWKSCluster": {"TLSCertificates": {"TrustedCA": {}}}}),
+        ),
+        (
+            "cluster ca twice",
+            json!({"JWKSCluster": {"TLSCertificates": {"TrustedCA": {"Filename": "/a", "InlineString": "x"}}}}),
+        ),
+        (
+            "cluster ca bytes",
+            json!({"JWKSCluster": {"TLSCertificates": {"TrustedCA": {"InlineBytes": "AAEC"}}}}),
+        ),
+    ] {
+        let mut remote = json!({"URI": "https://a/"});
+        let fields = remote.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        let keys = json!({"Remote": remote});
+        provider(suite, name, json!({"JSONWebKeySet": keys})).await;
+    }
+    for (name, more) in [
+        (
+            "two places",
+            json!({"Locations": [{"Header": {"Name": "a"}, "Cookie": {"Name": "b"}}]}),
+        ),
+        ("no place", json!({"Locations": [{}, {"Header": {}}]})),
+        ("nameless query", json!({"Locations": [{"QueryParam": {}}]})),
+        ("nameless cookie", json!({"Locations": [{"Cookie": {}}]})),
+        ("no places", json!({"Locations": []})),
+        ("nameless forwarding", json!({"Forwarding": {}})),
+        ("no skew", json!({"ClockSkewSeconds": 0})),
+        ("negative skew", json!({"ClockSkewSeconds": -5})),
+        ("cache", json!({"CacheConfig": {"Size": 20}})),
+        ("star", json!({"Name": "*"})),
+        ("nameless", json!({"Name": ""})),
+    ] {
+        let mut fields = json!({"JSONWebKeySet": {"Local": {"JWKS": "e30="}}});
+        let own = fields.as_object_mut().expect("an object");
+        own.extend(more.as_object().expect("an object").clone());
+        provider(suite, name, fields).await;
+    }
+    for name in ["p", "*"] {
+        suite
+            .run(Step::new(
+                &format!("config delete jwt provider {name}"),
+                Method::DELETE,
+                &format!("/v1/config/jwt-provider/{name}"),
+            ))
+            .await;
+    }
 }

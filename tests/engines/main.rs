@@ -100,8 +100,8 @@ fn every_reason_is_asked_for_and_every_function_called() {
     assert_eq!(called.into_iter().collect::<Vec<_>>(), all);
 }
 
-/// Reasons that no question of the policy has: simple mode alone does not judge requests,
-/// and that a policy failed is said by the host alone.
+/// Reasons that no question of the policy has: simple mode alone does not judge requests
+/// (`tests/mesh_policy`), and that a policy failed is said by the host alone.
 const NEVER: [Reason; 2] = [Reason::RequestNotJudged, Reason::PolicyFailed];
 
 #[test]

@@ -13,17 +13,31 @@ use crate::client::empty;
 use crate::scene::{lines, proxy};
 
 /// `api` and `web` on a real agent; where `web` reaches `api`.
-struct Mesh {
-    consul: Consul,
-    application: Application,
-    api: Proxy,
+pub(crate) struct Mesh {
+    pub(crate) consul: Consul,
+    pub(crate) application: Application,
+    pub(crate) api: Proxy,
     _web: Proxy,
     door: std::net::SocketAddr,
 }
 
 impl Mesh {
-    async fn start(test: &str, flags: &[&str], prepare: impl Fn(&Consul)) -> Option<Self> {
-        let consul = tokio::task::block_in_place(|| Consul::start(test, Options::new()))?;
+    pub(crate) async fn start(
+        test: &str,
+        flags: &[&str],
+        prepare: impl Fn(&Consul),
+    ) -> Option<Self> {
+        Self::start_with(test, Options::new(), flags, prepare).await
+    }
+
+    /// The same on an agent with these options.
+    pub(crate) async fn start_with(
+        test: &str,
+        options: Options,
+        flags: &[&str],
+        prepare: impl Fn(&Consul),
+    ) -> Option<Self> {
+        let consul = tokio::task::block_in_place(|| Consul::start(test, options))?;
         let application = Application::start().await;
         let [listen, door] = ports::free::<2>();
         let mut all = vec![
@@ -51,7 +65,7 @@ impl Mesh {
         })
     }
 
-    async fn get(&self, path: &str) -> Option<StatusCode> {
+    pub(crate) async fn get(&self, path: &str) -> Option<StatusCode> {
         let stream = tokio::net::TcpStream::connect(self.door).await.ok()?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
@@ -79,7 +93,7 @@ fn permit(consul: &Consul) {
     let _ = consul.api().put("/v1/config", &entry).good();
 }
 
-fn put(consul: &Consul, kind: &str, name: &str, fields: serde_json::Value) {
+pub(crate) fn put(consul: &Consul, kind: &str, name: &str, fields: serde_json::Value) {
     let mut entry = json!({ "Kind": kind, "Name": name });
     entry
         .as_object_mut()

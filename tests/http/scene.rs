@@ -90,7 +90,17 @@ impl Scene {
         sources: Value,
         flags: &[&str],
     ) -> Self {
-        let agent = agent().await;
+        Self::start_on(agent().await, application, protocol, sources, flags).await
+    }
+
+    /// The same on an agent that has something already.
+    pub(crate) async fn start_on(
+        agent: DevAgent,
+        application: Application,
+        protocol: &str,
+        sources: Value,
+        flags: &[&str],
+    ) -> Self {
         speaks(&agent, protocol);
         intentions(&agent, sources);
         let [listen, metrics] = ports::free::<2>();

@@ -44,6 +44,14 @@ pub(crate) struct Watched {
 pub(crate) trait Host {
     fn configure(&mut self, settings: &Settings) -> Result<(), String>;
     fn authorize(&mut self, target: &str, uris: &[&str], now: u64) -> Decision;
+    /// The same about a request for this path; and what `explain` says.
+    fn authorize_request(
+        &mut self,
+        target: &str,
+        uris: &[&str],
+        path: &str,
+        now: u64,
+    ) -> (Decision, String);
     /// The decision that `explain` gives.
     fn explain(&mut self, target: &str, uris: &[&str], now: u64) -> Decision;
     /// The URI of the identity, or the kind of the refusal.

@@ -316,6 +316,28 @@ fn simple(test: &str, host: impl FnOnce(&Consul, Option<&str>) -> Box<dyn Host>)
     story.agrees("web", "db");
     story.agrees("api", "db");
 
+    // The agent answers about connections: what it would say of them says nothing of a
+    // request. It is not asked; an identity that is refused is refused as such.
+    story.requests();
+    let uri = story.uri("web");
+    for target in ["db", "other"] {
+        let (decision, text) = story.host.authorize_request(target, &[&uri], "/", now());
+        assert_eq!(
+            (decision.effect.as_str(), decision.code.as_str()),
+            ("deny", "request-not-judged")
+        );
+        assert!(text.contains(&format!("requests to `{target}`")), "{text}");
+    }
+    let foreign = "spiffe://other.consul/ns/default/dc/dc1/svc/web";
+    let (decision, _) = story.host.authorize_request("db", &[foreign], "/", now());
+    assert_eq!(decision.code, "foreign-trust-domain");
+    assert!(
+        !story
+            .requests()
+            .iter()
+            .any(|request| request.starts_with("POST"))
+    );
+
     put(&api, "web", "db", "deny");
     story.becomes("web", "db", ("deny", "intention"));
     consul.kill();

@@ -99,6 +99,22 @@ impl Host for Node {
         serde_json::from_value(answer).expect("a decision")
     }
 
+    fn authorize_request(
+        &mut self,
+        target: &str,
+        uris: &[&str],
+        path: &str,
+        now: u64,
+    ) -> (Decision, String) {
+        let question = json!({"target": target, "uris": uris, "path": path, "now": now});
+        let answer = self.call("authorize", question.clone());
+        let decision = serde_json::from_value(answer).expect("a decision");
+        let trace = self.call("explain", question);
+        let explained = serde_json::from_value(trace["decision"].clone());
+        assert_eq!(decision, explained.expect("a trace has a decision"));
+        (decision, trace["text"].as_str().expect("a text").to_owned())
+    }
+
     fn explain(&mut self, target: &str, uris: &[&str], now: u64) -> Decision {
         let trace = self.call(
             "explain",

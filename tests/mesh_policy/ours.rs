@@ -7,7 +7,7 @@ use portcullis::ComponentOptions;
 use portcullis::agent_client::{AgentClient, AgentConfig, Secret, TokenSource};
 use portcullis::runtime::mesh::{DefaultPolicy, MeshPolicy, MeshSettings, Mode};
 use portcullis_core::chain::{Usage, VerifyErrorKind};
-use portcullis_core::policy::Client;
+use portcullis_core::policy::{Client, Request};
 use portcullis_core::time::Timestamp;
 use tokio::runtime::Runtime;
 
@@ -100,6 +100,28 @@ impl Host for Ours {
                 .runtime
                 .block_on(policy.authorize(target, &client, None, now)),
         )
+    }
+
+    fn authorize_request(
+        &mut self,
+        target: &str,
+        uris: &[&str],
+        path: &str,
+        now: u64,
+    ) -> (Decision, String) {
+        let (policy, client) = (self.policy(), client(uris));
+        let now = Timestamp::from_millis(now);
+        let request = Request {
+            method: b"GET".to_vec(),
+            path: path.as_bytes().to_vec(),
+            ..Request::default()
+        };
+        let asked = policy.authorize(target, &client, Some(&request), now);
+        let asked = decision(&self.runtime.block_on(asked));
+        let trace = policy.explain(target, &client, Some(&request), now);
+        let trace = self.runtime.block_on(trace).expect("it explains");
+        assert_eq!(asked, decision(&trace.decision));
+        (asked, trace.text)
     }
 
     fn explain(&mut self, target: &str, uris: &[&str], now: u64) -> Decision {

@@ -72,6 +72,7 @@ pub(super) async fn status(admin: &Admin) -> Value {
             ("connections", connections(proxy)),
             ("policy", policy(proxy).await),
             ("parts", parts(proxy)),
+            ("jwt", jwt(proxy)),
             ("watches", watches(proxy)),
         ];
         status.extend(details.map(|(name, value)| (name.to_owned(), value)));
@@ -118,6 +119,26 @@ fn parts(proxy: &Observer) -> Value {
         })
     });
     json!(parts)
+}
+
+/// Providers and the keys that are not in their entries; `null` for a service that no
+/// token can be shown to.
+fn jwt(proxy: &Observer) -> Value {
+    let watcher = proxy.member().watcher();
+    let now = watcher.config().clock.now();
+    let Some((count, error)) = watcher.jwt_providers() else {
+        return Value::Null;
+    };
+    let sets = watcher.key_sets().into_iter().map(|(provider, set)| {
+        let age = set.confirmed_at.map(|at| now.millis_since(at) / 1_000);
+        json!({
+            "provider": provider,
+            "from": set.from,
+            "confirmed_seconds_ago": age,
+            "error": set.error,
+        })
+    });
+    json!({ "providers": count, "error": error, "key_sets": sets.collect::<Vec<_>>() })
 }
 
 fn watches(proxy: &Observer) -> Value {

@@ -32,6 +32,7 @@ pub use address::AgentAddress;
 pub use config::{AgentConfig, AgentFlags, ConfigError};
 pub use error::AgentError;
 pub(crate) use error::visible;
+pub(crate) use tls::root_store;
 pub use token::{Secret, TokenSource};
 
 use connect::Connector;

@@ -115,11 +115,21 @@ fn roots(config: &AgentConfig) -> Result<RootCertStore, ConfigError> {
             }
         }
     }
-    if files.is_empty() {
-        files = system_bundle().into_iter().collect();
-    }
+    root_store(&files)
+}
+
+/// The CA certificates in these files; those of the system without files.
+pub(crate) fn root_store(files: &[PathBuf]) -> Result<RootCertStore, ConfigError> {
+    let system;
+    let files = match files {
+        [] => {
+            system = Vec::from_iter(system_bundle());
+            &system
+        }
+        files => files,
+    };
     let mut store = RootCertStore::empty();
-    for file in &files {
+    for file in files {
         let (added, _) = store.add_parsable_certificates(certificates(file, "CA file")?);
         if added == 0 {
             return Err(ConfigError::Content {

@@ -2,22 +2,29 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use portcullis::clock::Clock;
 use portcullis_core::identity::SpiffeId;
 use portcullis_core::intention::{Destination, Effect};
-use portcullis_core::policy::{Client, Document, LoadReport, Request, Trace, encode_headers};
+use portcullis_core::policy::{
+    Client, Document, LoadProblem, LoadReport, Request, Trace, encode_headers,
+};
 use portcullis_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::agent::AgentArgs;
 use super::decider::{self, ComponentArgs};
-use super::facts::{Facts, from_agent, from_file};
+use super::facts::{Facts, HttpFacts, from_agent, from_file};
 use super::failure::Failure;
 use super::identity::Identity;
+use super::jwks::JwksArgs;
 use super::output::{self, Format, OutputArgs, Paint, paint};
 use super::proxy::arguments::{DefaultPolicy, Matching};
 use crate::escape::escape;
+
+/// What the names of documents with keys begin with; the provider's name follows.
+const KEY_SETS: &str = "jwks/";
 
 /// Ask one question: may SOURCE connect to DESTINATION or send it a request, and why
 ///
@@ -33,6 +40,7 @@ use crate::escape::escape;
   portcullis check web db -explain
   portcullis check spiffe://TRUST-DOMAIN/ns/default/dc/dc1/svc/web db
   portcullis check web api -method GET -path /items -header 'x-tenant: a' -explain
+  portcullis check web api -path /items -header @token.txt -jwks-allow login.example.com
   curl -s \"$CONSUL_HTTP_ADDR/v1/connect/intentions/match?by=destination&name=db\" > db.json
   portcullis check web db -from db.json -default-intention-policy deny
 Which one: `check` for one question, `eval` for many from a file.")]
@@ -46,6 +54,9 @@ pub(crate) struct CheckArgs {
     /// Read intentions from this file instead of an agent: a reply to `intentions/match`, or a list of intentions
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
+    /// With --from: `mesh` and `jwt-provider` config entries (HCL or JSON) for questions about requests; may be repeated
+    #[arg(long, value_name = "FILE", requires = "from")]
+    entries: Vec<PathBuf>,
     /// Show every intention that was considered, and why it did or did not match
     #[arg(long)]
     explain: bool,
@@ -55,9 +66,9 @@ pub(crate) struct CheckArgs {
     /// Ask about a request for this path, as the client writes it, with its query
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// A header of the request; may be repeated
+    /// A header of the request, or `@FILE` with one on each line, so that tokens stay out of the process list; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
-    header: Vec<String>,
+    header: Vec<Headers>,
     /// Show the values of this header in the explanation, which otherwise has none; may be repeated
     #[arg(long, value_name = "NAME", requires = "explain")]
     show_header: Vec<String>,
@@ -67,6 +78,8 @@ pub(crate) struct CheckArgs {
     /// How to judge what can be read in two ways
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     matching: Matching,
+    #[command(flatten)]
+    jwks: JwksArgs,
     #[command(flatten)]
     component: ComponentArgs,
     #[command(flatten)]
@@ -88,28 +101,49 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
         )
     })?;
     let (name, default) = (&arguments.destination, arguments.default_intention_policy);
-    let facts = match &arguments.from {
+    let request = asked_request(arguments)?;
+    let jwks = arguments.jwks.settings()?;
+    let (facts, http) = match &arguments.from {
         Some(file) => {
             let id = SpiffeId::parse(&arguments.source).ok();
             let trust_domain = id.map(|id| id.trust_domain().to_string());
-            from_file(file, name, trust_domain, default)?
+            let facts = from_file(file, name, trust_domain, default)?;
+            let http = HttpFacts::from_files(&arguments.entries, &facts.intentions, &jwks).await?;
+            (facts, http)
         }
-        None => from_agent(&arguments.agent.client()?, name, default).await?,
+        None => {
+            let client = arguments.agent.client()?;
+            let facts = from_agent(&client, name, default).await?;
+            let http = match request {
+                Some(_) => HttpFacts::from_agent(&client, &facts.intentions, &jwks).await?,
+                None => HttpFacts::default(),
+            };
+            (facts, http)
+        }
     };
     let uri = source_uri(arguments, &facts)?;
-    let request = asked_request(arguments)?;
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
     let now = Clock::system().now();
-    let report = policy
-        .load(documents(
-            arguments,
-            &facts,
-            &destination,
-            request.is_some(),
-            now,
-        ))
+    let documents = documents(
+        arguments,
+        &facts,
+        request.as_ref().map(|_| &http),
+        &destination,
+        now,
+    );
+    let mut report = policy
+        .load(documents)
         .map_err(|error| Failure::while_doing("the policy cannot load the intentions", &error))?;
+    // A proxy goes on without them, too.
+    let is_key_set = |problem: &LoadProblem| problem.document.starts_with(KEY_SETS);
+    let lacks = http.lacks.iter().map(|(document, text)| LoadProblem {
+        document: document.clone(),
+        pointer: String::new(),
+        text: text.clone(),
+    });
+    let refused = report.refused.extract_if(.., |problem| is_key_set(problem));
+    report.warnings.extend(refused.chain(lacks));
     if let Some(problem) = report.refused.first() {
         return Err(Failure::runtime(format_args!(
             "the policy refuses `{}` at `{}`: {}",
@@ -149,7 +183,7 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
 fn asked_request(arguments: &CheckArgs) -> Result<Option<Request>, Failure> {
     let (method, path) = (&arguments.method, &arguments.path);
     if method.is_none() && path.is_none() {
-        return match arguments.header.first() {
+        return match given_headers(arguments).next() {
             Some(_) => Err(Failure::runtime(
                 "--header is about a request: give --path as well",
             )),
@@ -157,7 +191,7 @@ fn asked_request(arguments: &CheckArgs) -> Result<Option<Request>, Failure> {
         };
     }
     let mut headers = Vec::new();
-    for header in &arguments.header {
+    for header in given_headers(arguments) {
         let (name, value) = pair(header).ok_or_else(|| {
             Failure::runtime(format_args!(
                 "--header `{header}` is not of the form `NAME: VALUE`"
@@ -175,6 +209,41 @@ fn asked_request(arguments: &CheckArgs) -> Result<Option<Request>, Failure> {
     }))
 }
 
+/// One value of --header.
+#[derive(Clone, Debug)]
+struct Headers(Vec<String>);
+
+impl FromStr for Headers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(file) = text.strip_prefix('@') else {
+            return Ok(Self(vec![text.to_owned()]));
+        };
+        let read = std::fs::read_to_string(file)
+            .map_err(|error| format!("cannot read `{file}`: {error}"))?;
+        let mut headers = Vec::new();
+        for (line, number) in read.lines().zip(1_usize..) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            if pair(line).is_none() {
+                // Not the line itself: it may be a token.
+                return Err(format!(
+                    "line {number} of `{file}` is not of the form `NAME: VALUE`"
+                ));
+            }
+            headers.push(line.to_owned());
+        }
+        Ok(Self(headers))
+    }
+}
+
+fn given_headers(arguments: &CheckArgs) -> impl Iterator<Item = &str> {
+    let given = arguments.header.iter();
+    given.flat_map(|given| &given.0).map(String::as_str)
+}
+
 /// A header taken apart.
 fn pair(header: &str) -> Option<(&str, &str)> {
     let (name, value) = header.split_once(':')?;
@@ -189,10 +258,8 @@ fn shown_headers(arguments: &CheckArgs) -> Vec<(&str, &str)> {
             .iter()
             .any(|shown| shown.eq_ignore_ascii_case(name))
     };
-    arguments
-        .header
-        .iter()
-        .filter_map(|header| pair(header))
+    given_headers(arguments)
+        .filter_map(pair)
         .filter(|(name, _)| is_shown(name))
         .collect()
 }
@@ -236,36 +303,53 @@ fn source_uri(arguments: &CheckArgs, facts: &Facts) -> Result<SpiffeId, Failure>
 fn documents(
     arguments: &CheckArgs,
     facts: &Facts,
+    http: Option<&HttpFacts>,
     destination: &Destination,
-    is_http: bool,
     now: Timestamp,
 ) -> Vec<Document> {
-    let mesh = json!({
+    let mut mesh = json!({
         "trust_domain": facts.trust_domain,
         "roots": facts.roots,
         "default_policy": facts.default_policy,
         "default_policy_source": facts.default_source,
         "matching": arguments.matching.as_str(),
+    })
+    .to_string();
+    // All goes in as it came: parsing it here could hide what is wrong with it.
+    let raw = http.map(|http| {
+        [
+            ("request_normalization", &http.normalization),
+            ("jwt_providers", &http.providers),
+        ]
     });
-    // The list goes in as it came: parsing it here could hide what is wrong with it.
+    for (field, raw) in raw.into_iter().flatten() {
+        if let Some(raw) = raw {
+            mesh.pop();
+            mesh.push_str(&format!(",\"{field}\":{raw}}}"));
+        }
+    }
     let service = format!(
         "{{\"protocol\":\"{}\",\"intentions\":{}}}",
-        if is_http { "http" } else { "tcp" },
+        if http.is_some() { "http" } else { "tcp" },
         facts.intentions
     );
-    let name = destination.document();
-    vec![
-        Document {
-            name: "mesh".to_owned(),
-            body: Some(mesh.to_string().into_bytes()),
-            confirmed_at: now,
-        },
-        Document {
-            name,
-            body: Some(service.into_bytes()),
-            confirmed_at: now,
-        },
-    ]
+    let document = |name: String, body: Vec<u8>| Document {
+        name,
+        body: Some(body),
+        confirmed_at: now,
+    };
+    let key_sets = http
+        .map(|http| http.key_sets.as_slice())
+        .unwrap_or_default();
+    let key_sets = key_sets
+        .iter()
+        .map(|(provider, keys)| document(format!("{KEY_SETS}{provider}"), keys.clone()));
+    let mut documents = vec![
+        document("mesh".to_owned(), mesh.into_bytes()),
+        document(destination.document(), service.into_bytes()),
+    ];
+    documents.extend(key_sets);
+    documents
 }
 
 fn as_json(
@@ -370,10 +454,13 @@ fn as_text(arguments: &CheckArgs, trace: &Trace, report: &LoadReport) -> String 
         );
     }
     for warning in &report.warnings {
+        let at = match warning.pointer.as_str() {
+            "" => String::new(),
+            pointer => format!(" at {}", show(pointer)),
+        };
         out.push(format!(
-            "  warning: {} at {}: {}",
+            "  warning: {}{at}: {}",
             show(&warning.document),
-            show(&warning.pointer),
             show(&warning.text)
         ));
     }

@@ -1,19 +1,27 @@
 //! What `check` lets the policy know, from an agent or from a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use portcullis::agent_client::AgentClient;
+use portcullis::agent_client::{AgentClient, AgentError};
+use portcullis::entries::Entries;
+use portcullis::jwks::{JwksSettings, Source, fetch};
 use portcullis_core::agent::default_policy::{self, Discovery};
 use portcullis_core::agent::{
-    AllowDeny, HttpReply, Query, ReplyHeaders, authorize, matches, roots, self_info,
+    AllowDeny, HttpReply, HttpRequest, Query, ReplyError, ReplyHeaders, RequestError, authorize,
+    config, matches, roots, self_info,
 };
 use portcullis_core::intention::Destination;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::task::JoinSet;
 
-use super::agent::ask;
+use super::agent::{ask, refused};
 use super::failure::Failure;
 use super::proxy::arguments::DefaultPolicy;
+
+/// The largest list of providers that is read.
+const MAX_LIST: usize = 8 * 1024 * 1024;
 
 /// The trust domain of questions from files, where any will do.
 const NO_TRUST_DOMAIN: &str = "from-a-file.consul";
@@ -30,6 +38,138 @@ pub(crate) struct Facts {
     pub(crate) default_policy: &'static str,
     /// Where that comes from, or why it is not known.
     pub(crate) default_source: String,
+}
+
+/// What the policy is to know for a question about a request.
+#[derive(Default)]
+pub(crate) struct HttpFacts {
+    /// `RequestNormalization` of the mesh, raw.
+    pub(crate) normalization: Option<String>,
+    /// The `jwt-provider` entries, a raw list; absent where they may not be read.
+    pub(crate) providers: Option<String>,
+    /// The keys that are not in those entries, by provider.
+    pub(crate) key_sets: Vec<(String, Vec<u8>)>,
+    /// What could not be had, with the provider.
+    pub(crate) lacks: Vec<(String, String)>,
+}
+
+impl HttpFacts {
+    /// From the agent, which may refuse; keys of those providers alone that `intentions`,
+    /// a raw list, may speak of.
+    ///
+    /// Fails when the agent cannot be asked, or its answers cannot be read.
+    pub(crate) async fn from_agent(
+        client: &AgentClient,
+        intentions: &str,
+        jwks: &JwksSettings,
+    ) -> Result<Self, Failure> {
+        let query = Query::default();
+        let mut facts = Self::default();
+        let mesh = config::get("mesh", "mesh", &query);
+        match told(client, mesh, config::decode_normalization).await? {
+            Ok(found) => facts.normalization = found,
+            Err(refusal) => facts.lacks.push(("mesh".to_owned(), refusal)),
+        }
+        let list = config::list("jwt-provider", &query);
+        let read = |reply: &HttpReply<'_>| {
+            let body = String::from_utf8_lossy(reply.ok(MAX_LIST)?).into_owned();
+            Ok((body, reply.headers.filtered))
+        };
+        match told(client, list, read).await? {
+            Ok((body, false)) => facts.add_providers(body, intentions, jwks).await?,
+            Ok((_, true)) => facts.lacks.push((
+                "jwt-provider".to_owned(),
+                "the token may not read these entries: it needs `mesh:read`, or `service:write` on some service".to_owned(),
+            )),
+            Err(refusal) => facts.lacks.push(("jwt-provider".to_owned(), refusal)),
+        }
+        Ok(facts)
+    }
+
+    /// The same from files with config entries.
+    ///
+    /// Fails when one cannot be read.
+    pub(crate) async fn from_files(
+        files: &[PathBuf],
+        intentions: &str,
+        jwks: &JwksSettings,
+    ) -> Result<Self, Failure> {
+        let mut facts = Self::default();
+        if files.is_empty() {
+            return Ok(facts);
+        }
+        let entries = Entries::read(files).map_err(|error| Failure::from_error(&error))?;
+        facts.normalization = entries.normalization().map(ToString::to_string);
+        let providers = Value::from(entries.providers()).to_string();
+        facts.add_providers(providers, intentions, jwks).await?;
+        Ok(facts)
+    }
+
+    /// An empty list is none, as for a proxy.
+    async fn add_providers(
+        &mut self,
+        body: String,
+        intentions: &str,
+        jwks: &JwksSettings,
+    ) -> Result<(), Failure> {
+        let list = if body.is_empty() { "null" } else { &body };
+        let entries: Option<Vec<&RawValue>> = serde_json::from_str(list).map_err(|error| {
+            Failure::while_doing("the jwt-provider entries cannot be read", &error)
+        })?;
+        let entries = entries.unwrap_or_default();
+        let intentions: Value = serde_json::from_str(intentions).unwrap_or_default();
+        let sources = entries.iter().filter_map(|entry| Source::of(entry));
+        let mut fetches = JoinSet::new();
+        for source in sources.filter(|source| speaks_of(&intentions, &source.provider)) {
+            let jwks = jwks.clone();
+            fetches.spawn(async move {
+                let fetched = fetch(&source, &jwks).await;
+                (source, fetched)
+            });
+        }
+        if !entries.is_empty() {
+            self.providers = Some(body);
+        }
+        for (source, fetched) in fetches.join_all().await {
+            match fetched {
+                Ok(keys) => self.key_sets.push((source.provider, keys)),
+                Err(error) => {
+                    let lack = format!("{}: {error}", source.place.shown());
+                    self.lacks.push((format!("jwks/{}", source.provider), lack));
+                }
+            }
+        }
+        self.key_sets.sort_unstable();
+        self.lacks.sort_unstable();
+        Ok(())
+    }
+}
+
+/// Whether a text anywhere in it is this one.
+fn speaks_of(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(found) => found == text,
+        Value::Array(items) => items.iter().any(|item| speaks_of(item, text)),
+        Value::Object(fields) => fields.values().any(|field| speaks_of(field, text)),
+        _ => false,
+    }
+}
+
+/// What the agent tells, nothing where there is nothing, or in which words it refuses.
+///
+/// Fails otherwise.
+async fn told<T: Default>(
+    client: &AgentClient,
+    request: Result<HttpRequest, RequestError>,
+    read: impl FnOnce(&HttpReply<'_>) -> Result<T, ReplyError>,
+) -> Result<Result<T, String>, Failure> {
+    let request = request.map_err(|error| Failure::from_error(&error))?;
+    match client.ask(&request, read).await {
+        Ok(found) => Ok(Ok(found)),
+        Err(AgentError::Status { status: 404, .. }) => Ok(Ok(T::default())),
+        Err(error @ AgentError::Denied { .. }) => Ok(Err(error.to_string())),
+        Err(error) => Err(refused(&error)),
+    }
 }
 
 /// Trust domain, intentions and default policy, from the agent.

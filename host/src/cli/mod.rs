@@ -23,6 +23,7 @@ mod health;
 mod identity;
 mod inspect;
 mod intention;
+mod jwks;
 mod lint;
 mod man;
 mod output;

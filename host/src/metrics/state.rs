@@ -1,6 +1,6 @@
 //! What is so at this moment: readiness, policy, certificates, watches.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use portcullis_core::time::Timestamp;
 use prometheus_client::collector::Collector;
@@ -54,6 +54,7 @@ impl Collector for State {
                 policy(encoder, proxy)?;
                 super::decisions::encode(encoder, proxy.member().decisions())?;
                 certificates(encoder, proxy)?;
+                key_sets(encoder, proxy)?;
                 watches(encoder, proxy)
             }
             None => Ok(()),
@@ -176,6 +177,41 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
         "Root certificates in use",
         count.try_into().unwrap_or(i64::MAX),
     )
+}
+
+fn key_sets(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
+    let watcher = proxy.member().watcher();
+    let (sets, now) = (watcher.key_sets(), watcher.config().clock.now());
+    let mut stale = encoder.encode_descriptor(
+        "jwks_stale_seconds",
+        "How long ago the keys of a JWT provider were last read whole",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (provider, set) in &sets {
+        if let Some(at) = set.confirmed_at {
+            let age = Duration::from_millis(now.millis_since(at));
+            let labels: Labels = vec![("provider", provider.clone())];
+            ConstGauge::new(age.as_secs_f64()).encode(stale.encode_family(&labels)?)?;
+        }
+    }
+    let mut fetches = encoder.encode_descriptor(
+        "jwks_fetches",
+        "Looks at the keys of JWT providers, with their result",
+        None,
+        MetricType::Counter,
+    )?;
+    for (provider, set) in &sets {
+        let failed = set.failed.iter().map(|(reason, count)| (*reason, *count));
+        for (result, count) in std::iter::once(("success", set.good)).chain(failed) {
+            let labels: Labels = vec![
+                ("provider", provider.clone()),
+                ("result", result.to_owned()),
+            ];
+            ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn watches(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {

@@ -13,6 +13,9 @@ use super::cache::hex;
 /// The document that all services share.
 const MESH: &str = "mesh";
 
+/// What the names of key sets begin with.
+const KEY_SETS: &str = "jwks/";
+
 /// Staleness budget of a mesh document that names none: 24 hours.
 const MAX_STALE: u64 = 86_400_000;
 
@@ -161,9 +164,13 @@ impl Documents {
     }
 }
 
-/// Names are compared without regard to ASCII case, as the core does.
+/// Names are compared without regard to ASCII case, as the core does; but not those of
+/// key sets, whose providers differ by case there.
 fn folded(name: &str) -> String {
-    name.to_ascii_lowercase()
+    match name.starts_with(KEY_SETS) {
+        true => name.to_owned(),
+        false => name.to_ascii_lowercase(),
+    }
 }
 
 /// The staleness budget in a mesh document; `None` if it cannot be read, and then
@@ -214,6 +221,13 @@ mod tests {
             accepted(&[("a", Some("2")), ("b", Some("1"))]).digest()
         );
         assert_ne!(one.digest(), accepted(&[("a", Some("1"))]).digest());
+    }
+
+    #[test]
+    fn key_sets_keep_the_case_of_their_provider() {
+        let documents = accepted(&[("jwks/Okta", Some("1")), ("jwks/okta", Some("2"))]);
+        let names: Vec<_> = documents.all().into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["jwks/Okta", "jwks/okta"]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct Documents {
     default_policy: Option<DefaultPolicy>,
     /// How the `mesh` entry wants requests normalised, as it says it.
     normalization: Option<String>,
+    /// The `jwt-provider` entries as raw JSON; absent while nobody knows them.
+    providers: Option<String>,
     /// What services speak, by document; `tcp` if it is not here.
     protocols: HashMap<String, Protocol>,
     /// The last list of each of these that was accepted, and as of when.
@@ -202,6 +204,57 @@ impl Hub {
         loaded
     }
 
+    /// The `jwt-provider` entries, a JSON array; without it no token is accepted, and a
+    /// denial that asks for one denies.
+    pub(super) async fn set_providers(
+        self: &Arc<Self>,
+        found: Option<String>,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        if documents.providers == found {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut documents.providers, found);
+        let confirmed = self.readiness.borrow().roots.confirmed_at;
+        let loaded = self
+            .load_mesh(&mut documents, confirmed.unwrap_or_default())
+            .await;
+        if loaded.is_err() {
+            documents.providers = before;
+        }
+        loaded
+    }
+
+    /// The keys of a provider as of `at`, or with nothing that it has none.
+    pub(super) async fn set_key_set(
+        &self,
+        provider: &str,
+        keys: Option<Vec<u8>>,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        let document = Document {
+            name: key_set_name(provider),
+            body: keys,
+            confirmed_at: at,
+        };
+        let name = document.name.clone();
+        let refused = self.load(&mut documents, vec![document]).await?;
+        match refused.get(&name) {
+            Some(problem) => Err(problem.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// The keys of a provider are still those.
+    pub(super) async fn touch_key_set(&self, provider: &str, at: Timestamp) {
+        self.touch(&[key_set_name(provider)], at).await;
+    }
+
+    pub(super) fn max_stale(&self) -> Option<Duration> {
+        self.max_stale
+    }
+
     /// What the service of this document speaks.
     pub(super) async fn set_protocol(
         self: &Arc<Self>,
@@ -278,7 +331,15 @@ impl Hub {
         {
             fields.insert("request_normalization".to_owned(), normalization);
         }
-        let body = Some(body.to_string().into_bytes());
+        let mut body = body.to_string();
+        // As the agent said it: reading it here could hide what is wrong with it.
+        if let Some(providers) = &documents.providers {
+            body.pop();
+            body.push_str(",\"jwt_providers\":");
+            body.push_str(providers);
+            body.push('}');
+        }
+        let body = Some(body.into_bytes());
         let document = Document {
             name: MESH.to_owned(),
             body,
@@ -380,6 +441,11 @@ impl Hub {
         }
         Ok(refused)
     }
+}
+
+/// The document with the keys of a provider.
+fn key_set_name(provider: &str) -> String {
+    format!("jwks/{provider}")
 }
 
 /// The document of a service with this list of intentions.

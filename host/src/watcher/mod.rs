@@ -12,7 +12,9 @@ mod follow;
 mod hub;
 mod instances;
 mod intentions;
+mod key_sets;
 mod leaf;
+mod providers;
 mod registration;
 mod roots;
 mod state;
@@ -35,17 +37,20 @@ pub use defaults::DefaultPolicySource;
 pub use entries::{KnownProtocol, ProtocolError, protocol_of};
 pub use hub::MeshRoots;
 pub use instances::KnownEndpoints;
+pub use key_sets::{KnownKeySet, KnownKeySets};
 pub use registration::KnownRegistration;
 pub(crate) use state::key;
 pub use state::{DefaultPolicy, Lack, Part, Readiness};
 
 use crate::agent_client::{AgentClient, AgentReply};
 use crate::clock::Clock;
+use crate::jwks::JwksSettings;
 use crate::runtime::Policy;
 use crate::tls::LeafStore;
 use activity::Activity;
 use follow::follow;
 use hub::Hub;
+use providers::KnownProviders;
 
 /// How long the agent may hold a question.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
@@ -75,6 +80,8 @@ pub struct WatcherConfig {
     pub matching: Matching,
     /// What our service speaks; the agent is asked if absent.
     pub protocol: Option<Protocol>,
+    /// From whom keys of JWT providers are fetched; nobody by default.
+    pub jwks: JwksSettings,
     /// How long a question to the agent may wait for a change.
     pub wait: Duration,
     /// Within how long after a change of roots another leaf is asked for, at random.
@@ -95,6 +102,7 @@ impl WatcherConfig {
             max_stale: Some(Duration::from_secs(24 * 3600)),
             matching: Matching::default(),
             protocol: None,
+            jwks: JwksSettings::default(),
             wait: WAIT,
             leaf_spread: Duration::from_secs(10),
         }
@@ -118,6 +126,8 @@ struct Inner {
     protocol: watch::Sender<KnownProtocol>,
     given_protocol: watch::Sender<Option<Protocol>>,
     protocols: Mutex<HashMap<String, Spoken>>,
+    providers: watch::Sender<KnownProviders>,
+    key_sets: watch::Sender<KnownKeySets>,
 }
 
 /// What an upstream speaks, followed until this is dropped.
@@ -157,6 +167,8 @@ impl Watcher {
             protocol: watch::Sender::default(),
             given_protocol: watch::Sender::new(config.protocol),
             protocols: Mutex::default(),
+            providers: watch::Sender::default(),
+            key_sets: watch::Sender::default(),
             hub,
             config,
         }));
@@ -225,6 +237,22 @@ impl Watcher {
     #[must_use]
     pub fn protocol(&self) -> watch::Receiver<KnownProtocol> {
         self.0.protocol.subscribe()
+    }
+
+    /// How many JWT providers there are, and why that is not known, if so; nothing
+    /// before it was looked for, which only a service that speaks HTTP does.
+    #[must_use]
+    pub fn jwt_providers(&self) -> Option<(usize, Option<String>)> {
+        let known = self.0.providers.borrow();
+        known
+            .is_looked_for
+            .then(|| (known.count, known.error.clone()))
+    }
+
+    /// The keys of JWT providers that are fetched or read from files.
+    #[must_use]
+    pub fn key_sets(&self) -> KnownKeySets {
+        self.0.key_sets.borrow().clone()
     }
 
     /// Says what our own service speaks, or with nothing that the agent is asked, whatever
@@ -417,11 +445,51 @@ impl Inner {
             self.config.max_stale,
         ));
         let mut protocol = self.protocol.subscribe();
+        let mut providers = self.providers.subscribe();
         self.spawn(async move {
             // Intentions are about a protocol.
             let known = protocol.wait_for(|known| known.protocol.is_some()).await;
-            if known.map(drop).is_ok() {
+            let Ok(protocol) = known.map(|known| known.protocol) else {
+                return;
+            };
+            // What requires a token is not judged before somebody has looked for providers.
+            let looked = async {
+                providers
+                    .wait_for(|known| known.is_looked_for)
+                    .await
+                    .is_ok()
+            };
+            if protocol == Some(Protocol::Tcp) || looked.await {
                 own.await;
+            }
+        });
+        self.spawn(key_sets::keep(
+            Arc::clone(hub),
+            self.config.jwks.clone(),
+            self.providers.subscribe(),
+            self.key_sets.clone(),
+        ));
+        let subject = providers::Providers {
+            hub: Arc::clone(hub),
+            known: self.providers.clone(),
+        };
+        let providers = follow(
+            subject,
+            agent.clone(),
+            self.settings(),
+            Arc::new(Notify::new()),
+            self.activity.clone(),
+        );
+        let mut protocol = self.protocol.subscribe();
+        self.spawn(async move {
+            // Nobody shows a token to a service that speaks anything else.
+            let is_http = |known: &KnownProtocol| {
+                known
+                    .protocol
+                    .is_some_and(|protocol| protocol != Protocol::Tcp)
+            };
+            if protocol.wait_for(is_http).await.map(drop).is_ok() {
+                providers.await;
             }
         });
         let mut others = self.config.destinations.clone();

@@ -61,6 +61,14 @@ async function main([module, agentAddress]) {
       return { err: error.payload };
     }
   };
+  const request = (path) => (path === undefined ? undefined : {
+    version: 'http1',
+    method: Buffer.from('GET'),
+    path: Buffer.from(path),
+    authority: undefined,
+    scheme: undefined,
+    headers: new Uint8Array(),
+  });
   const commands = {
     configure: (settings) => caught(() => agent.configure({
       authority,
@@ -72,10 +80,10 @@ async function main([module, agentAddress]) {
       maxStale: BigInt(settings.max_stale),
       fetchTimeout: settings.fetch_timeout,
     })),
-    authorize: ({ target, uris, now }) =>
-      decisions.authorize(target, { uris, viaGateway: undefined }, undefined, BigInt(now)),
-    explain: ({ target, uris, now }) =>
-      decisions.explain(target, { uris, viaGateway: undefined }, undefined, BigInt(now)),
+    authorize: ({ target, uris, path, now }) =>
+      decisions.authorize(target, { uris, viaGateway: undefined }, request(path), BigInt(now)),
+    explain: ({ target, uris, path, now }) =>
+      decisions.explain(target, { uris, viaGateway: undefined }, request(path), BigInt(now)),
     verify: ({ chain, usage, now }) => caught(() =>
       decisions.verifyPeer(chain.map((der) => Buffer.from(der, 'base64')), usage, undefined, BigInt(now))),
     status: () => agent.status(),

@@ -163,6 +163,32 @@ pub(super) const MESH: Fields = &[
     ("Meta", Type::Meta),
 ];
 
+const JWKS_CLUSTER: Fields = &[
+    ("DiscoveryType", Type::Text),
+    ("ConnectTimeout", Type::Duration),
+    (
+        "TLSCertificates",
+        Type::One(&[
+            (
+                "CaCertificateProviderInstance",
+                Type::One(&[
+                    ("InstanceName", Type::Text),
+                    ("CertificateName", Type::Text),
+                ]),
+            ),
+            (
+                "TrustedCA",
+                Type::One(&[
+                    ("Filename", Type::Text),
+                    ("EnvironmentVariable", Type::Text),
+                    ("InlineString", Type::Text),
+                    ("InlineBytes", Type::Any),
+                ]),
+            ),
+        ]),
+    ),
+];
+
 pub(super) const JWT_PROVIDER: Fields = &[
     ("Kind", Type::Text),
     ("Name", Type::Text),
@@ -181,8 +207,20 @@ pub(super) const JWT_PROVIDER: Fields = &[
                     ("CacheDuration", Type::Duration),
                     ("FetchAsynchronously", Type::Bool),
                     ("UseSNI", Type::Bool),
-                    ("RetryPolicy", Type::Any),
-                    ("JWKSCluster", Type::Any),
+                    (
+                        "RetryPolicy",
+                        Type::One(&[
+                            ("NumRetries", Type::Number),
+                            (
+                                "RetryPolicyBackOff",
+                                Type::One(&[
+                                    ("BaseInterval", Type::Duration),
+                                    ("MaxInterval", Type::Duration),
+                                ]),
+                            ),
+                        ]),
+                    ),
+                    ("JWKSCluster", Type::One(JWKS_CLUSTER)),
                 ]),
             ),
         ]),

@@ -6,6 +6,7 @@ pub(crate) mod intentions;
 pub(crate) mod precedence;
 mod validate;
 mod validate_intentions;
+mod validate_providers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

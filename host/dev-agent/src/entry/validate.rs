@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Entries;
 use super::precedence::text;
 use super::validate_intentions::{intentions, referenced};
+use super::validate_providers::jwt_provider;
 
 pub(super) type Fields = Map<String, Value>;
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -74,6 +75,11 @@ fn meta(fields: &Fields) -> Result<()> {
             ));
         }
     }
+    several(&problems)
+}
+
+/// All problems in one text, as Consul words that.
+pub(super) fn several(problems: &[String]) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -147,34 +153,6 @@ fn one_of(fields: &mut Fields, name: &str, allowed: &[&str]) -> Result<()> {
         ));
     }
     fields.insert(name.to_owned(), json!(value));
-    Ok(())
-}
-
-fn jwt_provider(fields: &mut Fields) -> Result<()> {
-    if text(fields, "Name").is_empty() {
-        return Err("Name is required".to_owned());
-    }
-    let set = fields
-        .get_mut("JSONWebKeySet")
-        .and_then(Value::as_object_mut);
-    let set = set.ok_or("JSONWebKeySet is required")?;
-    match (set.contains_key("Local"), set.contains_key("Remote")) {
-        (true, true) => {
-            Err("must specify exactly one of Local or Remote JSON Web key set".to_owned())
-        }
-        (false, false) => {
-            Err("must specify exactly one of Local or Remote JSON Web key set".to_owned())
-        }
-        _ => Ok(()),
-    }?;
-    if let Some(forwarding) = fields.get_mut("Forwarding").and_then(Value::as_object_mut) {
-        forwarding
-            .entry("PadForwardPayloadHeader".to_owned())
-            .or_insert(json!(false));
-    }
-    if !fields.contains_key("ClockSkewSeconds") {
-        fields.insert("ClockSkewSeconds".to_owned(), json!(30));
-    }
     Ok(())
 }
 

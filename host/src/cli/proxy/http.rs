@@ -3,10 +3,13 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use portcullis::jwks::JwksSettings;
 use portcullis::proxy::{ClientCertDetails, HttpSettings};
 use portcullis_core::identity::ServiceName;
 
 use crate::cli::duration;
+use crate::cli::failure::Failure;
+use crate::cli::jwks::JwksArgs;
 
 /// Flags about HTTP.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,6 +45,8 @@ pub(crate) struct HttpArgs {
     /// Requests that an HTTP/2 client may take back beyond those that end well; then its connection ends
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     max_stream_resets: u32,
+    #[command(flatten)]
+    jwks: JwksArgs,
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
@@ -110,6 +115,13 @@ impl HttpArgs {
             streams: self.max_concurrent_streams,
             resets: self.max_stream_resets,
         }
+    }
+
+    /// From whom key sets are fetched.
+    ///
+    /// Fails when the CA certificates cannot be used.
+    pub(crate) fn jwks(&self) -> Result<JwksSettings, Failure> {
+        self.jwks.settings()
     }
 
     /// What the flags say that an upstream speaks.

@@ -51,6 +51,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         Origin::Registration(which) => Err(sidecar::Wanted::read(which, &arguments.service_file)?),
     };
     let agent = arguments.agent.client()?;
+    let jwks = arguments.http.jwks()?;
     let mut shutdown = Shutdown::listen(&arguments.stop)
         .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
     let mut hangup = Hangup::listen()?;
@@ -125,6 +126,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
         matching: arguments.matching.into(),
         protocol: arguments.http.protocol.map(Into::into),
+        jwks,
         ..WatcherConfig::new(agent, policy, service.as_str())
     })
     .with_decisions(decisions.clone());
