@@ -36,20 +36,27 @@ pub fn mesh_policy() -> PathBuf {
     build("portcullis-mesh-policy")
 }
 
-/// Cargo finds what is unchanged within a second.
+/// `filter.wasm`, for Envoy: a core module.
+#[must_use]
+pub fn envoy_filter() -> PathBuf {
+    build_for("portcullis-envoy", "filter", "wasm32-wasip1")
+}
+
 fn build(package: &str) -> PathBuf {
+    build_for(package, "component", "wasm32-wasip2")
+}
+
+/// Cargo finds what is unchanged within a second.
+fn build_for(package: &str, profile: &str, target: &str) -> PathBuf {
     // One at a time, so that the tests of one program do not wait for each other inside of cargo.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock();
     let folder = workspace().join("target/guest");
     let status = Command::new(env!("CARGO"))
         .current_dir(workspace())
-        .args([
-            "build",
-            "--quiet",
-            "--profile=component",
-            "--target=wasm32-wasip2",
-        ])
+        .args(["build", "--quiet"])
+        .arg(format!("--profile={profile}"))
+        .arg(format!("--target={target}"))
         .arg(format!("--package={package}"))
         .arg("--target-dir")
         .arg(&folder)
@@ -59,6 +66,7 @@ fn build(package: &str) -> PathBuf {
         .expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     folder
-        .join("wasm32-wasip2/component")
+        .join(target)
+        .join(profile)
         .join(format!("{}.wasm", package.replace('-', "_")))
 }

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod components;
 pub mod consul;
 pub mod echo;
+pub mod envoy;
 pub mod envoy_process;
 pub mod load;
 pub mod pair;

@@ -12,7 +12,7 @@ use crate::suite::NATIVE;
 use crate::{components, shell};
 
 const CORE_LIST: &str = "guest/core/dependencies.txt";
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -20,6 +20,7 @@ const PAGES: [&str; 13] = [
     "host/DECISIONS-LOG.md",
     "host/ENVOY.md",
     "host/NATIVE.md",
+    "guest/envoy/README.md",
     "host/OPERATIONS.md",
     "host/POLICY-TOOLS.md",
     "host/WHY-DENIED.md",
@@ -51,6 +52,11 @@ pub(crate) fn clippy(report: &mut Report) -> Result<()> {
         ])
         .args(DENY_WARNINGS);
     shell::step(report, "clippy of the components", &mut guests)?;
+    let mut filter = components::filter_cargo("clippy");
+    filter
+        .args(["--package", "portcullis-envoy"])
+        .args(DENY_WARNINGS);
+    shell::step(report, "clippy of the Envoy filter", &mut filter)?;
     let mut native = shell::command(
         shell::cargo(),
         &[&["clippy", "--release", "--all-targets"][..], &NATIVE].concat(),

@@ -12,6 +12,12 @@ use crate::shell;
 /// What we publish.
 const PUBLISHED: [&str; 2] = ["portcullis-policy", "portcullis-mesh-policy"];
 
+/// The filter for Envoy: no component, but a core module with a profile of its own.
+const FILTER: &str = "portcullis-envoy";
+
+/// How many bytes `filter.wasm` may have.
+const MAX_FILTER: u64 = 1_500_000;
+
 /// Limits of `policy.wasm`, in bytes: as built, and compressed by gzip.
 const MAX_SIZE: u64 = 2_000_000;
 const MAX_COMPRESSED: u64 = 700_000;
@@ -22,20 +28,32 @@ pub(crate) fn build(report: &mut Report) -> Result<()> {
     for package in PUBLISHED {
         cargo.args(["--package", package]);
     }
-    shell::step(report, "build the components", &mut cargo).map(|_| ())
+    shell::step(report, "build the components", &mut cargo)?;
+    let mut filter = filter_cargo("build");
+    filter.args(["--package", FILTER]);
+    shell::step(report, "build the Envoy filter", &mut filter).map(|_| ())
 }
 
 /// Cargo for guests: their own target folder, so that a build script may build
 /// them while the host is being built, and their own profile.
 pub(crate) fn guest_cargo(verb: &str) -> Command {
+    cargo_for(verb, "component", "wasm32-wasip2")
+}
+
+/// Cargo for the Envoy filter.
+pub(crate) fn filter_cargo(verb: &str) -> Command {
+    cargo_for(verb, "filter", "wasm32-wasip1")
+}
+
+fn cargo_for(verb: &str, profile: &str, target: &str) -> Command {
     let mut cargo = shell::command(
         shell::cargo(),
         &[
             verb,
             "--profile",
-            "component",
+            profile,
             "--target",
-            "wasm32-wasip2",
+            target,
             "--target-dir",
         ],
     );
@@ -60,7 +78,7 @@ pub(crate) fn host(report: &mut Report) -> Result<PathBuf> {
     Ok(shell::target().join("release/portcullis"))
 }
 
-/// Notes the sizes, and fails where `policy.wasm` is too large.
+/// Notes the sizes, and fails where `policy.wasm` or `filter.wasm` is too large.
 pub(crate) fn sizes(report: &mut Report) -> Result<()> {
     let mut too_large = None;
     for package in PUBLISHED {
@@ -79,6 +97,14 @@ pub(crate) fn sizes(report: &mut Report) -> Result<()> {
                 "{package} may have {MAX_SIZE} bytes, {MAX_COMPRESSED} compressed"
             ));
         }
+    }
+    let filter = folder().join("wasm32-wasip1/filter/portcullis_envoy.wasm");
+    let size = fs::metadata(&filter)
+        .with_context(|| format!("cannot read `{}`", filter.display()))?
+        .len();
+    report.note(format!("{FILTER}: {size} bytes"));
+    if size > MAX_FILTER {
+        too_large = Some(format!("{FILTER} may have {MAX_FILTER} bytes"));
     }
     too_large.map_or(Ok(()), |text| bail!(text))
 }

@@ -9,12 +9,14 @@ use crate::report::Report;
 use crate::shell;
 
 /// Everything that runs natively: all but the components.
-pub(crate) const NATIVE: [&str; 7] = [
+pub(crate) const NATIVE: [&str; 9] = [
     "--workspace",
     "--exclude",
     "portcullis-policy",
     "--exclude",
     "portcullis-mesh-policy",
+    "--exclude",
+    "portcullis-envoy",
     "--exclude",
     "portcullis-hostile-*",
 ];

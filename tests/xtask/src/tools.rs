@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::report::Report;
 use crate::shell;
 
-const TARGETS: [&str; 1] = ["wasm32-wasip2"];
+const TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 
 /// Installs missing Rust targets, and names missing programs with their remedy.
 pub(crate) fn prepare(report: &mut Report) -> Result<()> {

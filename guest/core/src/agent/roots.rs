@@ -23,8 +23,11 @@ pub struct Root {
     pub name: String,
     /// Whether it signs now.
     pub active: bool,
-    /// The certificate. The intermediates that Consul lists beside it are no roots.
+    /// The certificate.
     pub pem: String,
+    /// The intermediates that Consul lists beside it, in PEM. They are no roots: whoever
+    /// trusts them for their own sake trusts too much.
+    pub intermediates: Vec<String>,
 }
 
 impl Roots {
@@ -62,6 +65,11 @@ pub fn decode(reply: &HttpReply<'_>) -> Result<Roots, ReplyError> {
             name: root.text("Name")?,
             active: root.required("Active")?.boolean()?,
             pem: root.required("RootCert")?.string()?,
+            intermediates: root
+                .list("IntermediateCerts")?
+                .iter()
+                .map(super::json::Value::string)
+                .collect::<Result<_, _>>()?,
         };
         if roots.iter().any(|other| other.id == read.id) {
             return Err(id.invalid("this root is listed twice"));
@@ -103,6 +111,8 @@ mod tests {
         assert_eq!(roots.active_id, "39:a0");
         assert_eq!(roots.pems().collect::<Vec<_>>(), ["PEM1\n", "PEM2\n"]);
         assert!(roots.roots[0].active && !roots.roots[1].active);
+        assert_eq!(roots.roots[0].intermediates, ["X"]);
+        assert!(roots.roots[1].intermediates.is_empty());
     }
 
     #[test]

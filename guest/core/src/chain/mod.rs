@@ -92,6 +92,33 @@ pub fn verify_peer<C: AsRef<[u8]>>(
     })
 }
 
+/// What a certificate claims, before anybody has checked who signed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// All URI names; what is not UTF-8 is replaced, so that it cannot be an identity.
+    pub uris: Vec<String>,
+    /// The first moment at which it is valid.
+    pub not_before: Timestamp,
+    /// The last one.
+    pub not_after: Timestamp,
+}
+
+/// Reads a certificate that somebody else has verified; `None` if it or its names cannot be
+/// read.
+#[must_use]
+pub fn claims(der: &[u8]) -> Option<Claims> {
+    let certificate = Certificate::parse(der)?;
+    let uris = certificate.uri_names().ok()?;
+    Some(Claims {
+        uris: uris
+            .into_iter()
+            .map(|uri| String::from_utf8_lossy(uri).into_owned())
+            .collect(),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+    })
+}
+
 fn check_limits<C: AsRef<[u8]>>(chain: &[C]) -> Result<(), VerifyError> {
     let count = chain.len();
     if count > MAX_CERTIFICATES {

@@ -1,0 +1,375 @@
+//! One filter in one VM: its policy, the agent's answers, what lives and what waits.
+
+use std::collections::BTreeMap;
+
+use portcullis_core::agent::HttpRequest;
+use portcullis_core::filter::{
+    Asks, FilterState, Layer, Mode, PeerVerification, Reply, Settings, Supply, forwarded_client,
+    read_reply,
+};
+use portcullis_core::http::Request;
+use portcullis_core::intention::{Decision, Effect, Reason};
+use portcullis_core::policy::Client;
+use portcullis_core::time::Timestamp;
+
+use crate::abi::host::{self, SharedData};
+use crate::abi::{Level, Status};
+use crate::clock::Moment;
+use crate::known::{EXPIRED, FAILED, Known, NOT_NORMALIZED, REFUSED};
+use crate::ledger::{Count, Ledger};
+
+/// How often the policy is looked after, and how often until there is one.
+const TICK_MS: u32 = 500;
+const START_TICK_MS: u32 = 50;
+
+/// What becomes of a connection or a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) effect: Effect,
+    /// A reason of the policy or of the filter.
+    pub(crate) reason: &'static str,
+}
+
+impl Outcome {
+    pub(crate) const fn denied(reason: &'static str) -> Self {
+        Self {
+            effect: Effect::Deny,
+            reason,
+        }
+    }
+
+    const fn bad(reason: &'static str) -> Self {
+        Self {
+            effect: Effect::BadRequest,
+            reason,
+        }
+    }
+
+    pub(crate) fn is_allowed(self) -> bool {
+        self.effect == Effect::Allow
+    }
+}
+
+/// One filter in one VM. Plugins with the same configuration are one filter.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    supply: Supply,
+    /// Its root contexts; the first one's tick drives it.
+    pub(crate) roots: Vec<u32>,
+    /// Requests to the agent by token, with the root that sent them.
+    calls: BTreeMap<u32, (Asks, u32)>,
+    ledger: Ledger,
+    ticked_at: u64,
+    tick_ms: u32,
+    /// What was logged last about each thing.
+    told: BTreeMap<Asks, String>,
+    is_stale: bool,
+    /// The earliest end of a certificate among what lives.
+    pub(crate) expiry: Timestamp,
+}
+
+impl Filter {
+    pub(crate) fn new(settings: Settings, name: u64) -> Self {
+        let ledger = Ledger::new(settings.service.name());
+        Self {
+            supply: Supply::new(settings, name),
+            roots: Vec::new(),
+            calls: BTreeMap::new(),
+            ledger,
+            ticked_at: 0,
+            tick_ms: 0,
+            told: BTreeMap::new(),
+            is_stale: false,
+            expiry: Timestamp::MAX,
+        }
+    }
+
+    pub(crate) const fn settings(&self) -> &Settings {
+        self.supply.settings()
+    }
+
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.settings().mode == Mode::Shadow
+    }
+
+    /// Asks for the first tick, for a root that is in effect.
+    pub(crate) fn start(&mut self, root: u32) {
+        self.set_tick_period(root);
+    }
+
+    /// Looks after the policy. Whether what lives must be judged again.
+    pub(crate) fn tick(&mut self, root: u32, now: Moment, is_forced: bool) -> bool {
+        self.set_tick_period(root);
+        let since = now.monotonic.saturating_sub(self.ticked_at);
+        // Of several roots one is enough; any of them will do should the first one sleep.
+        if !is_forced && since < u64::from(self.tick_ms) / 2 {
+            return false;
+        }
+        self.ticked_at = now.monotonic;
+        let ticked = self.supply.tick(&SharedData, now.monotonic, now.wall);
+        for (asks, request) in ticked.requests {
+            self.send(root, asks, &request, now.monotonic);
+        }
+        for problem in ticked.problems {
+            self.log(Level::Warn, &problem);
+        }
+        self.tell();
+        let age = self.supply.age(now.monotonic);
+        self.ledger.flush(age, self.supply.generation());
+        let budget = self.settings().max_stale_ms;
+        let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
+        let has_aged = is_stale != self.is_stale;
+        if has_aged && is_stale {
+            self.log(
+                Level::Error,
+                "the policy is older than `max_stale_ms`: everything is refused until the agent answers",
+            );
+        }
+        self.is_stale = is_stale;
+        let has_expired = now.wall > self.expiry;
+        self.set_tick_period(root);
+        ticked.has_changed || has_aged || has_expired
+    }
+
+    fn set_tick_period(&mut self, root: u32) {
+        let is_ready = self.is_ready(Layer::Connections) || self.is_ready(Layer::Requests);
+        let period = if is_ready { TICK_MS } else { START_TICK_MS };
+        if period != self.tick_ms && self.roots.first() == Some(&root) {
+            self.tick_ms = period;
+            if let Err(status) = host::set_tick_period(period) {
+                self.log(Level::Error, &format!("no ticks: {status}"));
+            }
+        }
+    }
+
+    fn send(&mut self, root: u32, asks: Asks, request: &HttpRequest, now: u64) {
+        let agent = &self.settings().agent;
+        match host::call(&agent.cluster, &agent.authority, request) {
+            Ok(token) => {
+                self.calls.insert(token, (asks, root));
+                self.supply.sent(asks, now, request.read_timeout_ms);
+            }
+            Err(Status::BadArgument) => {
+                let error = format!("Envoy has no cluster `{}`", agent.cluster);
+                self.supply.failed(asks, now, &error);
+            }
+            Err(status) => {
+                let error = format!("Envoy does not send the request: {status}");
+                self.supply.failed(asks, now, &error);
+            }
+        }
+    }
+
+    /// Whether a reply with this token is meant for this filter.
+    pub(crate) fn awaits(&self, token: u32) -> bool {
+        self.calls.contains_key(&token)
+    }
+
+    /// Takes the reply in effect. `headers` is 0 if there is none.
+    pub(crate) fn replied(&mut self, token: u32, headers: usize, body: usize, now: Moment) {
+        let Some((asks, root)) = self.calls.remove(&token) else {
+            return;
+        };
+        let now = now.monotonic;
+        let reply = match read(headers, body) {
+            Ok(reply) => reply,
+            Err(error) => return self.supply.failed(asks, now, &error),
+        };
+        if let Some(request) = self.supply.reply(&SharedData, asks, now, &reply) {
+            self.send(root, asks, &request, now);
+        }
+    }
+
+    /// A root context is gone, and with it the calls that it made.
+    pub(crate) fn lost(&mut self, root: u32, now: u64) {
+        self.roots.retain(|other| *other != root);
+        let lost: Vec<(u32, Asks)> = self
+            .calls
+            .iter()
+            .filter(|(_, (_, of))| *of == root)
+            .map(|(token, (asks, _))| (*token, *asks))
+            .collect();
+        for (token, asks) in lost {
+            self.calls.remove(&token);
+            self.supply.lost(asks, now);
+        }
+        // Another root has to ask for ticks.
+        self.tick_ms = 0;
+    }
+
+    pub(crate) fn is_ready(&self, layer: Layer) -> bool {
+        self.supply.is_ready(layer)
+    }
+
+    /// What is decided about a connection.
+    pub(crate) fn judge_connection(&mut self, known: &mut Known, now: Moment) -> Outcome {
+        if let Some(outcome) = self.check(Layer::Connections, known, now) {
+            return outcome;
+        }
+        let decision = self.authorize(Layer::Connections, &known.client, None, now);
+        outcome(&decision)
+    }
+
+    /// What is decided about a request.
+    pub(crate) fn judge_request(
+        &mut self,
+        known: &mut Known,
+        request: &Request,
+        now: Moment,
+    ) -> Outcome {
+        if let Some(outcome) = self.check(Layer::Requests, known, now) {
+            return outcome;
+        }
+        let client = if known.is_mesh_gateway {
+            &Client {
+                via_gateway: forwarded_client(request),
+                ..known.client.clone()
+            }
+        } else {
+            &known.client
+        };
+        let decision = self.authorize(Layer::Requests, client, Some(request), now);
+        match decision.effect {
+            // The filter rewrites nothing: what is forwarded is what was judged, or nothing.
+            Effect::Allow if decision.path.is_some() => Outcome::bad(NOT_NORMALIZED),
+            Effect::Redirect => Outcome::bad(NOT_NORMALIZED),
+            Effect::Allow if !decision.headers.is_empty() => Outcome::denied(FAILED),
+            _ => outcome(&decision),
+        }
+    }
+
+    fn authorize(
+        &mut self,
+        layer: Layer,
+        client: &Client,
+        request: Option<&Request>,
+        now: Moment,
+    ) -> Decision {
+        self.supply
+            .authorize(&SharedData, layer, client, request, now.monotonic, now.wall)
+    }
+
+    /// What holds whatever the policy says.
+    fn check(&mut self, layer: Layer, known: &mut Known, now: Moment) -> Option<Outcome> {
+        if let Some(reason) = known.refused {
+            return Some(Outcome::denied(reason));
+        }
+        if !known.is_current(now.wall) {
+            return Some(Outcome::denied(EXPIRED));
+        }
+        let by_filter = self.settings().peer_verification == PeerVerification::Filter;
+        if !by_filter || known.leaf.is_empty() {
+            return None;
+        }
+        if !self.is_ready(layer) {
+            return Some(Outcome::denied(Reason::NotReady.code()));
+        }
+        let roots = self.supply.roots_number();
+        if known.verified_by == Some(roots) {
+            return None;
+        }
+        let verified = self.supply.verify(
+            &SharedData,
+            layer,
+            &known.leaf,
+            &[],
+            now.monotonic,
+            now.wall,
+        );
+        match verified {
+            Ok(_) => {
+                known.verified_by = Some(roots);
+                None
+            }
+            Err(error) => {
+                self.log(Level::Info, &format!("a certificate is refused: {error}"));
+                Some(Outcome::denied(REFUSED))
+            }
+        }
+    }
+
+    /// Counts an outcome, and writes it where access logs find it. Whether to let it pass.
+    pub(crate) fn record(&mut self, outcome: Outcome, layer: Layer) -> bool {
+        let is_shadow = self.is_shadow();
+        let count = match (outcome.is_allowed(), is_shadow) {
+            (true, _) => Count::Allowed,
+            (false, true) => Count::Shadow,
+            (false, false) => Count::Denied,
+        };
+        self.ledger.add(count, outcome.reason);
+        let wanted = self.settings().filter_state.unwrap_or(match layer {
+            Layer::Connections => FilterState::All,
+            Layer::Requests => FilterState::Refused,
+        });
+        let is_wanted = match wanted {
+            FilterState::All => true,
+            FilterState::Refused => !outcome.is_allowed(),
+            FilterState::None => false,
+        };
+        if is_wanted {
+            let shadow = if is_shadow { "shadow " } else { "" };
+            let text = format!("{shadow}{} {}", outcome.effect.code(), outcome.reason);
+            // Where it cannot be written the decision holds all the same.
+            let _ = host::set_property("portcullis.decision", &text);
+        }
+        outcome.is_allowed() || is_shadow
+    }
+
+    /// Counts something that lived and was ended.
+    pub(crate) fn record_end(&mut self, outcome: Outcome) {
+        self.ledger.add(Count::Closed, outcome.reason);
+    }
+
+    /// Tells once what does not work at the agent, and once that it works again.
+    fn tell(&mut self) {
+        let errors: BTreeMap<Asks, String> = self
+            .supply
+            .errors()
+            .map(|(asks, error)| (asks, error.to_owned()))
+            .collect();
+        if errors == self.told {
+            return;
+        }
+        for (asks, error) in &errors {
+            if self.told.get(asks) != Some(error) {
+                let name = asks.name();
+                self.log(Level::Warn, &format!("{name} from the agent: {error}"));
+            }
+        }
+        for asks in self.told.keys().filter(|asks| !errors.contains_key(asks)) {
+            self.log(
+                Level::Info,
+                &format!("{} from the agent: good again", asks.name()),
+            );
+        }
+        self.told = errors;
+    }
+
+    pub(crate) fn log(&self, level: Level, text: &str) {
+        let service = &self.settings().service;
+        host::log(level, &format!("portcullis: `{service}`: {text}"));
+    }
+}
+
+fn outcome(decision: &Decision) -> Outcome {
+    Outcome {
+        effect: decision.effect,
+        reason: decision.code.code(),
+    }
+}
+
+/// The reply in effect.
+fn read(headers: usize, body: usize) -> Result<Reply, String> {
+    if headers == 0 {
+        // Reading headers that are not there is an error that Envoy does not forgive.
+        return Err("no reply, or one that broke off or was too large".to_owned());
+    }
+    let map = host::reply_headers().map_err(|status| format!("no headers: {status}"))?;
+    let (status, headers) = read_reply(&map).map_err(|error| error.to_string())?;
+    let body = host::reply_body(body).map_err(|status| format!("no body: {status}"))?;
+    Ok(Reply {
+        status,
+        headers,
+        body,
+    })
+}

@@ -1,0 +1,94 @@
+//! What is counted: added up here, and told to Envoy on the tick.
+
+use std::collections::BTreeMap;
+
+use crate::abi::host;
+use crate::abi::{Level, MetricKind};
+
+/// What is counted under a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Count {
+    /// Let pass.
+    Allowed,
+    /// Refused.
+    Denied,
+    /// Let pass by shadow mode, and refused otherwise.
+    Shadow,
+    /// Ended because the policy changed.
+    Closed,
+}
+
+impl Count {
+    fn name(self, service: &str, reason: &str) -> String {
+        match self {
+            Self::Allowed => format!("portcullis.{service}.allowed"),
+            Self::Denied => format!("portcullis.{service}.denied.{reason}"),
+            Self::Shadow => format!("portcullis.{service}.shadow.{reason}"),
+            Self::Closed => format!("portcullis.{service}.closed.{reason}"),
+        }
+    }
+}
+
+/// The counts of one filter in one VM.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    service: String,
+    /// By kind and reason: Envoy's number of the metric, and what it has not been told.
+    counts: BTreeMap<(Count, &'static str), (Option<u32>, i64)>,
+    age: Option<u32>,
+    generation: Option<u32>,
+}
+
+impl Ledger {
+    pub(crate) fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            counts: BTreeMap::from([((Count::Allowed, ""), (None, 0))]),
+            age: None,
+            generation: None,
+        }
+    }
+
+    /// Counts one.
+    pub(crate) fn add(&mut self, count: Count, reason: &'static str) {
+        let reason = if count == Count::Allowed { "" } else { reason };
+        let (_, waiting) = self.counts.entry((count, reason)).or_default();
+        *waiting = waiting.saturating_add(1);
+    }
+
+    /// Tells Envoy.
+    pub(crate) fn flush(&mut self, age_ms: Option<u64>, generation: u64) {
+        for ((count, reason), (id, waiting)) in &mut self.counts {
+            if id.is_none() {
+                *id = define(MetricKind::Counter, &count.name(&self.service, reason));
+            }
+            if let (Some(id), true) = (*id, *waiting != 0)
+                && host::increment_metric(id, *waiting).is_ok()
+            {
+                *waiting = 0;
+            }
+        }
+        let name = |what: &str| format!("portcullis.{}.{what}", self.service);
+        if self.generation.is_none() {
+            self.generation = define(MetricKind::Gauge, &name("generation"));
+            self.age = define(MetricKind::Gauge, &name("policy_age_seconds"));
+        }
+        if let Some(id) = self.generation {
+            let _ = host::record_metric(id, generation);
+        }
+        if let (Some(id), Some(age)) = (self.age, age_ms) {
+            let _ = host::record_metric(id, age / 1_000);
+        }
+    }
+}
+
+fn define(kind: MetricKind, name: &str) -> Option<u32> {
+    let defined = host::define_metric(kind, name);
+    if let Err(status) = &defined {
+        host::log(
+            Level::Debug,
+            &format!("portcullis: the metric `{name}`: {status}"),
+        );
+    }
+    defined.ok()
+}

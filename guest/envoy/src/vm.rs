@@ -1,0 +1,471 @@
+//! One VM: its root contexts, connections and requests.
+//!
+//! A VM has one thread. Its state is lent to one callback at a time; should Envoy ever call
+//! back within a call, that call refuses.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+
+use portcullis_core::filter::{Layer, Settings, read_request};
+use portcullis_core::http::Request;
+use portcullis_core::intention::{Effect, Reason};
+use portcullis_core::time::Timestamp;
+
+use crate::abi::host;
+use crate::abi::{Action, Level, Stream};
+use crate::clock::{self, Moment};
+use crate::filter::{Filter, Outcome};
+use crate::known::{FAILED, Known, connection_id};
+
+/// How many connections' peers are remembered for their next requests.
+const MAX_REMEMBERED: usize = 8_192;
+
+/// Whose bytes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The client's.
+    Client,
+    /// The application's.
+    Application,
+}
+
+/// A connection of a network filter, or a request of an HTTP filter: its first callback tells.
+#[derive(Debug)]
+struct Context {
+    root: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing has come yet.
+    New,
+    /// The client's first bytes wait for a policy.
+    WaitingConnection { known: Box<Known>, since: u64 },
+    /// The headers wait for a policy.
+    WaitingRequest {
+        known: Box<Known>,
+        request: Box<Request>,
+        since: u64,
+    },
+    /// Allowed; judged again when the policy changes.
+    Connection { known: Box<Known> },
+    /// Allowed; judged again when the policy changes.
+    Request {
+        known: Box<Known>,
+        request: Box<Request>,
+    },
+    /// Let pass without a judgement that could change.
+    Passing,
+    /// Refused.
+    Refused,
+}
+
+#[derive(Default)]
+struct Vm {
+    /// Root contexts with their filter.
+    roots: BTreeMap<u32, u64>,
+    filters: BTreeMap<u64, Filter>,
+    next_filter: u64,
+    contexts: BTreeMap<u32, Context>,
+    /// Peers by connection and filter.
+    remembered: BTreeMap<(u64, u64), Known>,
+}
+
+thread_local! {
+    static VM: RefCell<Vm> = RefCell::new(Vm::default());
+}
+
+/// Lends the state; `otherwise` if it is lent already.
+fn with<R>(otherwise: R, use_it: impl FnOnce(&mut Vm) -> R) -> R {
+    let lent = VM.try_with(|vm| match vm.try_borrow_mut() {
+        Ok(mut vm) => Ok(use_it(&mut vm)),
+        Err(_) => Err(otherwise),
+    });
+    match lent {
+        Ok(Ok(result) | Err(result)) => result,
+        // The thread ends, and with it the VM.
+        Err(_) => std::process::abort(),
+    }
+}
+
+/// A context was made; a root if `root` is 0.
+pub(crate) fn created(context: u32, root: u32) {
+    if root == 0 {
+        return;
+    }
+    let fresh = Context {
+        root,
+        state: State::New,
+    };
+    with((), |vm| drop(vm.contexts.insert(context, fresh)));
+}
+
+/// A root's configuration; whether it is good.
+pub(crate) fn configured(root: u32, length: usize) -> bool {
+    let configuration = host::configuration(length).unwrap_or_default();
+    match Settings::parse(&configuration) {
+        Ok(settings) => with(false, |vm| {
+            vm.configure(root, settings);
+            true
+        }),
+        Err(error) => {
+            host::log(Level::Error, &format!("portcullis: {error}"));
+            false
+        }
+    }
+}
+
+/// Time has passed.
+pub(crate) fn tick(root: u32) {
+    with((), |vm| vm.tick(root, false));
+}
+
+/// A reply came from the agent, or will not come.
+pub(crate) fn replied(root: u32, token: u32, headers: usize, body: usize) {
+    with((), |vm| {
+        let now = clock::now();
+        let filter = vm.filters.values_mut().find(|filter| filter.awaits(token));
+        if let Some(filter) = filter {
+            filter.replied(token, headers, body, now);
+        }
+        // What has just been published is taken over at once.
+        vm.tick(root, true);
+    });
+}
+
+/// Bytes came on a connection.
+pub(crate) fn bytes(context: u32, side: Side) -> Action {
+    with(Action::Pause, |vm| vm.bytes(context, side))
+}
+
+/// A request's headers came.
+pub(crate) fn request(context: u32) -> Action {
+    with(Action::Pause, |vm| vm.request(context))
+}
+
+/// A context is gone.
+pub(crate) fn deleted(context: u32) {
+    with((), |vm| {
+        if vm.contexts.remove(&context).is_none() {
+            vm.forget_root(context);
+        }
+    });
+}
+
+impl Vm {
+    fn configure(&mut self, root: u32, settings: Settings) {
+        self.forget_root(root);
+        let same = self
+            .filters
+            .iter()
+            .find(|(_, filter)| *filter.settings() == settings)
+            .map(|(id, _)| *id);
+        let id = same.unwrap_or_else(|| {
+            self.next_filter = self.next_filter.saturating_add(1);
+            // Seeded by the system: no two VMs have the same name.
+            let name = std::hash::RandomState::new().hash_one(self.next_filter);
+            self.filters
+                .insert(self.next_filter, Filter::new(settings, name));
+            self.next_filter
+        });
+        self.roots.insert(root, id);
+        if let Some(filter) = self.filters.get_mut(&id) {
+            filter.roots.push(root);
+            filter.start(root);
+        }
+    }
+
+    fn forget_root(&mut self, root: u32) {
+        let Some(id) = self.roots.remove(&root) else {
+            return;
+        };
+        let Some(filter) = self.filters.get_mut(&id) else {
+            return;
+        };
+        filter.lost(root, clock::now().monotonic);
+        if let Some(next) = filter.roots.first().copied() {
+            if host::set_effective_context(next).is_ok() {
+                filter.start(next);
+                let _ = host::set_effective_context(root);
+            }
+        } else {
+            self.filters.remove(&id);
+            self.remembered.retain(|(_, of), _| *of != id);
+        }
+    }
+
+    fn tick(&mut self, root: u32, is_forced: bool) {
+        let now = clock::now();
+        let Some(id) = self.roots.get(&root).copied() else {
+            return;
+        };
+        let Some(filter) = self.filters.get_mut(&id) else {
+            return;
+        };
+        let is_due = filter.tick(root, now, is_forced);
+        let mut has_switched = false;
+        if is_due {
+            filter.expiry = Timestamp::MAX;
+        }
+        let roots = &self.roots;
+        for (context, place) in &mut self.contexts {
+            if roots.get(&place.root) == Some(&id) {
+                has_switched |= look_after(filter, *context, &mut place.state, is_due, now);
+            }
+        }
+        if has_switched {
+            let _ = host::set_effective_context(root);
+        }
+    }
+
+    /// The filter of a context, and the context.
+    fn place(&mut self, context: u32) -> Option<(u64, &mut Filter, &mut State)> {
+        let place = self.contexts.get_mut(&context)?;
+        let id = *self.roots.get(&place.root)?;
+        let filter = self.filters.get_mut(&id)?;
+        Some((id, filter, &mut place.state))
+    }
+
+    fn bytes(&mut self, context: u32, side: Side) -> Action {
+        let Some((_, filter, state)) = self.place(context) else {
+            return refuse_connection();
+        };
+        match state {
+            State::Connection { .. } | State::Passing => return Action::Continue,
+            State::New => {}
+            // What the application says would be held for ever.
+            State::WaitingConnection { .. } if side == Side::Application => {
+                let outcome = Outcome::denied(Reason::NotReady.code());
+                filter.record(outcome, Layer::Connections);
+                *state = State::Refused;
+                return refuse_connection();
+            }
+            State::WaitingConnection { .. } => return Action::Pause,
+            State::Refused | State::Request { .. } | State::WaitingRequest { .. } => {
+                return refuse_connection();
+            }
+        }
+        let now = clock::now();
+        let mut known = Known::read(filter.settings().peer_verification, false);
+        let can_wait = side == Side::Client
+            && known.refused.is_none()
+            && filter.settings().start_wait_ms > 0
+            && !filter.is_shadow();
+        if can_wait && !filter.is_ready(Layer::Connections) {
+            *state = State::WaitingConnection {
+                known: Box::new(known),
+                since: now.monotonic,
+            };
+            return Action::Pause;
+        }
+        let outcome = filter.judge_connection(&mut known, now);
+        *state = settle_connection(filter, outcome, Box::new(known));
+        match state {
+            State::Refused => refuse_connection(),
+            _ => Action::Continue,
+        }
+    }
+
+    fn request(&mut self, context: u32) -> Action {
+        let now = clock::now();
+        let connection = connection_id();
+        let Some(place) = self.contexts.get_mut(&context) else {
+            return refuse_request(Outcome::denied(FAILED));
+        };
+        let id = self.roots.get(&place.root);
+        let Some((id, filter)) = id.and_then(|id| Some((*id, self.filters.get_mut(id)?))) else {
+            return refuse_request(Outcome::denied(FAILED));
+        };
+        let verification = filter.settings().peer_verification;
+        let mut unnumbered;
+        let known = match connection {
+            Some(number) => self
+                .remembered
+                .entry((number, id))
+                .or_insert_with(|| Known::read(verification, true)),
+            None => {
+                unnumbered = Known::read(verification, true);
+                &mut unnumbered
+            }
+        };
+        let read = host::request_headers()
+            .ok()
+            .and_then(|map| read_request(&map, known.version).ok());
+        let Some(request) = read else {
+            let outcome = Outcome {
+                effect: Effect::BadRequest,
+                reason: Reason::BadRequest.code(),
+            };
+            place.state = State::Refused;
+            if filter.record(outcome, Layer::Requests) {
+                place.state = State::Passing;
+                return Action::Continue;
+            }
+            return refuse_request(outcome);
+        };
+        let can_wait =
+            known.refused.is_none() && filter.settings().start_wait_ms > 0 && !filter.is_shadow();
+        if can_wait && !filter.is_ready(Layer::Requests) {
+            place.state = State::WaitingRequest {
+                known: Box::new(known.clone()),
+                request: Box::new(request),
+                since: now.monotonic,
+            };
+            return Action::Pause;
+        }
+        let outcome = filter.judge_request(known, &request, now);
+        place.state = settle_request(filter, outcome, known, request);
+        while self.remembered.len() > MAX_REMEMBERED {
+            // Connections are numbered in order: the oldest goes.
+            self.remembered.pop_first();
+        }
+        match place.state {
+            State::Refused => refuse_request(outcome),
+            _ => Action::Continue,
+        }
+    }
+}
+
+/// Judges what waits, and what lives if `is_due`. Whether the context in effect is another now.
+fn look_after(
+    filter: &mut Filter,
+    context: u32,
+    state: &mut State,
+    is_due: bool,
+    now: Moment,
+) -> bool {
+    let wait = filter.settings().start_wait_ms;
+    let is_over = |since: u64| now.monotonic.saturating_sub(since) >= wait;
+    match state {
+        State::WaitingConnection { known, since } => {
+            if !filter.is_ready(Layer::Connections) && !is_over(*since) {
+                return false;
+            }
+            if host::set_effective_context(context).is_err() {
+                return false;
+            }
+            let outcome = filter.judge_connection(known, now);
+            *state = settle_connection(filter, outcome, known.clone());
+            let done = match state {
+                State::Refused => host::close(Stream::Downstream),
+                _ => host::resume(Stream::Downstream),
+            };
+            if let Err(status) = done {
+                filter.log(Level::Error, &format!("a connection that waited: {status}"));
+            }
+            true
+        }
+        State::WaitingRequest {
+            known,
+            request,
+            since,
+        } => {
+            if !filter.is_ready(Layer::Requests) && !is_over(*since) {
+                return false;
+            }
+            if host::set_effective_context(context).is_err() {
+                return false;
+            }
+            let outcome = filter.judge_request(known, request, now);
+            let request = std::mem::take(&mut **request);
+            *state = settle_request(filter, outcome, &known.clone(), request);
+            if matches!(state, State::Refused) {
+                refuse_request(outcome);
+            } else if let Err(status) = host::resume(Stream::Request) {
+                filter.log(Level::Error, &format!("a request that waited: {status}"));
+            }
+            true
+        }
+        State::Connection { known } if is_due => {
+            let outcome = filter.judge_connection(known, now);
+            filter.expiry = filter.expiry.min(known.not_after());
+            if outcome.is_allowed() {
+                return false;
+            }
+            end(filter, context, state, outcome, Layer::Connections)
+        }
+        State::Request { known, request } if is_due => {
+            let outcome = filter.judge_request(known, request, now);
+            filter.expiry = filter.expiry.min(known.not_after());
+            if outcome.is_allowed() {
+                return false;
+            }
+            end(filter, context, state, outcome, Layer::Requests)
+        }
+        _ => false,
+    }
+}
+
+/// Ends something that lived.
+fn end(
+    filter: &mut Filter,
+    context: u32,
+    state: &mut State,
+    outcome: Outcome,
+    layer: Layer,
+) -> bool {
+    if host::set_effective_context(context).is_err() {
+        return false;
+    }
+    filter.record_end(outcome);
+    *state = State::Refused;
+    match layer {
+        Layer::Connections => refuse_connection(),
+        // A request whose answer has begun is reset by Envoy instead.
+        Layer::Requests => refuse_request(outcome),
+    };
+    true
+}
+
+fn settle_connection(filter: &mut Filter, outcome: Outcome, known: Box<Known>) -> State {
+    match (
+        filter.record(outcome, Layer::Connections),
+        outcome.is_allowed(),
+    ) {
+        (true, true) => {
+            filter.expiry = filter.expiry.min(known.not_after());
+            State::Connection { known }
+        }
+        // Shadow mode ends nothing.
+        (true, false) => State::Passing,
+        (false, _) => State::Refused,
+    }
+}
+
+fn settle_request(filter: &mut Filter, outcome: Outcome, known: &Known, request: Request) -> State {
+    match (
+        filter.record(outcome, Layer::Requests),
+        outcome.is_allowed(),
+    ) {
+        (true, true) if !filter.is_shadow() => {
+            filter.expiry = filter.expiry.min(known.not_after());
+            State::Request {
+                known: Box::new(known.clone()),
+                request: Box::new(request),
+            }
+        }
+        (true, _) => State::Passing,
+        (false, _) => State::Refused,
+    }
+}
+
+/// Closes the connection in effect; none of its bytes goes on.
+fn refuse_connection() -> Action {
+    let _ = host::close(Stream::Downstream);
+    Action::Pause
+}
+
+/// Answers the request in effect; it does not go on.
+fn refuse_request(outcome: Outcome) -> Action {
+    let (status, body) = match outcome.effect {
+        Effect::BadRequest | Effect::Redirect => (400, "Bad Request"),
+        Effect::Allow | Effect::Deny => (403, "Forbidden"),
+    };
+    let details = format!("portcullis[{}]", outcome.reason);
+    if host::respond(status, &details, body).is_err() {
+        let _ = host::close(Stream::Request);
+    }
+    Action::Pause
+}
