@@ -63,6 +63,11 @@ pub const ALL: &[Row] = &[
         measure: requests::http2,
     },
     Row {
+        name: "million",
+        about: "what a million requests leave in memory, by either version",
+        measure: requests::million,
+    },
+    Row {
         name: "memory",
         about: "resident memory, idle, and for each idle connection",
         measure: memory::measure,

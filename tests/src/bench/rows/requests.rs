@@ -1,11 +1,14 @@
 //! Requests on open connections, each judged by an L7 intention.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use crate::bench::Bench;
 use crate::bench::client::{Check, config};
+use crate::bench::contender::Contender;
+use crate::bench::cores::Cores;
 use crate::bench::figures::Figure;
 use crate::bench::http::client::Client;
 use crate::bench::http::{Version, application};
@@ -15,6 +18,9 @@ use crate::bench::running::Running;
 const CONNECTIONS: u32 = 4;
 /// Requests of one slice on each of them.
 const REQUESTS: u32 = 1_000;
+/// Requests over which memory is looked at, and how often.
+const MILLION: u32 = 1_000_000;
+const PARTS: u32 = 10;
 
 pub(super) fn http1(bench: &mut Bench) -> Result<Vec<Figure>> {
     measure(bench, Version::Http1, "HTTP/1.1 request, five permissions")
@@ -64,12 +70,46 @@ fn measure(bench: &Bench, version: Version, title: &str) -> Result<Vec<Figure>> 
     Ok(vec![cpu, wall])
 }
 
+/// What a million requests leave behind in our proxy.
+pub(super) fn million(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let each = bench.settings.amount(MILLION / PARTS / CONNECTIONS);
+    let requests = each * CONNECTIONS * PARTS;
+    let mut more = Figure::new(
+        format!("memory that grew while {requests} requests were judged, after as many as a tenth"),
+        "KB",
+        None,
+    );
+    for version in [Version::Http1, Version::Http2] {
+        let ours = &bench.contenders[..1];
+        for mut stand in stands_of(ours, bench.cores, version)? {
+            let name = format!("{}, {}", stand.name, version.alpn());
+            stand.client.send(each)?;
+            let before = stand.running.meter.resident()?;
+            for _ in 0..PARTS {
+                stand.client.send(each)?;
+                let after = stand.running.meter.resident()?;
+                #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+                more.add(&name, after.saturating_sub(before) as f64 / 1e3);
+            }
+        }
+    }
+    Ok(vec![more])
+}
+
 fn stands(bench: &Bench, version: Version) -> Result<Vec<Stand>> {
+    stands_of(&bench.contenders, bench.cores, version)
+}
+
+fn stands_of(
+    contenders: &[Rc<dyn Contender>],
+    cores: Cores,
+    version: Version,
+) -> Result<Vec<Stand>> {
     let application = application::start()?;
     let mut stands = Vec::new();
-    for contender in &bench.contenders {
+    for contender in contenders {
         let name = contender.name().to_owned();
-        let Some(mut running) = contender.start_http(version, bench.cores, application)? else {
+        let Some(mut running) = contender.start_http(version, cores, application)? else {
             continue;
         };
         let config = config(&contender.client()?, Check::Nothing)?;
