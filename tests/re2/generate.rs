@@ -17,7 +17,7 @@ const CHARACTERS: [&str; 24] = [
 ];
 
 /// Single characters, escapes and classes, each with texts that match it.
-const ATOMS: [(&str, &[&str]); 76] = [
+const ATOMS: [(&str, &[&str]); 80] = [
     ("a", &["a"]),
     ("b", &["b"]),
     ("k", &["k"]),
@@ -51,6 +51,10 @@ const ATOMS: [(&str, &[&str]); 76] = [
     ("\\r", &["\r"]),
     ("\\x61", &["a"]),
     ("\\x{e9}", &["é"]),
+    ("\\xb5", &["µ"]),
+    ("\\xff", &["ÿ"]),
+    ("[\\xdf-\\xff]", &["é", "ß"]),
+    ("\\351", &["é"]),
     ("\\x{1D4B3}", &["𝒳"]),
     ("\\141", &["a"]),
     ("\\01", &["\u{1}"]),
@@ -89,9 +93,9 @@ const ATOMS: [(&str, &[&str]); 76] = [
     ("[[:foo]", &["[", "f", ":"]),
     ("[\\pL0]", &["a", "é", "0"]),
     ("[^\\PL]", &["a", "é"]),
-    ("[\\x{80}-\\x{10FFFF}]", &["é", "𝒳"]),
-    ("[\\x{90}-\\x{10FFFE}]", &["é", "𝒳"]),
-    ("[^\\x00-\\x{10FFFF}]", &["a"]),
+    ("[\\x{80}-\\x{FF}]", &["é", "𝒳"]),
+    ("[\\x{90}-\\x{FE}]", &["é", "𝒳"]),
+    ("[^\\x00-\\x{FF}]", &["a"]),
     ("[é-ё]", &["é", "β"]),
     ("[\\x00-\\x7f]", &["a", "\0"]),
 ];
@@ -274,6 +278,7 @@ pub(crate) fn question(random: &mut StdRng) -> Question {
     let mut texts: Vec<Vec<u8>> = Vec::new();
     for sample in &samples {
         texts.push(sample.clone().into_bytes());
+        texts.extend(in_bytes(sample));
         texts.push(mutated(sample, random));
         texts.push(sample.to_uppercase().into_bytes());
     }
@@ -325,6 +330,22 @@ fn concat(random: &mut StdRng, depth: u32) -> (String, String) {
         sample.push_str(&text.repeat(times));
     }
     (pattern, sample)
+}
+
+/// Each character as one byte, in either case, where that is possible and not what it is
+/// anyway.
+fn in_bytes(text: &str) -> Vec<Vec<u8>> {
+    [text.to_owned(), text.to_uppercase(), text.to_lowercase()]
+        .iter()
+        .filter_map(|text| as_bytes(text))
+        .collect()
+}
+
+fn as_bytes(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.chars().map(|one| u8::try_from(u32::from(one)).ok());
+    bytes
+        .collect::<Option<Vec<u8>>>()
+        .filter(|bytes| !bytes.is_ascii())
 }
 
 /// One character more, less or another.

@@ -12,18 +12,18 @@ pub(crate) enum Peer {
 }
 
 const LIMIT: &str = "we have tighter limits on nesting, classes and program";
-const NAME: &str = "names of groups are ASCII here";
 const GO_BYTE: &str = "Go has no `\\C`";
 const GO_CLASS: &str = "Go knows more names of classes, in any case";
+const GO_CASE: &str = "Go gives letters beyond ASCII their other case";
 const GO_ZERO: &str = "Go does not look into what is repeated zero times";
-const GO_UTF8: &str = "Go reads bytes that are not UTF-8 as U+FFFD";
+const GO_BEYOND: &str = "Go has escapes beyond U+00FF";
 const GO_LOWEST: &str = "Go's program may be larger than RE2's and ours";
 
 /// The reasons that a run must have met.
 pub(crate) fn reasons(peer: Peer) -> &'static [&'static str] {
     match peer {
-        Peer::Re2 => &[LIMIT, NAME],
-        Peer::Go => &[GO_BYTE, GO_CLASS, GO_ZERO, GO_UTF8, GO_LOWEST],
+        Peer::Re2 => &[LIMIT],
+        Peer::Go => &[GO_BYTE, GO_CLASS, GO_ZERO, GO_BEYOND, GO_CASE, GO_LOWEST],
     }
 }
 
@@ -40,14 +40,17 @@ pub(crate) fn of_syntax(peer: Peer, pattern: &str, ours: Option<&Error>) -> Opti
     });
     match peer {
         Peer::Re2 if is_limit => Some(LIMIT),
-        Peer::Re2 => match ours.map(|error| &error.reason) {
-            Some(Reason::GroupName(name)) if !name.is_ascii() => Some(NAME),
-            _ => None,
-        },
+        Peer::Re2 => None,
         Peer::Go if is_limit => Some(GO_LOWEST),
         Peer::Go => match ours.map(|error| &error.reason) {
             None if pattern.contains("\\C") => Some(GO_BYTE),
             Some(Reason::UnknownClass(name)) if name.starts_with('\\') => Some(GO_CLASS),
+            Some(Reason::UnknownEscape(text))
+                if text.starts_with("\\x{")
+                    || text.trim_start_matches('\\').parse::<u32>().is_ok() =>
+            {
+                Some(GO_BEYOND)
+            }
             Some(Reason::RepetitionSize) if pattern.contains("{0}") => Some(GO_ZERO),
             _ => None,
         },
@@ -56,10 +59,9 @@ pub(crate) fn of_syntax(peer: Peer, pattern: &str, ours: Option<&Error>) -> Opti
 
 /// Why both answer otherwise about a text.
 pub(crate) fn of_match(peer: Peer, pattern: &str, text: &[u8]) -> Option<&'static str> {
-    let is_utf8 = std::str::from_utf8(text).is_ok();
     match peer {
-        Peer::Go if !is_utf8 => Some(GO_UTF8),
         Peer::Go if pattern.contains("\\C") => Some(GO_BYTE),
+        Peer::Go if !text.is_ascii() && pattern.contains("(?i") => Some(GO_CASE),
         _ => None,
     }
 }

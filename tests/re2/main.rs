@@ -52,7 +52,7 @@ fn compare(peer: Peer, command: Command) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut questions = generate::fixed();
     questions.extend((0..PATTERNS).map(|_| generate::question(&mut random)));
-    let answers = ask(command, &questions);
+    let answers = ask(peer, command, &questions);
 
     let mut pairs = 0;
     let mut tally = BTreeMap::<&str, usize>::new();
@@ -119,7 +119,7 @@ fn compare(peer: Peer, command: Command) {
 }
 
 /// The peer's answers: `None` where it refuses the pattern.
-fn ask(mut command: Command, questions: &[Question]) -> Vec<Option<Vec<bool>>> {
+fn ask(peer: Peer, mut command: Command, questions: &[Question]) -> Vec<Option<Vec<bool>>> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -128,10 +128,10 @@ fn ask(mut command: Command, questions: &[Question]) -> Vec<Option<Vec<bool>>> {
     let mut input = child.stdin.take().expect("it is piped");
     let mut lines = String::new();
     for question in questions {
-        lines.push_str(&hex(question.pattern.as_bytes()));
+        lines.push_str(&hex(&written_for(peer, question.pattern.as_bytes())));
         for text in &question.texts {
             lines.push(' ');
-            lines.push_str(&hex(text));
+            lines.push_str(&hex(&written_for(peer, text)));
         }
         lines.push('\n');
     }
@@ -151,6 +151,18 @@ fn ask(mut command: Command, questions: &[Question]) -> Vec<Option<Vec<bool>>> {
         .collect();
     assert_eq!(answers.len(), questions.len(), "an answer for each line");
     answers
+}
+
+/// RE2 can take each byte for a character, as we do; Go is given that character.
+fn written_for(peer: Peer, bytes: &[u8]) -> Vec<u8> {
+    match peer {
+        Peer::Re2 => bytes.to_vec(),
+        Peer::Go => bytes
+            .iter()
+            .map(|byte| char::from(*byte))
+            .collect::<String>()
+            .into_bytes(),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

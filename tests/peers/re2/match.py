@@ -16,6 +16,8 @@ def read(field):
 
 options = re2.Options()
 options.log_errors = False
+# As Envoy 1.40 uses it: every byte is a character.
+options.encoding = re2.Options.Encoding.LATIN1
 for line in sys.stdin:
     first, *texts = line.split()
     try:

@@ -17,8 +17,8 @@ pub enum BadRequest {
     /// `#` in the request target.
     #[error("the request target holds a fragment (`#`)")]
     Fragment,
-    /// `%00`, or bytes that are not UTF-8.
-    #[error("the path holds an encoded NUL or bytes that are not UTF-8")]
+    /// `%00`.
+    #[error("the path holds an encoded NUL")]
     PathCharacter,
     /// Normalising it once more would change it again.
     #[error("the path's normalised form would be normalised again, so it can be read in two ways")]

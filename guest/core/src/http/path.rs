@@ -50,7 +50,7 @@ fn kind_of(byte: u8) -> Kind {
         .unwrap_or(Kind::Encoded)
 }
 
-/// A NUL, or bytes that are not UTF-8.
+/// A NUL that is written as an escape.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
@@ -67,8 +67,8 @@ pub(super) fn canonical(path: &[u8]) -> Result<Cow<'_, [u8]>, Unreadable> {
         rest = after;
         match kind_of(*byte) {
             Kind::Plain => normal.push(*byte),
-            Kind::Encoded if *byte < 0x80 => normal.push_encoded(*byte),
-            Kind::Encoded => rest = normal.push_character(*byte, after)?,
+            // Envoy encodes byte by byte: what is no UTF-8 is no exception.
+            Kind::Encoded => normal.push_encoded(*byte),
             Kind::Special if *byte == b'\\' => normal.push(b'/'),
             Kind::Special if *byte == b'.' => {
                 // Only a slash that is written as one begins a segment with parameters.
@@ -139,25 +139,6 @@ impl Normal {
         self.percent = None;
         self.out.push(b'%');
         self.out.extend_from_slice(&digits);
-    }
-
-    /// A character beyond ASCII, byte by byte; it must be valid UTF-8.
-    fn push_character<'p>(&mut self, first: u8, after: &'p [u8]) -> Result<&'p [u8], Unreadable> {
-        let more = match first {
-            0xc2..=0xdf => 1,
-            0xe0..=0xef => 2,
-            0xf0..=0xf4 => 3,
-            _ => return Err(Unreadable),
-        };
-        let (tail, rest) = after.split_at_checked(more).ok_or(Unreadable)?;
-        let mut character = [first, 0, 0, 0];
-        for (to, from) in character.iter_mut().skip(1).zip(tail) {
-            *to = *from;
-        }
-        let character = character.get(..=more).ok_or(Unreadable)?;
-        std::str::from_utf8(character).map_err(|_| Unreadable)?;
-        character.iter().for_each(|byte| self.push_encoded(*byte));
-        Ok(rest)
     }
 
     /// Handles what follows a dot, which was written as such or as `%2e`.

@@ -314,13 +314,32 @@ impl<'r> Prepared<'r> {
     fn envoys<'p>(&self, name: &[u8], values: &[&'p [u8]]) -> Reading<'p> {
         let is_split_cookie = name == b"cookie" && self.request.version == HttpVersion::Http2;
         if is_split_cookie {
-            Reading::Single(Cow::Owned(values.join(&b"; "[..])))
+            Reading::Single(Cow::Owned(joined_cookies(values)))
         } else if JOINED.binary_search(&name).is_ok() {
-            Reading::Single(Cow::Owned(values.join(&b","[..])))
+            // Envoy leaves out empty ones.
+            let full: Vec<&[u8]> = values
+                .iter()
+                .filter(|value| !value.is_empty())
+                .copied()
+                .collect();
+            Reading::Single(Cow::Owned(full.join(&b","[..])))
         } else {
             Reading::Any(values.to_vec())
         }
     }
+}
+
+/// The cookies of HTTP/2 as Envoy puts them together: empty ones at the beginning leave
+/// no trace, later ones do.
+fn joined_cookies(values: &[&[u8]]) -> Vec<u8> {
+    let mut joined = Vec::new();
+    for value in values {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(value);
+    }
+    joined
 }
 
 /// All readings of a repeated header.
@@ -365,6 +384,10 @@ fn authority<'r>(
         HttpVersion::Http1 => target.authority,
         HttpVersion::Http2 => request.authority.as_deref(),
     };
+    // In HTTP/1.1 an empty `Host` may come; Envoy answers 400 to it in HTTP/2.
+    if request.version == HttpVersion::Http2 && own.or(first).is_some_and(<[u8]>::is_empty) {
+        return Err(BadRequest::Authority);
+    }
     Ok(match (own, first) {
         (Some(own), _) => Some(Cow::Borrowed(own)),
         (None, Some(first)) if more.is_empty() => Some(Cow::Borrowed(first)),

@@ -1,7 +1,7 @@
 //! Classes of characters: `[…]`, `\d`, `[:alpha:]`, `\pN`.
 
 use super::error::{Error, Reason};
-use super::parse::{Cursor, Work};
+use super::parse::{Cursor, Work, written};
 use super::set::Set;
 use super::{escape, unicode};
 
@@ -66,7 +66,7 @@ pub(super) fn bracketed(
             low
         };
         if high < low {
-            let text = from.text_to(cursor).to_owned();
+            let text = from.text_to(cursor);
             return Err(from.error(Reason::BackwardRange(text)));
         }
         work.add(&mut set, Set::range(low, high), fold, cursor)?;
@@ -103,7 +103,7 @@ fn posix(cursor: &mut Cursor<'_>, fold: bool, work: &mut Work) -> Result<Option<
         None => (name, false),
     };
     let Some((_, ranges)) = POSIX.iter().find(|(known, _)| *known == plain) else {
-        let text = format!("[:{name}:]");
+        let text = written(&format!("[:{name}:]"));
         return Err(cursor.error(Reason::UnknownClass(text)));
     };
     cursor.eat("[:");
@@ -143,7 +143,7 @@ fn property(cursor: &mut Cursor<'_>, fold: bool, work: &mut Work) -> Result<Set,
     cursor.next();
     let mut is_negated = cursor.next() == Some('P');
     let unknown = |end: &Cursor<'_>| {
-        let text = start.text_to(end).to_owned();
+        let text = start.text_to(end);
         Err(start.error(Reason::UnknownClass(text)))
     };
     let rest = cursor.rest();

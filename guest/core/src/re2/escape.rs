@@ -2,7 +2,7 @@
 
 use super::error::{Error, Reason};
 use super::parse::Cursor;
-use super::set::LAST;
+use super::set::LAST_BYTE;
 
 /// Reads the escape at the cursor, which stands on a backslash.
 pub(super) fn character(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
@@ -13,7 +13,7 @@ pub(super) fn character(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
     };
     let known = match escaped {
         '1'..='7' if !cursor.peek().is_some_and(|next| next.is_digit(8)) => None,
-        '0'..='7' => Some(octal(escaped, cursor)),
+        '0'..='7' => Some(octal(escaped, cursor)).filter(|code| *code <= LAST_BYTE),
         'x' => hexadecimal(cursor),
         'n' => Some(0x0a),
         'r' => Some(0x0d),
@@ -25,7 +25,7 @@ pub(super) fn character(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
         _ => None,
     };
     known.ok_or_else(|| {
-        let text = start.text_to(cursor).to_owned();
+        let text = start.text_to(cursor);
         start.error(Reason::UnknownEscape(text))
     })
 }
@@ -62,7 +62,7 @@ fn hexadecimal(cursor: &mut Cursor<'_>) -> Option<u32> {
             digit => {
                 let digit = digit.to_digit(16)?;
                 let next = code.unwrap_or(0_u32).checked_mul(16)?.checked_add(digit)?;
-                code = Some(next).filter(|code| *code <= LAST);
+                code = Some(next).filter(|code| *code <= LAST_BYTE);
                 code?;
             }
         }

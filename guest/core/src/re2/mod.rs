@@ -6,10 +6,9 @@
 //! so the syntax is read here, as RE2 reads it, and only the automaton is theirs:
 //! `parse` makes their intermediate form, never a translated pattern.
 //!
-//! Bytes are matched, as RE2 does it: a character of the pattern stands for its
-//! UTF-8 form, and a text that is not UTF-8 matches where the pattern allows its
-//! bytes (`\C`), else not. `.` and classes up to the last character also accept
-//! overlong forms and numbers beyond U+10FFFF, because RE2's do.
+//! Envoy 1.40 lets RE2 read pattern and text as Latin-1 (observed, `tests/envoy_rbac`):
+//! every byte is a character, so `.` matches `\xff` and `é` in a pattern is two of them.
+//! Classes mean the characters U+0000 to U+00FF; `(?i)` is about ASCII letters.
 //!
 //! Everything is bounded before any text is matched: the pattern, its nesting, its
 //! classes, its program. Matching takes time linear in the text.

@@ -7,19 +7,19 @@ use regex_syntax::hir::{Hir, Look, Repetition};
 use super::class;
 use super::error::{Error, Reason};
 use super::escape;
-use super::set::{Set, sequence};
+use super::set::{LAST_BYTE, Set};
 
 /// How many levels groups and repetitions may nest.
 const MAX_LEVELS: u32 = 100;
 /// The largest repetition, alone and multiplied with those around it.
 const MAX_REPETITION: u32 = 1_000;
-/// How many characters may be looked up in the table of cases.
-const MAX_FOLDED: u32 = 4 * 1024 * 1024;
 /// How many ranges all classes may have together.
 const MAX_RANGES: usize = 100_000;
 
-/// Reads a whole pattern.
+/// Reads a whole pattern. RE2 takes each of its bytes for a character.
 pub(super) fn parse(text: &str) -> Result<Hir, Error> {
+    let text: String = text.bytes().map(char::from).collect();
+    let text = text.as_str();
     let cursor = Cursor { text, rest: text };
     let mut parser = Parser {
         cursor,
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Result<Hir, Error> {
     parser.run()
 }
 
-/// A place in the pattern.
+/// A place in the pattern, whose characters are the bytes that were written.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'p> {
     text: &'p str,
@@ -74,29 +74,39 @@ impl<'p> Cursor<'p> {
         }
     }
 
-    /// The text from here to a later place.
-    pub(super) fn text_to(&self, end: &Self) -> &'p str {
-        self.rest.strip_suffix(end.rest).unwrap_or_default()
+    /// The text from here to a later place, as it was written.
+    pub(super) fn text_to(&self, end: &Self) -> String {
+        written(self.rest.strip_suffix(end.rest).unwrap_or_default())
     }
 
     /// What is wrong here.
-    pub(super) const fn error(&self, reason: Reason) -> Error {
+    pub(super) fn error(&self, reason: Reason) -> Error {
+        let before = self.text.strip_suffix(self.rest).unwrap_or_default();
         Error {
-            position: self.text.len().saturating_sub(self.rest.len()),
+            position: before.chars().count(),
             reason,
         }
     }
 }
 
+/// A part of the pattern as it was written.
+pub(super) fn written(text: &str) -> String {
+    let bytes: Vec<u8> = text
+        .chars()
+        .filter_map(|character| u8::try_from(u32::from(character)).ok())
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// What classes have cost so far.
 #[derive(Default)]
 pub(super) struct Work {
-    folded: u32,
     ranges: usize,
 }
 
 impl Work {
-    /// Adds a class to another, with the other cases of its characters if `fold`.
+    /// Adds a class to another, with the other cases of its ASCII letters if `fold`: when
+    /// bytes are characters, RE2 does no more.
     pub(super) fn add(
         &mut self,
         to: &mut Set,
@@ -105,11 +115,7 @@ impl Work {
         cursor: &Cursor<'_>,
     ) -> Result<(), Error> {
         if fold {
-            self.folded = self.folded.saturating_add(class.characters());
-            if self.folded > MAX_FOLDED {
-                return Err(cursor.error(Reason::ClassesTooLarge));
-            }
-            class.fold_case();
+            class.fold_ascii();
         }
         self.count(&class, cursor)?;
         to.union(&class);
@@ -350,16 +356,11 @@ impl<'p> Parser<'p> {
     }
 
     fn literal(&mut self, character: u32) -> Result<(), Error> {
-        let hir = match char::from_u32(character) {
-            Some(plain) if !self.flags.fold => {
-                let mut bytes = [0; 4];
-                Hir::literal(plain.encode_utf8(&mut bytes).as_bytes())
-            }
+        let hir = match u8::try_from(character) {
+            Ok(byte) if !self.flags.fold => Hir::literal([byte]),
             _ => {
-                let mut set = Set::default();
-                let one = Set::range(character, character);
-                self.work
-                    .add(&mut set, one, self.flags.fold, &self.cursor)?;
+                let mut set = Set::range(character, character);
+                set.fold_ascii();
                 set.into_hir()
             }
         };
@@ -384,7 +385,7 @@ impl<'p> Parser<'p> {
             }
         }
         if self.cursor.eat("\\C") {
-            self.push(sequence(&[(0x00, 0xff)]));
+            self.push(Set::range(0, LAST_BYTE).into_hir());
             return Ok(());
         }
         let fold = self.flags.fold;
@@ -446,7 +447,7 @@ impl<'p> Parser<'p> {
                 }
                 Some(':' | ')') if is_complete => return Ok(next == Some(':')),
                 _ => {
-                    let text = start.text_to(&self.cursor).to_owned();
+                    let text = start.text_to(&self.cursor);
                     return Err(start.error(Reason::UnknownGroup(text)));
                 }
             }
@@ -457,12 +458,12 @@ impl<'p> Parser<'p> {
     /// Reads the name of a group, which decides nothing.
     fn name(&mut self, start: Cursor<'p>) -> Result<(), Error> {
         let Some((name, _)) = self.cursor.rest().split_once('>') else {
-            let text = start.rest().to_owned();
+            let text = written(start.rest());
             return Err(start.error(Reason::GroupName(text)));
         };
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if name.is_empty() || !name.chars().all(is_word) {
-            return Err(start.error(Reason::GroupName(name.to_owned())));
+            return Err(start.error(Reason::GroupName(written(name))));
         }
         self.cursor.eat(name);
         self.cursor.eat(">");
@@ -485,7 +486,7 @@ impl<'p> Parser<'p> {
 }
 
 /// One level more.
-const fn deeper(levels: u32, at: Cursor<'_>) -> Result<u32, Error> {
+fn deeper(levels: u32, at: Cursor<'_>) -> Result<u32, Error> {
     if levels >= MAX_LEVELS {
         return Err(at.error(Reason::TooDeep { limit: MAX_LEVELS }));
     }

@@ -1,10 +1,12 @@
-//! Sets of characters, surrogates included, and what they are in bytes.
+//! Sets of characters, and which bytes they are.
 
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir};
 
-/// The last character.
+/// The last character of a class. Those beyond [`LAST_BYTE`] match nothing, but stand in
+/// classes by name, and come in when these are negated.
 pub(super) const LAST: u32 = 0x0010_ffff;
-const SURROGATES: (u32, u32) = (0xd800, 0xdfff);
+/// The last character that a text can have.
+pub(super) const LAST_BYTE: u32 = 0xff;
 
 /// Ranges of characters, in order and apart from each other once [`Set::tidy`] ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,12 +43,6 @@ impl Set {
         self.ranges.len()
     }
 
-    /// How many characters the ranges hold, each counted as often as it appears.
-    pub(super) fn characters(&self) -> u32 {
-        let size = |(low, high): &(u32, u32)| high.saturating_sub(*low).saturating_add(1);
-        self.ranges.iter().map(size).fold(0, u32::saturating_add)
-    }
-
     /// Sorts the ranges and joins those that touch.
     pub(super) fn tidy(&mut self) {
         self.ranges.sort_unstable();
@@ -79,104 +75,34 @@ impl Set {
         self.ranges = rest;
     }
 
-    /// Adds whatever differs from its characters only in case.
-    pub(super) fn fold_case(&mut self) {
-        let mut class = self.scalars();
-        class.case_fold_simple();
-        self.ranges.extend(
-            class
-                .ranges()
-                .iter()
-                .map(|range| (u32::from(range.start()), u32::from(range.end()))),
-        );
+    /// Adds the other case of its ASCII letters.
+    pub(super) fn fold_ascii(&mut self) {
+        const LETTERS: [(u32, u32, u32); 2] = [(0x41, 0x5a, 0x61), (0x61, 0x7a, 0x41)];
+        let mut others = Vec::new();
+        for (low, high) in &self.ranges {
+            for (first, last, other) in LETTERS {
+                let (low, high) = (first.max(*low), last.min(*high));
+                if low <= high {
+                    let place = |letter: u32| letter.saturating_sub(first).saturating_add(other);
+                    others.push((place(low), place(high)));
+                }
+            }
+        }
+        self.ranges.extend(others);
         self.tidy();
     }
 
-    /// Without surrogates, as the library has it.
-    fn scalars(&self) -> ClassUnicode {
-        let (first, last) = SURROGATES;
-        let below = |(low, high): (u32, u32)| (low, high.min(first.saturating_sub(1)));
-        let above = |(low, high): (u32, u32)| (low.max(last.saturating_add(1)), high);
-        let parts = self
-            .ranges
-            .iter()
-            .flat_map(|range| [below(*range), above(*range)])
-            .filter(|(low, high)| low <= high);
-        ClassUnicode::new(parts.filter_map(|(low, high)| {
-            Some(ClassUnicodeRange::new(
-                char::from_u32(low)?,
-                char::from_u32(high)?,
-            ))
-        }))
-    }
-
-    /// What matches the UTF-8 form of one of its characters, as RE2 builds it.
+    /// What matches one of its characters that is a byte.
     pub(super) fn into_hir(mut self) -> Hir {
         self.tidy();
-        if self.ranges.is_empty() {
+        let bytes = ClassBytes::new(self.ranges.iter().filter_map(|(low, high)| {
+            let low = u8::try_from(*low).ok()?;
+            let high = u8::try_from(*high).unwrap_or(u8::MAX);
+            Some(ClassBytesRange::new(low, high))
+        }));
+        if bytes.ranges().is_empty() {
             return Hir::fail();
         }
-        if self.ranges.last().is_some_and(|(_, high)| *high < 0x80) {
-            return Hir::class(Class::Bytes(self.below_0x80()));
-        }
-        // RE2 takes this range whole, without looking for overlong forms,
-        // surrogates and numbers beyond the last character.
-        if let Some((low, LAST)) = self.ranges.last()
-            && *low <= 0x80
-        {
-            return Hir::alternation(vec![
-                Hir::class(Class::Bytes(self.below_0x80())),
-                sequence(&[(0xc2, 0xdf), TAIL]),
-                sequence(&[(0xe0, 0xef), TAIL, TAIL]),
-                sequence(&[(0xf0, 0xf4), TAIL, TAIL, TAIL]),
-            ]);
-        }
-        let mut forms = vec![Hir::class(Class::Unicode(self.scalars()))];
-        forms.extend(self.surrogates());
-        Hir::alternation(forms)
+        Hir::class(Class::Bytes(bytes))
     }
-
-    fn below_0x80(&self) -> ClassBytes {
-        ClassBytes::new(self.ranges.iter().filter_map(|(low, high)| {
-            let low = u8::try_from(*low).ok().filter(u8::is_ascii)?;
-            let high = u8::try_from(*high).map_or(0x7f, |high| high.min(0x7f));
-            Some(ClassBytesRange::new(low, high))
-        }))
-    }
-
-    /// The surrogates in it, in three bytes each as if they were characters.
-    fn surrogates(&self) -> impl Iterator<Item = Hir> {
-        let (first, _) = SURROGATES;
-        (0xa0..=0xbf_u8).filter_map(move |second| {
-            let block = first.saturating_add(u32::from(second - 0xa0).saturating_mul(64));
-            let tails = self.ranges.iter().filter_map(|(low, high)| {
-                let low = low.saturating_sub(block);
-                let high = high.checked_sub(block)?.min(63);
-                if low > high {
-                    return None;
-                }
-                let tail = |place: u32| u8::try_from(place).ok().map(|place| 0x80 | place);
-                Some(ClassBytesRange::new(tail(low)?, tail(high)?))
-            });
-            let tails = ClassBytes::new(tails);
-            if tails.ranges().is_empty() {
-                return None;
-            }
-            let lead = sequence(&[(0xed, 0xed), (second, second)]);
-            Some(Hir::concat(vec![lead, Hir::class(Class::Bytes(tails))]))
-        })
-    }
-}
-
-/// A byte that continues a UTF-8 form.
-const TAIL: (u8, u8) = (0x80, 0xbf);
-
-/// Bytes one after the other, each from a range.
-pub(super) fn sequence(ranges: &[(u8, u8)]) -> Hir {
-    let byte = |(low, high): &(u8, u8)| {
-        Hir::class(Class::Bytes(ClassBytes::new([ClassBytesRange::new(
-            *low, *high,
-        )])))
-    };
-    Hir::concat(ranges.iter().map(byte).collect())
 }

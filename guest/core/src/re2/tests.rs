@@ -18,7 +18,9 @@ fn matches_the_whole_text() {
         ("a{,2}", "a{,2}", true),
         (r"\d", "\u{0663}", false),
         ("[a&&b]", "&", true),
-        ("(?i)straße", "STRAẞE", true),
+        ("straße", "straße", true),
+        // Only ASCII letters have another case.
+        ("(?i)straße", "STRAẞE", false),
         (".*", "a\nb", false),
         ("(?s).*", "a\nb", true),
         (r"a\z", "a\n", false),
@@ -35,17 +37,36 @@ fn matches_the_whole_text() {
 
 #[test]
 fn matches_bytes() {
-    let any = Pattern::parse(".").unwrap();
-    assert!(!any.is_full_match(b"\xff"));
-    assert!(!any.is_full_match(b"\xc3"));
-    // RE2 does not look closer, so Envoy does not.
-    assert!(any.is_full_match(b"\xe0\x80\x80"));
-    assert!(any.is_full_match(b"\xed\xa0\x80"));
-    assert!(
-        Pattern::parse(r"\C\C")
-            .unwrap()
-            .is_full_match("é".as_bytes())
-    );
+    for (pattern, text, expected) in [
+        (".", &b"\xff"[..], true),
+        (".", b"\xc3\xa9", false),
+        ("..", b"\xc3\xa9", true),
+        ("\u{e9}", b"\xc3\xa9", true),
+        ("\u{e9}", b"\xe9", false),
+        (r"\xe9", b"\xe9", true),
+        (r"\x{e9}+", b"\xe9\xe9", true),
+        (r"(?i)\xe9", b"\xc9", false),
+        (r"(?i)[\xe9]", b"\xc9", false),
+        (r"(?i)[a\xe9]", b"A", true),
+        (r"(?i)\p{Lu}", b"a", true),
+        (r"(?i)\p{Lu}", b"\xe9", false),
+        (r"(?i)k", b"\xe2\x84\xaa", false),
+        (r"\pL", b"\xe9", true),
+        (r"\p{Greek}|a", b"a", true),
+        (r"\P{Greek}", b"\xff", true),
+        (r"\W", b"\xe9", true),
+        ("[^a]", b"\xff", true),
+        (r"[\x80-\xff]", b"\x80", true),
+        (r"\C\C", b"\xff\n", true),
+        ("admin.*", b"admin\xff", true),
+    ] {
+        let pattern = Pattern::parse(pattern).unwrap();
+        assert_eq!(
+            pattern.is_full_match(text),
+            expected,
+            "{pattern:?} {text:?}"
+        );
+    }
 }
 
 #[test]
@@ -57,7 +78,10 @@ fn says_where_and_why() {
         (r"aé\Z", 3, UnknownEscape(text(r"\Z"))),
         (r"\1", 0, UnknownEscape(text(r"\1"))),
         (r"\u0041", 0, UnknownEscape(text(r"\u"))),
-        (r"\x{110000}", 0, UnknownEscape(text(r"\x{110000"))),
+        (r"\x{100}", 0, UnknownEscape(text(r"\x{100"))),
+        (r"\é", 0, UnknownEscape(text("\\\u{fffd}"))),
+        (r"\400", 0, UnknownEscape(text(r"\400"))),
+        (r"\x{110000}", 0, UnknownEscape(text(r"\x{110"))),
         (r"[\b]", 1, UnknownEscape(text(r"\b"))),
         ("a(?=b)", 1, UnknownGroup(text("(?="))),
         ("(?x)a", 0, UnknownGroup(text("(?x"))),
@@ -111,11 +135,11 @@ fn everything_is_bounded() {
         );
     }
     for pattern in [
-        r"\pL{1000}",
-        "(.{10}x){100}[^a]{1000}[^b]{1000}(?:.{30}){30}",
+        "[^a]{1000}".repeat(60),
+        "(.{10}x){100}[^a]{1000}[^b]{1000}(?:.{30}){30}".repeat(20),
     ] {
         let limit = MAX_PROGRAM;
-        assert_eq!(refused(pattern).reason, Reason::ProgramTooLarge { limit });
+        assert_eq!(refused(&pattern).reason, Reason::ProgramTooLarge { limit });
     }
     for pattern in [
         r"(?i)".to_owned() + &r"[\PL]".repeat(100),
