@@ -20,6 +20,7 @@ pub const MANAGEMENT_TOKEN: &str = "11111111-2222-4333-8444-555555555555";
 pub struct Options {
     acls: bool,
     persistent: bool,
+    grpc: bool,
     extra: String,
 }
 
@@ -40,6 +41,13 @@ impl Options {
     #[must_use]
     pub fn persistent(mut self) -> Self {
         self.persistent = true;
+        self
+    }
+
+    /// Serves xDS, for Envoys.
+    #[must_use]
+    pub fn with_grpc(mut self) -> Self {
+        self.grpc = true;
         self
     }
 
@@ -74,7 +82,7 @@ pub struct Consul {
     binary: PathBuf,
     folder: TempDir,
     options: Options,
-    ports: [u16; 4],
+    ports: [u16; 5],
     process: Process,
 }
 
@@ -91,7 +99,7 @@ impl Consul {
             .expect("the configuration is written");
         // Another test may take a port in between: then again with others.
         for attempt in 0..5 {
-            let ports = ports::free::<4>();
+            let ports = ports::free::<5>();
             let process = spawn(&binary, folder.path(), &options, ports);
             let mut consul = Self {
                 binary: binary.clone(),
@@ -112,6 +120,11 @@ impl Consul {
     /// The address of its HTTP API.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
+    }
+
+    /// The address of its xDS, with [`Options::with_grpc`].
+    pub fn grpc(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[4]))
     }
 
     /// Its HTTP API, with the management token where it has ACLs.
@@ -198,8 +211,9 @@ impl Consul {
     }
 }
 
-fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 4]) -> Process {
-    let [http, serf_lan, serf_wan, server] = ports;
+fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 5]) -> Process {
+    let [http, serf_lan, serf_wan, server, grpc] = ports;
+    let grpc = if options.grpc { i32::from(grpc) } else { -1 };
     let log = File::create(folder.join("log")).expect("the log is created");
     let mut command = Command::new(binary);
     command.arg("agent");
@@ -218,7 +232,8 @@ fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 4]) -> Pr
             "-client=127.0.0.1",
             "-log-level=info",
         ])
-        .args(["-grpc-port=-1", "-grpc-tls-port=-1", "-dns-port=-1"])
+        .args(["-grpc-tls-port=-1", "-dns-port=-1"])
+        .arg(format!("-grpc-port={grpc}"))
         .arg(format!("-http-port={http}"))
         .arg(format!("-serf-lan-port={serf_lan}"))
         .arg(format!("-serf-wan-port={serf_wan}"))

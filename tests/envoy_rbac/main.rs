@@ -1,0 +1,13 @@
+//! Our decisions about requests beside those of a real Envoy that a real Consul configured.
+
+mod application;
+mod client;
+mod differences;
+mod differential;
+mod fixed;
+mod frames;
+mod generate;
+mod ours;
+mod question;
+mod scene;
+mod tokens;

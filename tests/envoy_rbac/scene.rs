@@ -1,0 +1,323 @@
+//! A real Consul agent with one default, and one Envoy that it configures.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use portcullis_core::http::HttpVersion;
+use portcullis_testkit::{TestCa, TestLeaf};
+use portcullis_tests::api::Api;
+use portcullis_tests::consul::{Consul, Options};
+use portcullis_tests::process::{Process, eventually};
+use portcullis_tests::{peers, ports};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::application;
+use crate::client::Client;
+use crate::question::{Answer, Question};
+use crate::tokens::Issuer;
+
+/// The service that everybody calls.
+pub(crate) const TARGET: &str = "api";
+/// Who asks whether a change has arrived.
+const MARKER: &str = "marker";
+const SOON: Duration = Duration::from_secs(90);
+
+/// The providers of tokens.
+pub(crate) const PROVIDERS: [&str; 2] = ["one", "two"];
+
+pub(crate) struct Scene {
+    pub(crate) consul: Consul,
+    pub(crate) default: &'static str,
+    pub(crate) trust_domain: String,
+    /// Consul's CA, whose key is ours: for certificates that Consul would not issue.
+    pub(crate) ca: TestCa,
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) envoy: SocketAddr,
+    admin: SocketAddr,
+    folder: TempDir,
+    marker: Client,
+    changes: u32,
+    _process: Process,
+}
+
+impl Scene {
+    /// Starts both; `None` where peers are left out on purpose.
+    pub(crate) fn start(test: &str, default: &'static str) -> Option<Self> {
+        let binary = peers::require(test, "envoy/bin/envoy")?;
+        let options = Options::new()
+            .with_grpc()
+            .with_config(&format!("default_intention_policy = \"{default}\""));
+        let consul = Consul::start(test, options)?;
+        let api = consul.api();
+        let roots = api.get("/v1/agent/connect/ca/roots").good().json();
+        let trust_domain = roots["TrustDomain"]
+            .as_str()
+            .expect("a trust domain")
+            .to_owned();
+        let ca = TestCa::new(&trust_domain);
+        let provider = json!({
+            "Provider": "consul", "ForceWithoutCrossSigning": true,
+            "Config": { "LeafCertTTL": "72h", "PrivateKey": ca.key_pem(), "RootCert": ca.pem() },
+        });
+        let _ = api.put("/v1/connect/ca/configuration", &provider).good();
+        let issuers: Vec<Issuer> = PROVIDERS.into_iter().map(Issuer::new).collect();
+        for issuer in &issuers {
+            let _ = api.put("/v1/config", &issuer.entry()).good();
+        }
+        let application = application::start();
+        let [front, admin] = ports::free::<2>();
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let _ = api
+            .put(
+                "/v1/config",
+                &json!({ "Kind": "service-defaults", "Name": TARGET, "Protocol": "http" }),
+            )
+            .good();
+        let service = json!({
+            "Name": TARGET, "Port": application,
+            "Connect": { "SidecarService": {
+                "Port": front, "Address": "127.0.0.1", "Check": { "TTL": "10m", "Status": "passing" },
+            } },
+        });
+        let _ = api.put("/v1/agent/service/register", &service).good();
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let bootstrap = Command::new(consul.binary())
+            .args(["connect", "envoy", "-sidecar-for", TARGET, "-bootstrap"])
+            .arg("-ignore-envoy-compatibility")
+            .arg("-envoy-binary")
+            .arg(&binary)
+            .arg(format!("-http-addr={}", consul.address()))
+            .arg(format!("-grpc-addr={}", consul.grpc()))
+            .arg(format!("-admin-bind={}", local(admin)))
+            .env_remove("CONSUL_HTTP_ADDR")
+            .env_remove("CONSUL_HTTP_TOKEN")
+            .output()
+            .expect("consul runs");
+        let error = String::from_utf8_lossy(&bootstrap.stderr);
+        assert!(bootstrap.status.success(), "no bootstrap: {error}");
+        let file = folder.path().join("bootstrap.json");
+        fs::write(&file, &bootstrap.stdout).expect("the bootstrap is written");
+        let log = File::create(folder.path().join("log")).expect("the log is created");
+        let envoy = Command::new("setsid")
+            .arg(&binary)
+            .arg("-c")
+            .arg(&file)
+            .args([
+                "--concurrency",
+                "1",
+                "--disable-hot-restart",
+                "--log-level",
+                "warning",
+            ])
+            .args(["--drain-time-s", "1"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log is shared"))
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
+        let marker = leaf(&api, MARKER);
+        Some(Self {
+            default,
+            trust_domain,
+            ca,
+            issuers,
+            envoy: local(front),
+            admin: local(admin),
+            folder,
+            marker,
+            changes: 0,
+            _process: Process::new(envoy),
+            consul,
+        })
+    }
+
+    /// A service of the mesh, with a certificate that Consul issued.
+    pub(crate) fn client(&self, service: &str) -> Client {
+        leaf(&self.consul.api(), service)
+    }
+
+    /// Anybody, with a certificate that Consul's CA signed.
+    pub(crate) fn stranger(&self, uris: &[&str], leaf: &TestLeaf) -> Client {
+        let uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+        Client::new(uris, leaf.chain(), &leaf.key())
+    }
+
+    /// Sets protocol and normalisation, and waits until Envoy has them.
+    pub(crate) fn set_up(&mut self, protocol: &str, normalization: &Value) {
+        let api = self.consul.api();
+        let defaults = json!({ "Kind": "service-defaults", "Name": TARGET, "Protocol": protocol });
+        let _ = api.put("/v1/config", &defaults).good();
+        let incoming = json!({ "RequestNormalization": normalization });
+        let mesh = json!({ "Kind": "mesh", "HTTP": { "Incoming": incoming } });
+        let _ = api.put("/v1/config", &mesh).good();
+        let what = format!("Envoy with {protocol} and {normalization}");
+        eventually(&what, SOON, || {
+            self.has(protocol, normalization).then_some(())
+        });
+    }
+
+    fn has(&self, protocol: &str, normalization: &Value) -> bool {
+        let Some(listener) = self.dump("dynamic_listeners", "public_listener.*") else {
+            return false;
+        };
+        let manager = &listener["active_state"]["listener"]["filter_chains"][0]["filters"];
+        let manager = manager.as_array().into_iter().flatten().find_map(|filter| {
+            let config = &filter["typed_config"];
+            config.get("http_filters").map(|_| config)
+        });
+        let Some(manager) = manager else {
+            return false;
+        };
+        let is_set = |name: &str| normalization[name] == json!(true);
+        let action = |name: &str, none: &'static str| match normalization[name].as_str() {
+            Some(action) if action != none => json!(action),
+            _ => Value::Null,
+        };
+        let is_on = |value: &Value| *value == json!(true);
+        let is_http2 = protocol != "http";
+        let cluster = self.dump("dynamic_active_clusters", "local_app");
+        let cluster_is_http2 =
+            cluster.is_some_and(|cluster| cluster.to_string().contains("http2_protocol_options"));
+        is_on(&manager["normalize_path"]) != is_set("InsecureDisablePathNormalization")
+            && is_on(&manager["merge_slashes"]) == is_set("MergeSlashes")
+            && manager["path_with_escaped_slashes_action"]
+                == action(
+                    "PathWithEscapedSlashesAction",
+                    "IMPLEMENTATION_SPECIFIC_DEFAULT",
+                )
+            && manager["common_http_protocol_options"]["headers_with_underscores_action"]
+                == action("HeadersWithUnderscoresAction", "ALLOW")
+            && manager.get("http2_protocol_options").is_some() == is_http2
+            && manager
+                .to_string()
+                .contains("envoy.filters.http.grpc_stats")
+                == (protocol == "grpc")
+            && cluster_is_http2 == is_http2
+    }
+
+    /// One resource of the configuration that Envoy has taken.
+    fn dump(&self, resource: &str, name: &str) -> Option<Value> {
+        let path = format!("/config_dump?resource={resource}&name_regex={name}");
+        let mut stream = TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        let start = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let body = &bytes[start..];
+        // It comes in chunks: a line with the size, then that much.
+        let body = if body.first() == Some(&b'{') {
+            body.to_vec()
+        } else {
+            joined(body)?
+        };
+        let dump: Value = serde_json::from_slice(&body).ok()?;
+        dump["configs"].get(0).cloned()
+    }
+
+    /// Writes the intentions of the target and of everybody, with `jwt` for all sources of
+    /// the target, and waits until Envoy decides by them. What is returned is what Consul
+    /// says about them.
+    pub(crate) fn set(
+        &mut self,
+        sources: &[Value],
+        wildcard: &[Value],
+        jwt: Option<&Value>,
+    ) -> Value {
+        self.changes += 1;
+        let path = format!("/change-{}", self.changes);
+        let action = if self.default == "allow" {
+            "deny"
+        } else {
+            "allow"
+        };
+        let mut sources = sources.to_vec();
+        sources.push(json!({
+            "Name": MARKER, "Permissions": [{ "Action": action, "HTTP": { "PathExact": path } }],
+        }));
+        let mut entry = json!({ "Kind": "service-intentions", "Name": TARGET, "Sources": sources });
+        if let Some(jwt) = jwt {
+            entry["JWT"] = jwt.clone();
+        }
+        let api = self.consul.api();
+        if wildcard.is_empty() {
+            let _ = api.delete("/v1/config/service-intentions/*").good();
+        } else {
+            let everybody =
+                json!({ "Kind": "service-intentions", "Name": "*", "Sources": wildcard });
+            let reply = api.put("/v1/config", &everybody);
+            assert_eq!(reply.status, 200, "{}: {everybody}", reply.body);
+        }
+        // Envoy gets all of them at once, so this one comes last.
+        let reply = api.put("/v1/config", &entry);
+        assert_eq!(reply.status, 200, "{}: {entry}", reply.body);
+
+        let mut question = Question::get(HttpVersion::Http1, &path);
+        let tokens: Vec<String> = self
+            .issuers
+            .iter()
+            .map(|issuer| issuer.token(600, &json!({ "role": "admin" })))
+            .collect();
+        question = question.header("authorization", &format!("Bearer {}", tokens[0]));
+        let changed = |answer: &Answer| match answer {
+            Answer::Allow(_) => action == "allow",
+            Answer::Deny { .. } => action == "deny",
+            other => panic!("an odd answer for {MARKER}: {other:?}"),
+        };
+        let what = format!("{path} of {entry}");
+        eventually(&what, SOON, || {
+            let listens = TcpStream::connect(self.envoy).is_ok();
+            if listens && changed(&self.marker.ask(self.envoy, &question)) {
+                return Some(());
+            }
+            // A change that Envoy refuses would never arrive.
+            let log = self.log();
+            assert!(!log.contains("rejected"), "{log}");
+            None
+        });
+        let path = format!("/v1/connect/intentions/match?by=destination&name={TARGET}");
+        let mut list = api.get(&path).good().json()[TARGET].take();
+        assert!(list.is_array(), "{list}");
+        let list = list.as_array_mut().map(std::mem::take).unwrap_or_default();
+        Value::Array(list)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+fn leaf(api: &Api, service: &str) -> Client {
+    let leaf = api
+        .get(&format!("/v1/agent/connect/ca/leaf/{service}"))
+        .good()
+        .json();
+    let text = |name: &str| leaf[name].as_str().expect("text").to_owned();
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(text("CertPEM").as_bytes())
+        .collect::<Result<_, _>>()
+        .expect("certificates");
+    let key = PrivateKeyDer::from_pem_slice(text("PrivateKeyPEM").as_bytes()).expect("a key");
+    Client::new(vec![text("ServiceURI")], &chain, &key)
+}
+
+fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|two| two == b"\r\n")?;
+        let size = std::str::from_utf8(&chunks[..end]).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend(chunks.get(end + 2..end + 2 + size)?);
+        chunks = chunks.get(end + 4 + size..)?;
+    }
+}
