@@ -66,6 +66,50 @@ pub enum ProtocolError {
     Name(#[from] RequestError),
 }
 
+impl ProtocolError {
+    /// For how long the agent asks to be left alone (`Retry-After`), if it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Denied(error, ..) | Self::Agent(error) => error.retry_after(),
+            Self::Unknown { .. } | Self::Name(_) => None,
+        }
+    }
+}
+
+/// Why a look at the entries failed.
+struct Unread {
+    text: String,
+    retry_after: Option<Duration>,
+}
+
+impl From<AgentError> for Unread {
+    fn from(error: AgentError) -> Self {
+        Self {
+            text: error.to_string(),
+            retry_after: error.retry_after(),
+        }
+    }
+}
+
+impl From<ProtocolError> for Unread {
+    fn from(error: ProtocolError) -> Self {
+        Self {
+            text: error.to_string(),
+            retry_after: error.retry_after(),
+        }
+    }
+}
+
+impl From<String> for Unread {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            retry_after: None,
+        }
+    }
+}
+
 /// Asks what `service` speaks: by its own `service-defaults`, else by `proxy-defaults`, else
 /// `tcp`. `flag` is the one that says it where the agent does not.
 ///
@@ -137,12 +181,12 @@ pub(super) async fn follow_own(
                 backoff.succeed();
                 next(max_stale)
             }
-            Err(error) => {
+            Err(Unread { text, retry_after }) => {
                 if known.borrow().protocol.is_none() {
-                    hub.failed(Which::Intentions, &error);
+                    hub.failed(Which::Intentions, &text);
                 }
-                failed(&known, &service, error);
-                Duration::from_millis(backoff.fail())
+                failed(&known, &service, text);
+                later(backoff.fail(), retry_after)
             }
         };
         tokio::select! {
@@ -157,7 +201,7 @@ async fn look(
     agent: &AgentClient,
     service: &str,
     given: Option<Protocol>,
-) -> Result<Protocol, String> {
+) -> Result<Protocol, Unread> {
     let mesh = config::get("mesh", "mesh", &Query::default()).map_err(|error| error.to_string())?;
     let normalization = match read(agent, &mesh, config::decode_normalization).await {
         Ok(found) => found,
@@ -166,14 +210,12 @@ async fn look(
             tracing::debug!(%error, "the mesh entry is taken as absent");
             None
         }
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.into()),
     };
     hub.set_normalization(normalization).await?;
     let protocol = match given {
         Some(given) => given,
-        None => protocol_of(agent, service, "-protocol")
-            .await
-            .map_err(|error| error.to_string())?,
+        None => protocol_of(agent, service, "-protocol").await?,
     };
     hub.set_protocol(&document_name(service), protocol).await?;
     Ok(protocol)
@@ -206,7 +248,7 @@ pub(super) async fn follow_upstream(
             }
             Err(error) => {
                 failed(&known, &service, error.to_string());
-                Duration::from_millis(backoff.fail())
+                later(backoff.fail(), error.retry_after())
             }
         };
         sleep(wait).await;
@@ -232,8 +274,37 @@ fn failed(known: &watch::Sender<KnownProtocol>, service: &str, error: String) {
     });
 }
 
+/// After failures: by our own count in milliseconds, or as the agent asks if that is later
+/// and not too late.
+fn later(backoff: u64, told: Option<Duration>) -> Duration {
+    let told = told.unwrap_or_default().min(Duration::from_millis(LONGEST));
+    Duration::from_millis(backoff).max(told)
+}
+
 /// Those who started together do not go on asking together.
 fn next(max_stale: Option<Duration>) -> Duration {
     let again = max_stale.map_or(AGAIN, |budget| AGAIN.min(budget / 4));
     again.mul_f64(rand::rng().random_range(0.75..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_may_ask_to_be_left_alone_but_not_for_ever() {
+        let seconds = Duration::from_secs;
+        assert_eq!(later(1_500, None), Duration::from_millis(1_500));
+        assert_eq!(later(1_500, Some(seconds(7))), seconds(7));
+        assert_eq!(later(9_000, Some(seconds(7))), seconds(9));
+        assert_eq!(later(1_500, Some(seconds(3_600))), seconds(30));
+        let refused = AgentError::Status {
+            path: "/v1/config/mesh/mesh".to_owned(),
+            status: 429,
+            detail: String::new(),
+            retry_after: Some(seconds(7)),
+        };
+        let unread = Unread::from(ProtocolError::from(refused));
+        assert_eq!(unread.retry_after, Some(seconds(7)));
+    }
 }
