@@ -169,6 +169,61 @@ fn each_connection_is_a_span_and_the_end_delivers_what_is_left() {
     agent.stop();
 }
 
+/// Asks for `/` as part of a trace, and waits for the end.
+fn ask(door: &str, traceparent: &str) {
+    let mut stream = TcpStream::connect(door).expect("it listens");
+    stream.set_read_timeout(Some(SOON)).expect("a limit");
+    let head = format!(
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntraceparent: {traceparent}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("it is sent");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.starts_with(b"HTTP/1.1 503"), "{answer:?}");
+}
+
+#[test]
+fn a_request_belongs_to_the_trace_that_it_names() {
+    let (url, deliveries) = collector();
+    let agent = Running::start(&["dev", "-listen=127.0.0.1:0"], &[]);
+    let address = agent.text("/address");
+    let proxy = Running::start(
+        &[
+            "proxy",
+            "-service=web",
+            "-upstream=db:0",
+            "-upstream-protocol=db=http",
+        ],
+        &[
+            ("CONSUL_HTTP_ADDR", &address),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
+            ("OTEL_BSP_SCHEDULE_DELAY", "3600000"),
+        ],
+    );
+    let door = proxy.text("/upstreams/0/listen");
+    // One that its sender samples, one that it does not, and one that is nonsense.
+    ask(
+        &door,
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
+    ask(
+        &door,
+        "00-aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb-cccccccccccccccc-00",
+    );
+    ask(&door, "00-zz");
+    proxy.stop();
+    let (_, body) = deliveries.recv_timeout(SOON).expect("a delivery");
+    let trace = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
+    let parent = 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes();
+    let holds = |bytes: &[u8]| body.windows(bytes.len()).any(|found| found == bytes);
+    assert!(holds(&trace) && holds(&parent), "the sampled one");
+    assert!(!holds(&[0xaa; 8]) && !holds(&[0xcc; 8]), "the other one");
+    let name = b"outbound request";
+    let spans = body.windows(name.len()).filter(|found| found == name);
+    assert_eq!(spans.count(), 2, "{}", String::from_utf8_lossy(&body));
+    agent.stop();
+}
+
 #[test]
 fn what_is_asked_for_and_not_there_is_refused_by_name() {
     let said = Command::new(env!("CARGO_BIN_EXE_portcullis"))

@@ -311,7 +311,10 @@ async fn headers_change_only_where_they_must() {
         }
         assert_eq!(asked.headers["host"], "api.example");
         assert_eq!(asked.headers["tracestate"], "a=b");
-        assert!(asked.headers.contains_key("traceparent"));
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(asked.headers["traceparent"], trace);
+        assert_eq!(body(answer).await, "hello from the application");
+        assert_eq!(scene.lines(1)[0]["traceparent"], trace);
         assert_eq!(asked.headers["x-odd"].as_bytes(), b"caf\xe9");
         assert_eq!(asked.headers.get_all("x-twice").iter().count(), 2);
         let found = asked

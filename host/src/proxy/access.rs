@@ -62,6 +62,8 @@ pub(super) struct RequestLine<'a> {
     /// Without its query.
     pub(super) path: &'a str,
     pub(super) status: Option<u16>,
+    /// `traceparent`, where it is one.
+    pub(super) trace: Option<&'a str>,
 }
 
 /// How a connection ended.
@@ -178,6 +180,7 @@ impl Access {
                         http.method = request.method,
                         http.path = request.path,
                         http.status = request.status,
+                        traceparent = request.trace,
                         bytes_sent = self.counts.b_to_a.load(Ordering::Relaxed),
                         bytes_recv = self.counts.a_to_b.load(Ordering::Relaxed),
                         duration_ms = duration_ms,

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, Tracer as _,
+};
+use opentelemetry::{Context as OtelContext, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -50,13 +53,18 @@ impl<S: Subscriber> Layer<S> for Spans {
         } else {
             Status::Unset
         };
+        let parent = OtelContext::new();
+        let parent = match connection.parent {
+            Some(above) => parent.with_remote_span_context(above),
+            None => parent,
+        };
         let mut span = self
             .0
             .span_builder(name)
             .with_kind(kind)
             .with_start_time(began)
             .with_attributes(connection.attributes)
-            .start(&self.0);
+            .start_with_context(&self.0, &parent);
         span.set_status(status);
         span.end_with_timestamp(ended);
     }
@@ -70,6 +78,18 @@ struct Connection {
     code: String,
     reason: String,
     duration_ms: u64,
+    /// The span of the request's sender.
+    parent: Option<SpanContext>,
+}
+
+/// The span that a `traceparent` names; the proxy has looked at its form.
+fn span_of(traceparent: &str) -> Option<SpanContext> {
+    let mut parts = traceparent.split('-').skip(1);
+    let trace = TraceId::from_hex(parts.next()?).ok()?;
+    let span = SpanId::from_hex(parts.next()?).ok()?;
+    let flags = u8::from_str_radix(parts.next()?, 16).ok()?;
+    let flags = TraceFlags::new(flags) & TraceFlags::SAMPLED;
+    Some(SpanContext::new(trace, span, flags, true, TraceState::NONE))
 }
 
 /// The semantic conventions' name for a field, where they have one.
@@ -105,6 +125,10 @@ impl Visit for Connection {
             "direction" => value.clone_into(&mut self.direction),
             "code" => value.clone_into(&mut self.code),
             "reason" => value.clone_into(&mut self.reason),
+            "traceparent" => {
+                self.parent = span_of(value);
+                return;
+            }
             _ => {}
         }
         self.attributes

@@ -99,6 +99,7 @@ impl Conversation {
         let (version, method) = (request.version(), request.method().clone());
         let shown = target.as_deref().unwrap_or_default();
         let mut record = Record::new(self.access.again(), &self.stats, version, &method, shown);
+        record.traced(request.headers());
         if version == Version::HTTP_2 {
             record.watch(&self.taken_back);
             if self.taken_back.load(Ordering::Relaxed) > self.settings.resets {

@@ -20,6 +20,7 @@ mod reading;
 mod record;
 mod serve;
 mod settings;
+mod trace;
 mod trailers;
 mod tunnel;
 mod xfcc;

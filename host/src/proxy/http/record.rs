@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use portcullis_core::intention::Decision;
 
 use super::super::access::{Access, Ending};
@@ -14,6 +14,7 @@ use super::super::copy::Counts;
 use super::super::stats::Stats;
 use super::cutter::Cause;
 use super::live::Place;
+use super::trace;
 use crate::agent_client::visible;
 
 /// How much of a path is logged.
@@ -30,6 +31,8 @@ pub(super) struct Record {
     version: &'static str,
     method: String,
     path: String,
+    /// The trace that it says it belongs to.
+    trace: Option<String>,
     code: Cow<'static, str>,
     reason: String,
     error: Option<String>,
@@ -69,6 +72,7 @@ impl Record {
             },
             method: visible(method.as_str(), 32),
             path: visible(&String::from_utf8_lossy(path), LONGEST_PATH),
+            trace: None,
             code: "client-gone".into(),
             reason: "the client went away before it was decided".to_owned(),
             error: None,
@@ -79,6 +83,11 @@ impl Record {
             taken_back: None,
             place: None,
         })
+    }
+
+    /// The trace that it belongs to, if its headers say so.
+    pub(super) fn traced(&mut self, headers: &HeaderMap) {
+        self.trace = trace::parent(headers);
     }
 
     /// If its client takes it back, that is counted here.
@@ -187,6 +196,7 @@ impl Drop for Record {
                 version: self.version,
                 method: &self.method,
                 path: &self.path,
+                trace: self.trace.as_deref(),
                 status: self.status.map(|status| status.as_u16()),
             },
         );

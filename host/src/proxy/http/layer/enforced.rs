@@ -330,7 +330,9 @@ impl Intentions {
 
     fn record<B>(&self, access: Access, request: &Request<B>, target: &[u8]) -> Box<Record> {
         let (version, method) = (request.version(), request.method());
-        Record::new(access, &self.0.inbound.stats, version, method, target)
+        let mut record = Record::new(access, &self.0.inbound.stats, version, method, target);
+        record.traced(request.headers());
+        record
     }
 
     fn bad<R>(&self, bad: Bad, grpc: bool, record: &mut Record) -> Refused<R> {
