@@ -11,8 +11,8 @@
 //!   [`sidecar`] configures the proxy by what is registered there.
 //! - [`admin`] answers operators over HTTP, and [`metrics`] are what it counts.
 //! - [`reload`] reads token, CA files and component again while all of this runs.
-//! - [`envoy`] gives Envoy certificates (feature `envoy`, on by default), and checks its
-//!   configuration.
+//! - [`envoy`] gives Envoy certificates and decisions (feature `envoy`, on by default), and
+//!   writes and checks its configuration.
 //! - [`definitions`] reads service-definition files, HCL and JSON.
 //! - [`eval`] answers questions from files. [`entries`] reads config entries, HCL and JSON, and
 //!   replies; [`expectations`] tests them, [`lint`] finds mistakes in them, [`difference`] says

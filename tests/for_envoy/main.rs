@@ -1,5 +1,7 @@
 //! What Envoy is given, on a real Envoy: certificates, configuration, decisions.
 
+mod bootstrap;
+mod ext_authz;
 mod relay;
 mod scene;
 mod sds;

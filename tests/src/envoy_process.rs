@@ -188,9 +188,24 @@ impl Envoy {
 
 /// Status and body of a GET. Envoy refuses HTTP/1.0, so this is HTTP/1.1.
 fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    request(address, "GET", path, "")
+}
+
+/// Status and body of a request with further lines of headers, each with its line end.
+///
+/// # Errors
+/// When the connection breaks or the answer is not HTTP.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &str,
+) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(START))?;
-    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
+    );
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -16,6 +16,8 @@ mod duration;
 mod entries;
 mod envoy;
 mod eval;
+#[cfg(feature = "envoy")]
+mod ext_authz;
 mod facts;
 mod failure;
 mod first_look;
@@ -52,6 +54,7 @@ Commands, and when to use which:
   dev          develop or test without Consul: an agent with its own CA, in memory
   proxy        put a service into the mesh: mTLS in and out, each connection decided by the policy
   sds          give Envoy the certificates of a service, and new ones before they end
+  ext-authz    decide for an Envoy that cannot load the filter
   health       ask a running proxy whether it takes connections, for container checks
   intention    list or change who may talk to whom, on a Consul or dev agent
   check        ask one question: may SOURCE connect to DESTINATION, and why
@@ -59,7 +62,7 @@ Commands, and when to use which:
   test         check expectations against intentions before they are live
   lint         find rules that do not do what they say, each with a request that proves it
   diff         see which callers or logged requests a change of intentions would affect
-  envoy        check a configuration of Envoy for what makes the policy useless or open
+  envoy        write a configuration of Envoy for a service, or check one
   inspect      see a certificate or SPIFFE ID as the policy sees it
   component    compile and try out a policy component before a proxy uses it
   completions  the completion script of a shell
@@ -101,6 +104,9 @@ enum Command {
     Proxy(Box<proxy::arguments::ProxyArgs>),
     #[cfg(feature = "envoy")]
     Sds(Box<sds::SdsArgs>),
+    #[cfg(feature = "envoy")]
+    #[command(name = "ext-authz")]
+    ExtAuthz(Box<ext_authz::ExtAuthzArgs>),
     Health(health::HealthArgs),
     Intention(intention::IntentionArgs),
     Check(Box<check::CheckArgs>),
@@ -128,7 +134,7 @@ impl Command {
         match self {
             Self::Dev(_) | Self::Proxy(_) => "info",
             #[cfg(feature = "envoy")]
-            Self::Sds(_) => "info",
+            Self::Sds(_) | Self::ExtAuthz(_) => "info",
             _ => "warn",
         }
     }
@@ -193,6 +199,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         #[cfg(feature = "envoy")]
         Command::Sds(arguments) => wait_for(sds::run(&arguments)),
+        #[cfg(feature = "envoy")]
+        Command::ExtAuthz(arguments) => wait_for(ext_authz::run(&arguments)),
         Command::Health(arguments) => wait_for(health::run(&arguments)),
         Command::Intention(arguments) => wait_for(intention::run(&arguments)),
         Command::Check(arguments) => wait_for(check::run(&arguments)),
@@ -200,7 +208,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Test(arguments) => wait_for(test::run(&arguments)),
         Command::Lint(arguments) => wait_for(lint::run(&arguments)),
         Command::Diff(arguments) => wait_for(diff::run(&arguments)),
-        Command::Envoy(arguments) => envoy::run(&arguments),
+        Command::Envoy(arguments) => wait_for(envoy::run(&arguments)),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Component(arguments) => component::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &Cli::command()),

@@ -7,18 +7,18 @@ use portcullis::decisions::Decisions;
 use portcullis::envoy::relay::Relay;
 use portcullis::envoy::sds::{LEAF, ROOTS, Sds};
 use portcullis::member::Member;
-use portcullis::proxy::ListenAddress;
 use portcullis::watcher::{DefaultPolicySource, Watcher, WatcherConfig};
 use portcullis_core::identity::ServiceName;
 use serde_json::json;
 
 use super::agent::AgentArgs;
 use super::decider::{self, ComponentArgs};
+use super::envoy;
 use super::failure::Failure;
 use super::first_look;
 use super::output::{self, Format, OutputArgs};
 use super::proxy::reload::{self, Hangup};
-use super::proxy::{acl, limits, operate};
+use super::proxy::{acl, limits};
 use super::shutdown::{Shutdown, StopArgs};
 use super::systemd::Manager;
 
@@ -51,7 +51,7 @@ pub(crate) struct SdsArgs {
     #[arg(long, value_name = "NAME", required = true, value_parser = ServiceName::parse)]
     service: ServiceName,
     /// Where Envoy asks: `unix:path`; never TCP, because private keys go over it
-    #[arg(long, value_name = "SOCKET", required_unless_present = "print_acl_policy", value_parser = socket)]
+    #[arg(long, value_name = "SOCKET", required_unless_present = "print_acl_policy", value_parser = envoy::socket)]
     listen: Option<PathBuf>,
     /// Permissions of the socket, in octal; `0660` with a group of its own lets an Envoy of another user in
     #[arg(long, value_name = "MODE", value_parser = limits::mode, default_value = "0600")]
@@ -70,18 +70,6 @@ pub(crate) struct SdsArgs {
     output: OutputArgs,
     #[command(flatten)]
     stop: StopArgs,
-}
-
-/// `unix:path`, for clap.
-fn socket(text: &str) -> Result<PathBuf, String> {
-    match operate::parse(text) {
-        Ok(ListenAddress::Unix(path)) => Ok(path),
-        Ok(ListenAddress::Tcp(_)) => Err(
-            "private keys go over it, so it must be a socket like `unix:/run/portcullis/db.sock`"
-                .to_owned(),
-        ),
-        Err(_) => Err("write it like `unix:/run/portcullis/db.sock`".to_owned()),
-    }
 }
 
 /// Runs the command.
@@ -191,17 +179,4 @@ async fn serve(
         }))?;
     }
     std::future::pending().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_go_over_unix_sockets_only() {
-        assert_eq!(socket("unix:/run/a"), Ok(PathBuf::from("/run/a")));
-        for text in ["8080", "127.0.0.1:1", ":1", "unix:", "/run/a", ""] {
-            assert!(socket(text).is_err(), "{text}");
-        }
-    }
 }

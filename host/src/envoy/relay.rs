@@ -18,6 +18,7 @@ use portcullis_core::intention::Destination;
 use serde::Deserialize;
 use tonic::body::Body;
 
+use super::percent::decoded;
 use crate::agent_client::AgentClient;
 
 /// The largest question: `authorize` has three short fields.
@@ -132,7 +133,8 @@ impl Relay {
         let (mut index, mut by, mut name) = (None, false, String::new());
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decoded(value).ok_or_else(|| bad(format!("`{key}` cannot be read")))?;
+            let value = decoded(&value.replace('+', " "))
+                .ok_or_else(|| bad(format!("`{key}` cannot be read")))?;
             match key {
                 "index" => {
                     let number = value.parse().map_err(|_| bad("`index` is no number"))?;
@@ -217,25 +219,6 @@ fn is_relayed(name: &HeaderName) -> bool {
         || *name == header::AGE
         || name.as_str().starts_with("x-consul-")
         || name == "x-cache"
-}
-
-/// `%XX` and `+` undone; absent when that is no text.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let byte = match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                let digits = std::str::from_utf8(&digits).ok()?;
-                u8::from_str_radix(digits, 16).ok()?
-            }
-            b'+' => b' ',
-            byte => byte,
-        };
-        bytes.push(byte);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// `60s`, `5m`, `500ms` in milliseconds.

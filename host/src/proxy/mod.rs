@@ -35,6 +35,8 @@ use tokio_util::task::TaskTracker;
 pub use config::{InboundConfig, Limits, Listening, ProxyConfig, ProxyError, UpstreamConfig};
 pub(crate) use copy::Counts;
 pub use http::{ClientCertDetails, HttpSettings, layer};
+#[cfg(feature = "envoy")]
+pub(crate) use http::{Judge, Question};
 pub use inbound::Application;
 pub use inherited::{inherit_tcp, inherit_unix};
 pub use listen::ListenAddress;

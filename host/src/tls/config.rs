@@ -83,11 +83,15 @@ pub(super) fn client(
 ///
 /// A service whose name cannot stand in a DNS name is asked without SNI.
 pub(super) fn server_name(id: &SpiffeId) -> ServerName<'static> {
-    let named = id
-        .service()
-        .and_then(|path| ServerName::try_from(sni(id.trust_domain().as_str(), path)).ok());
+    let named = sni_of(id).and_then(|name| ServerName::try_from(name).ok());
     // An IP address as the server's name sends no SNI.
     named.unwrap_or_else(|| ServerName::IpAddress(IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED)))
+}
+
+/// The same as text; absent where it cannot stand in a DNS name.
+pub(crate) fn sni_of(id: &SpiffeId) -> Option<String> {
+    let name = sni(id.trust_domain().as_str(), id.service()?);
+    ServerName::try_from(name.as_str()).is_ok().then_some(name)
 }
 
 fn sni(trust_domain: &str, path: &ServicePath) -> String {

@@ -24,12 +24,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
 pub use chains::Chain;
+pub(crate) use config::sni_of;
 pub use leaf::{Leaf, LeafError, LeafStore};
 pub use verifier::{PeerVerifier, Refusal};
 
 use callbacks::Callbacks;
 use handshake::Handshake;
-use verifier::Occasion;
+pub(crate) use verifier::Occasion;
 
 /// How long a refused peer gets to read the alert before the connection is gone.
 const LINGER: Duration = Duration::from_millis(500);

@@ -189,7 +189,7 @@ impl PeerVerifier {
     }
 
     /// As [`PeerVerifier::verify`], waiting for room and off the runtime's threads.
-    pub(super) async fn verify_later(
+    pub(crate) async fn verify_later(
         &self,
         chain: Vec<CertificateDer<'static>>,
         usage: Usage,
@@ -230,7 +230,7 @@ impl fmt::Debug for PeerVerifier {
 
 /// When a chain is verified.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Occasion {
+pub(crate) enum Occasion {
     /// For a new connection.
     Handshake,
     /// For one that there is.

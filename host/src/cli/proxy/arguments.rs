@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis::sidecar::Which;
+use portcullis::watcher::DefaultPolicySource;
 use portcullis_core::identity::ServiceName;
 
 use super::decisions::DecisionArgs;
@@ -160,6 +161,16 @@ impl DefaultPolicy {
             Self::Auto => "auto",
             Self::Allow => "allow",
             Self::Deny => "deny",
+        }
+    }
+}
+
+impl From<DefaultPolicy> for DefaultPolicySource {
+    fn from(policy: DefaultPolicy) -> Self {
+        match policy {
+            DefaultPolicy::Auto => Self::Auto,
+            DefaultPolicy::Allow => Self::Allow,
+            DefaultPolicy::Deny => Self::Deny,
         }
     }
 }

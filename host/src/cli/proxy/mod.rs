@@ -1,17 +1,17 @@
 //! `portcullis proxy`: a service's place in the mesh.
 
 pub(crate) mod acl;
-mod address;
+pub(crate) mod address;
 pub(crate) mod arguments;
 mod decisions;
 mod descriptors;
-mod http;
+pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod operate;
 pub(crate) mod reload;
 mod sidecar;
 pub(crate) mod sockets;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use portcullis::proxy::{
 };
 use portcullis::registration::RegistrationConfig;
 use portcullis::sidecar::Sidecar;
-use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
+use portcullis::watcher::WatcherConfig;
 use serde_json::json;
 
 use super::decider;
@@ -31,7 +31,7 @@ use super::first_look;
 use super::output::{self, Format};
 use super::shutdown::Shutdown;
 use super::systemd::Manager;
-use arguments::{DefaultPolicy, Origin, ProxyArgs};
+use arguments::{Origin, ProxyArgs};
 use reload::Hangup;
 use upstream::{StaticUpstream, Upstream};
 
@@ -118,11 +118,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         &decisions,
     );
     let member = Member::start(WatcherConfig {
-        default_policy: match arguments.default_intention_policy {
-            DefaultPolicy::Auto => DefaultPolicySource::Auto,
-            DefaultPolicy::Allow => DefaultPolicySource::Allow,
-            DefaultPolicy::Deny => DefaultPolicySource::Deny,
-        },
+        default_policy: arguments.default_intention_policy.into(),
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
         matching: arguments.matching.into(),
         protocol: arguments.http.protocol.map(Into::into),

@@ -157,29 +157,14 @@ impl<'v> Chain<'v> {
             let text = "`require_client_certificate` is not true";
             found.add(Code::NoClientCertificate, &tls.path, text);
         }
-        for switch in [
-            "disable_stateless_session_resumption",
-            "disable_stateful_session_resumption",
-        ] {
-            if tls.flag(switch) != Some(true) {
-                let text = format!("`{switch}` is not true");
-                found.add(Code::Resumption, &tls.path, text);
-            }
-        }
-        for keys in [
-            "session_ticket_keys",
-            "session_ticket_keys_sds_secret_config",
-        ] {
-            if let Some(keys) = tls.field(keys) {
-                let text = "session ticket keys are given";
-                found.add(Code::Resumption, &keys.path, text);
-            }
-        }
         // A filter that verifies itself needs no help of Envoy's.
         let by_filter = self
             .policies
             .iter()
             .all(|policy| *policy == Policy::Filter { verifies: true });
+        if !by_filter {
+            examine_resumption(&tls, found);
+        }
         examine_validation(&tls, by_filter, found);
     }
 
@@ -290,6 +275,27 @@ fn policy(filter: &Node<'_>, plugins: &[Plugin<'_>], authz: &[Authz<'_>]) -> Opt
             .iter()
             .any(|one| one.path() == config.path)
             .then_some(Policy::Authz),
+    }
+}
+
+fn examine_resumption(tls: &Node<'_>, found: &mut Found) {
+    for switch in [
+        "disable_stateless_session_resumption",
+        "disable_stateful_session_resumption",
+    ] {
+        if tls.flag(switch) != Some(true) {
+            let text = format!("`{switch}` is not true");
+            found.add(Code::Resumption, &tls.path, text);
+        }
+    }
+    for keys in [
+        "session_ticket_keys",
+        "session_ticket_keys_sds_secret_config",
+    ] {
+        if let Some(keys) = tls.field(keys) {
+            let text = "session ticket keys are given";
+            found.add(Code::Resumption, &keys.path, text);
+        }
     }
 }
 

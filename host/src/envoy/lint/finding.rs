@@ -99,7 +99,7 @@ codes! {
     /// TLS sessions are resumed.
     Resumption = "resumption", Error,
         "on a resumed session Envoy does not say whether the certificate was verified: the filter refuses it, and `ext-authz` decides about a certificate of yesterday",
-        "set `disable_stateless_session_resumption: true` and `disable_stateful_session_resumption: true`, and give no session ticket keys";
+        "set `disable_stateless_session_resumption: true` and `disable_stateful_session_resumption: true`, and give no session ticket keys; where that is not yours to set, `peer_verification: filter` in the plugin configuration";
     /// A filter chain of a listener goes round the policy.
     Bypass = "bypass", Error,
         "another filter chain of this listener has a policy, this one has none",
@@ -132,6 +132,10 @@ codes! {
     NoPeerCertificate = "no-peer-certificate", Error,
         "`portcullis ext-authz` verifies the certificate itself, and refuses whoever comes without",
         "set `include_peer_certificate: true`";
+    /// `ext_authz` sends some headers only.
+    PartialHeaders = "partial-headers", Error,
+        "a denial of what a header says does not hold where the header is not sent",
+        "remove `allowed_headers` and `disallowed_headers`";
     /// `ext_authz` sends joined headers.
     JoinedHeaders = "joined-headers", Warning,
         "headers that occur twice arrive as one: `portcullis ext-authz` refuses requests where a rule looks at headers",

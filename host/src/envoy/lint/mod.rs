@@ -15,6 +15,7 @@ pub use finding::{Code, Finding, Severity};
 use chain::Listener;
 use plugin::{Authz, Plugin};
 use tree::Node;
+pub(super) use tree::read;
 
 /// Why a file is no configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +27,7 @@ pub struct LintError(String);
 /// # Errors
 /// When it is neither JSON nor YAML, or nothing that has fields.
 pub fn lint(text: &str) -> Result<Vec<Finding>, LintError> {
-    let tree = tree::read(text).map_err(LintError)?;
+    let tree = read(text).map_err(LintError)?;
     if !tree.is_object() {
         return Err(LintError(
             "it is no configuration: there must be fields".to_owned(),

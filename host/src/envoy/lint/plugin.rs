@@ -206,6 +206,12 @@ impl<'v> Authz<'v> {
             let text = "`include_peer_certificate` is not true";
             found.add(Code::NoPeerCertificate, path, text);
         }
+        for list in ["allowed_headers", "disallowed_headers"] {
+            if self.is_http && self.node.field(list).is_some() {
+                let text = format!("`{list}` is given");
+                found.add(Code::PartialHeaders, path, text);
+            }
+        }
         if self.is_http && self.node.flag("encode_raw_headers") != Some(true) {
             let text = "`encode_raw_headers` is not true";
             found.add(Code::JoinedHeaders, path, text);

@@ -288,6 +288,12 @@ fn changes() -> Vec<(Value, Code, String)> {
             &format!("{L7}/http_filters/0/typed_config"),
         ),
     ];
+    list.push(at(
+        &format!("{L7}/http_filters/0/typed_config"),
+        json!({ "@type": format!("{TYPE}filters.http.ext_authz.v3.ExtAuthz"), "stat_prefix": "portcullis", "include_peer_certificate": true, "encode_raw_headers": true, "allowed_headers": {} }),
+        Code::PartialHeaders,
+        &format!("{L7}/http_filters/0/typed_config"),
+    ));
     let mut swapped = good();
     let filters = swapped.pointer_mut(&format!("{L4}/filters")).unwrap();
     filters.as_array_mut().unwrap().swap(0, 1);
@@ -350,6 +356,10 @@ fn a_filter_that_verifies_needs_no_roots_in_envoy() {
         format!("{L4}/transport_socket/typed_config/common_tls_context/validation_context");
     *tree.pointer_mut(&context).unwrap() =
         json!({ "trust_chain_verification": "ACCEPT_UNTRUSTED" });
+    let tls = format!("{L4}/transport_socket/typed_config");
+    let tls = tree.pointer_mut(&tls).unwrap().as_object_mut().unwrap();
+    // As in Consul's sidecars: what was resumed is verified again by the filter.
+    tls.remove("disable_stateless_session_resumption").unwrap();
     assert_eq!(codes(&tree), []);
 }
 

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 200;
 /// Reads a file's text, JSON or YAML.
 ///
 /// Fails when it is neither, or too large.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+pub(in super::super) fn read(text: &str) -> Result<Value, String> {
     if text.len() > MAX_FILE {
         return Err(format!("it is larger than {MAX_FILE} bytes"));
     }

@@ -22,7 +22,7 @@ const TRIES: usize = 4;
 const DESCRIBED: usize = 256;
 
 /// Asks about the requests to one service.
-pub(in super::super) struct Judge {
+pub(crate) struct Judge {
     verifier: PeerVerifier,
     service: Arc<str>,
     decisions: Decisions,
@@ -37,12 +37,12 @@ type Ground = (u64, Reason, Option<u32>, Option<u32>);
 
 /// What is asked about a request.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) version: HttpVersion,
-    pub(super) method: Method,
-    pub(super) target: Box<[u8]>,
-    pub(super) authority: Option<Box<[u8]>>,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Question {
+    pub(crate) version: HttpVersion,
+    pub(crate) method: Method,
+    pub(crate) target: Box<[u8]>,
+    pub(crate) authority: Option<Box<[u8]>>,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Question {
@@ -58,11 +58,7 @@ impl Question {
 }
 
 impl Judge {
-    pub(in super::super) fn new(
-        verifier: PeerVerifier,
-        service: Arc<str>,
-        decisions: Decisions,
-    ) -> Self {
+    pub(crate) fn new(verifier: PeerVerifier, service: Arc<str>, decisions: Decisions) -> Self {
         Self {
             verifier,
             service,
@@ -73,7 +69,7 @@ impl Judge {
     }
 
     /// The decision of the generation in force.
-    pub(super) fn decide(&self, peer: &VerifiedPeer, question: &Question) -> Decision {
+    pub(crate) fn decide(&self, peer: &VerifiedPeer, question: &Question) -> Decision {
         let client = client(peer, Some(&question.headers));
         for _ in 0..TRIES {
             let needs = self.needs();
@@ -150,7 +146,7 @@ impl Judge {
     }
 
     /// A decision in one sentence. There are few, and the last ones are remembered.
-    pub(super) fn describe(&self, decision: &Decision) -> Arc<str> {
+    pub(crate) fn describe(&self, decision: &Decision) -> Arc<str> {
         let key = (
             decision.generation,
             decision.code,

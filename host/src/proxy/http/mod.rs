@@ -25,5 +25,7 @@ mod trailers;
 mod tunnel;
 mod xfcc;
 
-pub(super) use judge::Judge;
+pub(crate) use judge::Judge;
+#[cfg(feature = "envoy")]
+pub(crate) use judge::Question;
 pub use settings::{ClientCertDetails, HttpSettings};

@@ -1,0 +1,143 @@
+//! What is written is YAML with what was asked for, and the linter finds nothing in it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use portcullis_core::identity::SpiffeId;
+use portcullis_core::intention::Protocol;
+use serde_json::Map;
+
+use super::*;
+use crate::envoy::lint::lint;
+
+fn filter() -> PolicyBy {
+    PolicyBy::Filter(Box::new(Filter {
+        file: PathBuf::from("/x/filter.wasm"),
+        agent: None,
+        settings: Map::new(),
+    }))
+}
+
+fn inbound(protocol: Protocol, policy: PolicyBy) -> Bootstrap {
+    Bootstrap {
+        service: "db".to_owned(),
+        sds: PathBuf::from("/run/\"quoted\" #.sock"),
+        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 19000)),
+        access_log: None,
+        inbound: Some(Inbound {
+            listen: ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443))),
+            application: Application::Tcp("127.0.0.1:5432".to_owned()),
+            protocol,
+            policy,
+            client_first: true,
+            normalization: Normalization::default(),
+        }),
+        upstreams: vec![Upstream {
+            name: "web".to_owned(),
+            listen: ListenAddress::Unix(PathBuf::from("/run/web.sock")),
+            endpoints: vec!["[::1]:1".to_owned(), "web.example:2".to_owned()],
+            id: SpiffeId::parse("spiffe://td.consul/ns/default/dc/dc1/svc/web").unwrap(),
+        }],
+        assumed: vec!["one\nthing".to_owned()],
+    }
+}
+
+#[test]
+fn the_linter_finds_nothing_in_what_is_written() {
+    let socket = || PolicyBy::ExtAuthz(ListenAddress::Unix(PathBuf::from("/run/authz.sock")));
+    for protocol in [
+        Protocol::Tcp,
+        Protocol::Http,
+        Protocol::Http2,
+        Protocol::Grpc,
+    ] {
+        for policy in [filter(), socket()] {
+            let bootstrap = inbound(protocol, policy);
+            let yaml = bootstrap.yaml().unwrap();
+            assert_eq!(lint(&yaml).unwrap(), [], "{yaml}");
+            let json = bootstrap.json().unwrap();
+            assert_eq!(lint(&json.to_string()).unwrap(), []);
+            assert!(yaml.contains("# - one thing\n"), "{yaml}");
+            let sds = &json["static_resources"]["clusters"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+                [0]["endpoint"]["address"]["pipe"]["path"];
+            assert_eq!(sds, "/run/\"quoted\" #.sock");
+        }
+    }
+}
+
+#[test]
+fn upstreams_must_be_who_they_are_and_resume_nothing() {
+    let json = inbound(Protocol::Tcp, filter()).json().unwrap();
+    let clusters = json["static_resources"]["clusters"].as_array().unwrap();
+    let web = clusters
+        .iter()
+        .find(|cluster| cluster["name"] == "upstream_web")
+        .unwrap();
+    assert_eq!(web["type"], "STRICT_DNS");
+    let tls = &web["transport_socket"]["typed_config"];
+    assert_eq!(tls["max_session_keys"], 0);
+    assert_eq!(tls["sni"], "web.default.dc1.internal.td.consul");
+    let names = &tls["common_tls_context"]["combined_validation_context"]["default_validation_context"]
+        ["match_typed_subject_alt_names"];
+    assert_eq!(
+        names[0]["matcher"]["exact"],
+        "spiffe://td.consul/ns/default/dc/dc1/svc/web"
+    );
+}
+
+#[test]
+fn the_mesh_entry_is_taken_word_by_word() {
+    let read = Normalization::read(
+        r#"{"InsecureDisablePathNormalization":false,"MergeSlashes":true,
+            "PathWithEscapedSlashesAction":"REJECT_REQUEST","HeadersWithUnderscoresAction":""}"#,
+    );
+    assert_eq!(
+        read.unwrap(),
+        Normalization {
+            normalize_path: true,
+            merge_slashes: true,
+            escaped_slashes: Some("REJECT_REQUEST"),
+            underscores: None,
+        }
+    );
+    for (raw, part) in [
+        ("7", "object"),
+        (r#"{"MergeSlashes":"yes"}"#, "MergeSlashes"),
+        (
+            r#"{"PathWithEscapedSlashesAction":"DROP"}"#,
+            "REJECT_REQUEST",
+        ),
+        (r#"{"Other":true}"#, "`Other`"),
+    ] {
+        let error = Normalization::read(raw).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn agents_that_the_filter_cannot_ask_are_refused() {
+    let with = |agent: AgentConfig| {
+        let mut bootstrap = inbound(Protocol::Tcp, filter());
+        bootstrap.inbound.as_mut().unwrap().policy = PolicyBy::Filter(Box::new(Filter {
+            file: PathBuf::from("/x/filter.wasm"),
+            agent: Some(agent),
+            settings: Map::new(),
+        }));
+        bootstrap.json()
+    };
+    let plain = with(AgentConfig::at("http://consul.example:8500").unwrap()).unwrap();
+    assert_eq!(lint(&plain.to_string()).unwrap(), []);
+    for agent in [
+        AgentConfig::at("http://127.0.0.1:8500/prefix").unwrap(),
+        AgentConfig::at("https://127.0.0.1:8501").unwrap(),
+    ] {
+        assert!(matches!(with(agent), Err(BootstrapError::Agent(_))));
+    }
+    let tls = AgentConfig {
+        ca_file: Some(PathBuf::from("/x/ca.pem")),
+        ..AgentConfig::at("https://127.0.0.1:8501").unwrap()
+    };
+    let tls = with(tls).unwrap();
+    let clusters = tls["static_resources"]["clusters"].to_string();
+    assert!(clusters.contains("IP_ADDRESS"), "{clusters}");
+}
