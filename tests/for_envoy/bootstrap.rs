@@ -8,7 +8,7 @@ use portcullis_tests::echo::{self, Echo};
 use portcullis_tests::envoy_process::{self as envoy, Envoy};
 use portcullis_tests::process::eventually;
 use portcullis_tests::program::{self, Said};
-use portcullis_tests::{pair, ports};
+use portcullis_tests::{components, pair, ports};
 use serde_json::{Value, json};
 
 use crate::scene::{Agent, Dev, SOON, Server};
@@ -66,7 +66,33 @@ fn what_is_written_is_valid_and_has_no_findings() {
     let far = format!("9292=far.example:8443={id}");
     let inbound = ["-listen=127.0.0.1:8443", "-service-addr=127.0.0.1:5432"];
     let authz = "-ext-authz=unix:/run/portcullis/authz.sock";
-    let cases: [(&str, Vec<&str>); 5] = [
+    let filter = format!("-filter={}", components::envoy_filter().display());
+    let cases: [(&str, Vec<&str>); 8] = [
+        (
+            "filter-tcp",
+            vec!["-service=db", inbound[0], inbound[1], &filter],
+        ),
+        (
+            "filter-http",
+            vec![
+                "-service=api",
+                inbound[0],
+                inbound[1],
+                &filter,
+                "-matching=envoy",
+            ],
+        ),
+        (
+            "filter-direct",
+            vec![
+                "-service=rpc",
+                inbound[0],
+                inbound[1],
+                &filter,
+                "-direct",
+                "-default-intention-policy=deny",
+            ],
+        ),
         (
             "tcp",
             vec![

@@ -1,6 +1,7 @@
 //! What Envoy is given, on a real Envoy: certificates, configuration, decisions.
 
 mod bootstrap;
+mod example;
 mod ext_authz;
 mod relay;
 mod scene;

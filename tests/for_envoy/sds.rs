@@ -119,8 +119,19 @@ fn rotates_under_load(agent: &dyn Agent, envoy_program: &Path) {
         updates.len() == 2 && updates.iter().all(|(_, count)| *count >= 3),
         "{updates:?}"
     );
+    // The keys are in Envoy, and are not told.
+    let dump = envoy.admin("/config_dump");
+    assert!(dump.contains("dynamic_active_secrets"), "{dump}");
+    for key in [
+        "PRIVATE KEY",
+        "LS0tLS1CRUdJTiBQUklWQVRF",
+        "LS0tLS1CRUdJTiBFQyBQUklWQVRF",
+    ] {
+        assert!(!dump.contains(key), "{dump}");
+    }
     for server in [web, db] {
         let log = server.process.log();
+        assert!(!log.contains("PRIVATE KEY"), "{log}");
         assert!(!log.contains("refuses"), "{log}");
         drop(server.stop());
     }

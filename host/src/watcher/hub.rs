@@ -41,6 +41,9 @@ pub struct MeshRoots {
     pub active: String,
     /// Certificates of all roots, PEM.
     pub pems: Vec<String>,
+    /// Intermediates that the agent lists beside them, PEM. Nobody trusts them for their own
+    /// sake; they help where a peer's chain is not presented whole.
+    pub intermediates: Vec<String>,
 }
 
 #[derive(Default)]
@@ -125,23 +128,17 @@ impl Hub {
     /// New roots, as of `at`.
     pub(super) async fn set_roots(
         self: &Arc<Self>,
-        trust_domain: String,
-        active: String,
-        pems: Vec<String>,
+        roots: MeshRoots,
         at: Timestamp,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
         let before = documents
             .roots
-            .replace((trust_domain.clone(), pems.clone()));
+            .replace((roots.trust_domain.clone(), roots.pems.clone()));
         let loaded = self.load_mesh(&mut documents, at).await;
         match &loaded {
             Ok(()) => {
-                self.roots.send_replace(Some(MeshRoots {
-                    trust_domain,
-                    active,
-                    pems,
-                }));
+                self.roots.send_replace(Some(roots));
             }
             Err(_) => documents.roots = before,
         }

@@ -6,7 +6,7 @@ use portcullis_core::agent::{HttpRequest, Query, RequestError, roots};
 use portcullis_core::watch::Digest;
 
 use super::follow::Subject;
-use super::hub::{Hub, Which};
+use super::hub::{Hub, MeshRoots, Which};
 use crate::agent_client::AgentReply;
 
 pub(super) struct Roots {
@@ -31,6 +31,7 @@ impl Subject for Roots {
         // Counters of the agent may move while the certificates stay.
         let mut text = format!("{}\n{}\n", roots.trust_domain, roots.active_id);
         roots.pems().for_each(|pem| text.push_str(pem));
+        intermediates(&roots).for_each(|pem| text.push_str(pem));
         Ok(Digest::of(text.as_bytes()))
     }
 
@@ -44,11 +45,13 @@ impl Subject for Roots {
                 active = roots.active_id,
                 "roots"
             );
-            let pems = roots.pems().map(str::to_owned).collect();
-            let taken = self
-                .hub
-                .set_roots(roots.trust_domain, roots.active_id, pems, at)
-                .await;
+            let found = MeshRoots {
+                pems: roots.pems().map(str::to_owned).collect(),
+                intermediates: intermediates(&roots).cloned().collect(),
+                trust_domain: roots.trust_domain,
+                active: roots.active_id,
+            };
+            let taken = self.hub.set_roots(found, at).await;
             self.refused = taken.err();
         } else {
             self.hub.touch_mesh(at).await;
@@ -65,4 +68,9 @@ impl Subject for Roots {
     fn failed(&mut self, error: &str) {
         self.hub.failed(Which::Roots, error);
     }
+}
+
+/// What the agent lists beside the roots.
+fn intermediates(roots: &roots::Roots) -> impl Iterator<Item = &String> {
+    roots.roots.iter().flat_map(|root| &root.intermediates)
 }

@@ -68,7 +68,7 @@ impl Verdict {
                 verdict.effect = Effect::BadRequest;
                 verdict.code = "path-not-normalized".to_owned();
                 verdict.text =
-                    "the path is not as the mesh normalises it: set `normalize_path: true` and what the mesh entry says"
+                    "the path is not as the mesh normalises it (set `normalize_path: true` and what the mesh entry says), or holds a token that must not go on"
                         .to_owned();
             }
             Effect::Redirect => verdict.location = decision.path,

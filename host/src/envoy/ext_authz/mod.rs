@@ -19,9 +19,12 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use http::Request;
 use hyper::body::Incoming;
-use portcullis_core::chain::{Usage, VerifiedPeer};
+use portcullis_core::chain::{MAX_CERTIFICATES, MAX_CHAIN_BYTES, Usage, VerifiedPeer};
 use portcullis_core::intention::{Decision, Effect};
 use portcullis_core::policy::HeaderNeeds;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Response, Status};
@@ -32,6 +35,7 @@ use crate::decisions::Decisions;
 use crate::member::Member;
 use crate::proxy::{Judge, ListenAddress, Listener, Question};
 use crate::tls::{Occasion, PeerVerifier};
+use crate::watcher::MeshRoots;
 use answer::Verdict;
 use question::Asked;
 
@@ -77,6 +81,7 @@ impl ExtAuthz {
         let service = Service(Arc::new(Inner {
             judge: Judge::new(verifier.clone(), Arc::clone(&service), Decisions::default()),
             verifier,
+            roots: member.watcher().subscribe_roots(),
             service,
             counts: Arc::clone(&counts),
         }));
@@ -125,6 +130,7 @@ struct Service(Arc<Inner>);
 struct Inner {
     judge: Judge,
     verifier: PeerVerifier,
+    roots: watch::Receiver<Option<MeshRoots>>,
     service: Arc<str>,
     counts: Arc<Counted>,
 }
@@ -151,7 +157,7 @@ impl Authorization for Service {
 impl Inner {
     async fn decide(&self, asked: &Asked) -> Verdict {
         let chain = match &asked.chain {
-            Ok(chain) => chain.clone(),
+            Ok(chain) => completed(chain.clone(), &self.intermediates()),
             Err(problem) => return Verdict::refused("certificate-unreadable", problem),
         };
         let verified = self
@@ -181,6 +187,17 @@ impl Inner {
                 self.verdict(peer, decision, Some(question))
             }
         }
+    }
+
+    /// Those that the agent lists: Envoy passes on none.
+    fn intermediates(&self) -> Vec<CertificateDer<'static>> {
+        let roots = self.roots.borrow();
+        let listed = roots.iter().flat_map(|roots| &roots.intermediates);
+        // What cannot be read helps nobody.
+        listed
+            .flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()))
+            .filter_map(Result::ok)
+            .collect()
     }
 
     fn looks_at_headers(&self) -> bool {
@@ -228,5 +245,40 @@ impl Inner {
         } else {
             tell!(WARN, "refused");
         }
+    }
+}
+
+/// `chain`, and as many of `listed` as the policy would take.
+fn completed(
+    mut chain: Vec<CertificateDer<'static>>,
+    listed: &[CertificateDer<'static>],
+) -> Vec<CertificateDer<'static>> {
+    for certificate in listed {
+        let bytes: usize = chain.iter().map(|one| one.len()).sum();
+        if chain.len() < MAX_CERTIFICATES
+            && bytes + certificate.len() <= MAX_CHAIN_BYTES
+            && !chain.contains(certificate)
+        {
+            chain.push(certificate.clone());
+        }
+    }
+    chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_completed_within_what_the_policy_takes() {
+        let one = |byte: u8, length: usize| CertificateDer::from(vec![byte; length]);
+        let leaf = vec![one(0, 10)];
+        let listed = [one(1, 10), one(0, 10), one(2, MAX_CHAIN_BYTES), one(3, 10)];
+        assert_eq!(
+            completed(leaf.clone(), &listed),
+            [one(0, 10), one(1, 10), one(3, 10)]
+        );
+        let many: Vec<_> = (1..20).map(|byte| one(byte, 1)).collect();
+        assert_eq!(completed(leaf, &many).len(), MAX_CERTIFICATES);
     }
 }

@@ -1,5 +1,7 @@
 //! Listeners: where the policy stands in their filter chains, and what TLS lets in.
 
+use std::net::IpAddr;
+
 use super::plugin::{Authz, Plugin};
 use super::tree::Node;
 use super::{Code, Found};
@@ -16,6 +18,7 @@ const VERIFICATIONS: &[&str] = &["VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED"];
 
 /// A listener and its filter chains.
 pub(super) struct Listener<'v> {
+    node: Node<'v>,
     chains: Vec<Chain<'v>>,
 }
 
@@ -77,8 +80,23 @@ impl<'v> Listener<'v> {
             .chain(default)
             .map(|chain| Chain::read(chain, plugins, authz));
         Some(Self {
+            node: node.clone(),
             chains: chains.collect(),
         })
+    }
+
+    /// Whether it is for this machine's own programs: on loopback or a unix socket, without
+    /// TLS, as listeners for upstreams are.
+    pub(super) fn is_local(&self) -> bool {
+        let is_plain = |chain: &Chain<'v>| chain.node.field("transport_socket").is_none();
+        let address = self.node.field("address");
+        let address = address.as_ref();
+        let is_here = address.is_some_and(|address| {
+            let host = address.field("socket_address");
+            let host = host.and_then(|socket| socket.text("address")?.parse::<IpAddr>().ok());
+            address.field("pipe").is_some() || host.is_some_and(|host| host.is_loopback())
+        });
+        is_here && self.chains.iter().all(is_plain)
     }
 
     pub(super) fn has_policy(&self) -> bool {

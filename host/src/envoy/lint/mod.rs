@@ -71,20 +71,18 @@ fn examine(tree: &Value, found: &mut Found) {
     for filter in &authz {
         filter.examine(found);
     }
-    let mut anywhere = plugins.iter().any(|plugin| plugin.is_ours) || !authz.is_empty();
-    for object in &objects {
-        let Some(listener) = Listener::read(object, &plugins, &authz) else {
-            continue;
-        };
-        anywhere |= listener.has_policy();
+    let listeners: Vec<Listener<'_>> = objects
+        .iter()
+        .filter_map(|object| Listener::read(object, &plugins, &authz))
+        .collect();
+    for listener in &listeners {
         listener.examine(found);
     }
-    if !anywhere {
-        found.add(
-            Code::NoPolicy,
-            "",
-            "there is no filter of Portcullis in this file",
-        );
+    let anywhere = plugins.iter().any(|plugin| plugin.is_ours) || !authz.is_empty();
+    let is_outbound = !listeners.is_empty() && listeners.iter().all(Listener::is_local);
+    if !anywhere && !is_outbound {
+        let text = "there is no filter of Portcullis in this file";
+        found.add(Code::NoPolicy, "", text);
     }
     chain::examine_routes(&objects, &plugins, &authz, found);
 }

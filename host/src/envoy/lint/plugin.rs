@@ -1,5 +1,6 @@
 //! The filter as a plugin, and `ext_authz` in its place.
 
+use portcullis_core::filter::Settings;
 use serde_json::Value;
 
 use super::tree::Node;
@@ -142,16 +143,9 @@ fn read_configuration(node: &Node<'_>) -> Result<(), String> {
     if kind == "BytesValue" {
         return Ok(());
     }
-    match serde_json::from_str::<Value>(text) {
-        Ok(Value::Object(fields)) => {
-            let missing = ["service", "agent"]
-                .into_iter()
-                .find(|name| !fields.contains_key(*name));
-            missing.map_or(Ok(()), |name| Err(format!("`{name}` is missing")))
-        }
-        Ok(_) => Err("it is no JSON object".to_owned()),
-        Err(error) => Err(format!("it is no JSON: {error}")),
-    }
+    Settings::parse(text.as_bytes())
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// An `ext_authz` filter, network or HTTP.

@@ -138,6 +138,12 @@ fn changes() -> Vec<(Value, Code, String)> {
         ),
         plug(
             "configuration",
+            configured(r#"{"service":"db","agent":{"cluster":"consul_agent"},"servise":"db"}"#),
+            Code::PluginConfiguration,
+            "/configuration",
+        ),
+        plug(
+            "configuration",
             json!({ "@type": "type.googleapis.com/google.protobuf.Struct", "value": { "service": "db" } }),
             Code::PluginConfiguration,
             "/configuration",
@@ -361,6 +367,28 @@ fn a_filter_that_verifies_needs_no_roots_in_envoy() {
     // As in Consul's sidecars: what was resumed is verified again by the filter.
     tls.remove("disable_stateless_session_resumption").unwrap();
     assert_eq!(codes(&tree), []);
+}
+
+#[test]
+fn listeners_for_our_own_programs_need_no_policy() {
+    let listener = |address: Value| {
+        json!({ "static_resources": { "listeners": [
+            { "address": address, "filter_chains": [{ "filters": [{ "name": "tcp" }] }] },
+        ]}})
+    };
+    let tcp = |host: &str| json!({ "socket_address": { "address": host, "port_value": 1 } });
+    for here in [
+        tcp("127.0.0.1"),
+        tcp("::1"),
+        json!({ "pipe": { "path": "/x" } }),
+    ] {
+        assert_eq!(codes(&listener(here)), []);
+    }
+    let mut with_tls = listener(tcp("127.0.0.1"));
+    with_tls["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = tls();
+    for open in [listener(tcp("0.0.0.0")), listener(json!({})), with_tls] {
+        assert_eq!(codes(&open), [("no-policy", String::new())]);
+    }
 }
 
 #[test]
