@@ -59,31 +59,70 @@ impl Client {
 
     /// Sends a request on a connection of its own.
     pub(crate) fn ask(&self, address: SocketAddr, question: &Question) -> Answer {
+        match self.exchange(address, question) {
+            Exchange::Answered(response) => response.answer(),
+            Exchange::Closed => Answer::BadRequest,
+            Exchange::NoHandshake => Answer::NoHandshake,
+        }
+    }
+
+    /// The same, with whatever comes back.
+    pub(crate) fn exchange(&self, address: SocketAddr, question: &Question) -> Exchange {
         let is_http2 = question.version == HttpVersion::Http2;
-        let config = if is_http2 { &self.http2 } else { &self.http1 };
-        let name = ServerName::try_from("api").expect("a name");
-        let tls = ClientConnection::new(Arc::clone(config), name).expect("a connection");
-        let socket = TcpStream::connect(address).expect("it listens");
-        socket.set_nodelay(true).expect("a socket");
-        socket.set_read_timeout(Some(HUNG)).expect("a socket");
-        let mut stream = StreamOwned::new(tls, socket);
+        let mut stream = self.connect(address, is_http2);
         let exchanged = if is_http2 {
             http2(&mut stream, question)
         } else {
             http1(&mut stream, question)
         };
         match exchanged {
-            Ok(response) => response.answer(),
-            Err(error) if error.to_string().contains("AlertReceived") => Answer::NoHandshake,
-            Err(error) => match error.kind() {
-                ErrorKind::UnexpectedEof
-                | ErrorKind::ConnectionReset
-                | ErrorKind::BrokenPipe
-                | ErrorKind::ConnectionAborted => Answer::BadRequest,
-                _ => panic!("{question}: {error}"),
-            },
+            Ok(response) => Exchange::Answered(response),
+            Err(error) if error.to_string().contains("fatal alert") => Exchange::NoHandshake,
+            Err(error) if is_end(&error) => Exchange::Closed,
+            Err(error) => panic!("{question}: {error}"),
         }
     }
+
+    /// Sends bytes, and reads until the other side ends.
+    pub(crate) fn raw(&self, address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect(address, false);
+        // Whoever refuses may not read all of it.
+        let _ = stream.write_all(bytes).and_then(|()| stream.flush());
+        let mut answer = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut answer) {
+            assert!(is_end(&error), "{error}");
+        }
+        answer
+    }
+
+    fn connect(&self, address: SocketAddr, is_http2: bool) -> Stream {
+        let config = if is_http2 { &self.http2 } else { &self.http1 };
+        let name = ServerName::try_from("api").expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a connection");
+        let socket = TcpStream::connect(address).expect("it listens");
+        socket.set_nodelay(true).expect("a socket");
+        socket.set_read_timeout(Some(HUNG)).expect("a socket");
+        StreamOwned::new(tls, socket)
+    }
+}
+
+/// What came back for a request.
+pub(crate) enum Exchange {
+    Answered(Response),
+    /// The connection or stream ended without an answer.
+    Closed,
+    /// The certificate was refused.
+    NoHandshake,
+}
+
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
+    )
 }
 
 fn http1(stream: &mut Stream, question: &Question) -> io::Result<Response> {

@@ -18,6 +18,7 @@ pub(crate) const IDENTITY: &str = "identity that intentions are not about";
 pub(crate) const TOKEN: &str = "token that the deciding rule does not ask for";
 pub(crate) const QUERY: &str = "QUERY without a content type";
 pub(crate) const NO_PATH: &str = "target without a path";
+pub(crate) const BAD_HOST: &str = "malformed host beside an address";
 pub(crate) const NO_HOST: &str = "request without a host";
 
 /// A question with its answers.
@@ -41,6 +42,17 @@ impl Case<'_> {
         }
         if *self.theirs == Answer::NotFound && self.has_no_path() {
             return Some(NO_PATH);
+        }
+        let is_address = self.question.target.starts_with(b"http://");
+        let is_host = |value: &[u8]| !value.contains(&b' ');
+        let mut hosts = self
+            .question
+            .headers
+            .iter()
+            .filter(|(name, _)| name == b"host");
+        if is_address && *self.ours == Answer::BadRequest && hosts.any(|(_, value)| !is_host(value))
+        {
+            return Some(BAD_HOST);
         }
         let has_type = self
             .question

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::differences::{
-    IDENTITY, NO_HOST, NO_PATH, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN, WIDER_FIRST,
+    BAD_HOST, IDENTITY, NO_HOST, NO_PATH, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN, WIDER_FIRST,
 };
 use crate::question::Question;
 use crate::scene::{PROVIDERS, Scene};
@@ -289,6 +289,11 @@ fn forms(scene: &Scene) -> Vec<Rules> {
                     Question::get(Http2, "*").method("OPTIONS"),
                 ),
                 asked(NO_PATH, "HTTP/1.1 `http://api?x=1`", get("http://api?x=1")),
+                asked(
+                    BAD_HOST,
+                    "HTTP/1.1 `http://api/` with `host: a b`",
+                    get("http://api/").without("host").header("host", "a b"),
+                ),
                 asked(NO_HOST, "HTTP/1.1 without `host`", bare(Http1)),
                 asked(
                     NO_HOST,

@@ -300,7 +300,8 @@ pub(crate) fn question(
     if random.random_bool(0.02) {
         odd_form(random, &mut question);
     }
-    if version == HttpVersion::Http1 && random.random_bool(0.03) {
+    let is_path = question.target.first() == Some(&b'/');
+    if version == HttpVersion::Http1 && is_path && random.random_bool(0.03) {
         question.target = [b"http://elsewhere:80".as_slice(), &question.target].concat();
     }
     if random.random_bool(0.35) {

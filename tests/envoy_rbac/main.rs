@@ -7,6 +7,7 @@ mod differential;
 mod fixed;
 mod frames;
 mod generate;
+mod matrix;
 mod ours;
 mod question;
 mod scene;

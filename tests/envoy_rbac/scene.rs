@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::application;
+use crate::application::{self, Application};
 use crate::client::Client;
 use crate::question::{Answer, Question};
 use crate::tokens::Issuer;
@@ -39,6 +39,8 @@ pub(crate) struct Scene {
     pub(crate) ca: TestCa,
     pub(crate) issuers: Vec<Issuer>,
     pub(crate) envoy: SocketAddr,
+    /// The application behind it.
+    pub(crate) application: Application,
     admin: SocketAddr,
     folder: TempDir,
     marker: Client,
@@ -80,7 +82,7 @@ impl Scene {
             )
             .good();
         let service = json!({
-            "Name": TARGET, "Port": application,
+            "Name": TARGET, "Port": application.port,
             "Connect": { "SidecarService": {
                 "Port": front, "Address": "127.0.0.1", "Check": { "TTL": "10m", "Status": "passing" },
             } },
@@ -129,6 +131,7 @@ impl Scene {
             ca,
             issuers,
             envoy: local(front),
+            application,
             admin: local(admin),
             folder,
             marker,
@@ -260,22 +263,30 @@ impl Scene {
         let reply = api.put("/v1/config", &entry);
         assert_eq!(reply.status, 200, "{}: {entry}", reply.body);
 
-        let mut question = Question::get(HttpVersion::Http1, &path);
-        let tokens: Vec<String> = self
-            .issuers
-            .iter()
-            .map(|issuer| issuer.token(600, &json!({ "role": "admin" })))
-            .collect();
-        question = question.header("authorization", &format!("Bearer {}", tokens[0]));
+        self.arrived(self.envoy);
+        let path = format!("/v1/connect/intentions/match?by=destination&name={TARGET}");
+        let mut list = api.get(&path).good().json()[TARGET].take();
+        assert!(list.is_array(), "{list}");
+        let list = list.as_array_mut().map(std::mem::take).unwrap_or_default();
+        Value::Array(list)
+    }
+
+    /// Waits until the proxy at this address decides by the last change.
+    pub(crate) fn arrived(&self, address: SocketAddr) {
+        let path = format!("/change-{}", self.changes);
+        let token = self.issuers[0].token(600, &json!({ "role": "admin" }));
+        let question = Question::get(HttpVersion::Http1, &path)
+            .header("authorization", &format!("Bearer {token}"));
         let changed = |answer: &Answer| match answer {
-            Answer::Allow(_) => action == "allow",
-            Answer::Deny { .. } => action == "deny",
+            Answer::Allow(_) => self.default == "deny",
+            Answer::Deny { .. } => self.default == "allow",
+            // A proxy that begins closes what it has no policy for.
+            Answer::BadRequest | Answer::NoHandshake => false,
             other => panic!("an odd answer for {MARKER}: {other:?}"),
         };
-        let what = format!("{path} of {entry}");
-        eventually(&what, SOON, || {
-            let listens = TcpStream::connect(self.envoy).is_ok();
-            if listens && changed(&self.marker.ask(self.envoy, &question)) {
+        eventually(&format!("{path} at {address}"), SOON, || {
+            let listens = TcpStream::connect(address).is_ok();
+            if listens && changed(&self.marker.ask(address, &question)) {
                 return Some(());
             }
             // A change that Envoy refuses would never arrive.
@@ -283,11 +294,6 @@ impl Scene {
             assert!(!log.contains("rejected"), "{log}");
             None
         });
-        let path = format!("/v1/connect/intentions/match?by=destination&name={TARGET}");
-        let mut list = api.get(&path).good().json()[TARGET].take();
-        assert!(list.is_array(), "{list}");
-        let list = list.as_array_mut().map(std::mem::take).unwrap_or_default();
-        Value::Array(list)
     }
 
     fn log(&self) -> String {

@@ -147,6 +147,11 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
     same("HTTP/2 paths beyond ASCII are encoded", [http(ALLOW, exact("/%C3%A9"))], 0, path="/\u00c3\u00a9", http_version="2", forwarded="/%C3%A9")
     # Observed on Envoy 1.40 (`tests/envoy_rbac`): byte by byte, UTF-8 or not.
     same("HTTP/2 paths that are no UTF-8 are encoded too", [http(ALLOW, exact("/a%FF%E9b"))], 0, path="/x/../a\u00ff\u00e9b", http_version="2", forwarded="/a%FF%E9b")
+    same("an empty cookie of HTTP/2 is none", [http(ALLOW, header=head("cookie", "Present"))], None, headers=[("cookie", "")], http_version="2")
+    same("empty cookies of HTTP/2 are none", [http(ALLOW, header=head("cookie", "Present"))], None, headers=[("cookie", ""), ("cookie", "")], http_version="2")
+    same("an empty cookie of HTTP/1.1", [http(ALLOW, header=head("cookie", "Present"))], 0, headers=[("cookie", "")])
+    same("a port that is no number", [http(ALLOW, prefix("/"))], BAD, path="http://db:80x/")
+    same("a port that is a number", [http(ALLOW, prefix("/"))], 0, path="http://[::1]:80/", forwarded="/")
     same("an empty :authority", [http(ALLOW, prefix("/"))], BAD, authority="", http_version="2")
     same("an empty host in the place of :authority", [http(ALLOW, prefix("/"))], BAD, headers=[("host", "")], http_version="2")
     same("an empty host of HTTP/1.1", [http(ALLOW, prefix("/"))], 0, headers=[("host", "")])

@@ -290,6 +290,10 @@ impl<'r> Prepared<'r> {
         let is_strict = self.matching == Matching::Strict;
         let has_edges = |value: &[u8]| is_strict && trim(value).len() != value.len();
         let Some(second) = values.next() else {
+            // Envoy makes one header of the cookies of HTTP/2, and none of empty ones.
+            if first.is_empty() && self.is_split_cookie(name) {
+                return Found::Absent;
+            }
             if has_edges(first) {
                 return Found::Several(vec![
                     Reading::Single(Cow::Borrowed(first)),
@@ -299,6 +303,9 @@ impl<'r> Prepared<'r> {
             return Found::One(first);
         };
         let values: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+        if self.is_split_cookie(name) && values.iter().all(|value| value.is_empty()) {
+            return Found::Absent;
+        }
         let mut readings = vec![self.envoys(name, &values)];
         if is_strict {
             readings.extend(all(name, &values));
@@ -310,10 +317,14 @@ impl<'r> Prepared<'r> {
         Found::Several(readings)
     }
 
+    /// Whether the header is a cookie that HTTP/2 may have split.
+    fn is_split_cookie(&self, name: &[u8]) -> bool {
+        name == b"cookie" && self.request.version == HttpVersion::Http2
+    }
+
     /// How Envoy 1.40 reads a repeated header.
     fn envoys<'p>(&self, name: &[u8], values: &[&'p [u8]]) -> Reading<'p> {
-        let is_split_cookie = name == b"cookie" && self.request.version == HttpVersion::Http2;
-        if is_split_cookie {
+        if self.is_split_cookie(name) {
             Reading::Single(Cow::Owned(joined_cookies(values)))
         } else if JOINED.binary_search(&name).is_ok() {
             // Envoy leaves out empty ones.

@@ -143,6 +143,18 @@ fn absolute(target: &[u8]) -> Result<Target<'_>, BadRequest> {
         return Err(BadRequest::Target);
     }
     check_authority(authority)?;
+    // A port is a number; the colons of an address stand in brackets.
+    let after = authority
+        .rsplit(|byte| *byte == b']')
+        .next()
+        .unwrap_or_default();
+    let port = after
+        .splitn(2, |byte| *byte == b':')
+        .nth(1)
+        .unwrap_or_default();
+    if !port.iter().all(u8::is_ascii_digit) {
+        return Err(BadRequest::Authority);
+    }
     let path = match path {
         [b'/', ..] => Cow::Borrowed(path),
         other => Cow::Owned([b"/", other].concat()),
