@@ -3,6 +3,7 @@
 //! expected one, and all four the same in every field and every text.
 
 mod adapter;
+mod filter;
 mod plan;
 mod rust;
 

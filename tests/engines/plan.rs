@@ -106,7 +106,7 @@ pub(crate) fn all() -> Vec<Plan> {
     plans
 }
 
-fn read(name: &str) -> Vec<Value> {
+pub(crate) fn read(name: &str) -> Vec<Value> {
     let path = workspace().join(format!("tests/vectors/{name}.ndjson"));
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));

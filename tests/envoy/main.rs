@@ -1,5 +1,6 @@
 //! The filter in a real Envoy, over mTLS, with the development agent as Consul.
 
+mod agents;
 #[expect(dead_code, reason = "tests of HTTP use more of it")]
 #[path = "../http/application.rs"]
 mod application;
@@ -9,5 +10,8 @@ mod client;
 mod configuration;
 mod connections;
 mod greeter;
+mod peers;
 mod requests;
 mod scene;
+mod vectors;
+mod workers;

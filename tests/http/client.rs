@@ -81,6 +81,24 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+/// TLS 1.3 that takes any server, with or without a certificate of its own.
+pub(crate) fn tls_client(
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+    match identity {
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .expect("a certificate"),
+        None => builder.with_no_client_auth(),
+    }
+}
+
 /// A client with the certificate of a service.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -112,16 +130,38 @@ impl Client {
         }
     }
 
+    /// A client with a certificate of any origin.
+    #[allow(dead_code, reason = "the tests of Envoy use it")]
+    pub(crate) fn with(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        address: SocketAddr,
+    ) -> Self {
+        Self {
+            chain,
+            key: Arc::new(key),
+            address,
+            uri: String::new(),
+        }
+    }
+
+    /// Its settings for TLS.
+    pub(crate) fn config(&self) -> ClientConfig {
+        tls_client(Some((self.chain.clone(), self.key.clone_key())))
+    }
+
+    /// A connection, if the server takes it.
+    #[allow(dead_code, reason = "the tests of Envoy use it")]
+    pub(crate) async fn try_connect(&self) -> Option<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        let name = ServerName::try_from("api").expect("a name");
+        let connector = TlsConnector::from(Arc::new(self.config()));
+        within(connector.connect(name, stream)).await.ok()
+    }
+
     /// A connection that offers these ALPN names.
     pub(crate) async fn connect(&self, alpn: &[&str]) -> TlsStream<TcpStream> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .expect("a certificate");
+        let mut config = self.config();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(self.address).await.expect("it listens");
         stream.set_nodelay(true).expect("a socket");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use crate::peers::workspace;
 
@@ -39,7 +39,10 @@ pub fn mesh_policy() -> PathBuf {
 /// `filter.wasm`, for Envoy: a core module.
 #[must_use]
 pub fn envoy_filter() -> PathBuf {
-    build_for("portcullis-envoy", "filter", "wasm32-wasip1")
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| build_for("portcullis-envoy", "filter", "wasm32-wasip1"))
+        .clone()
 }
 
 fn build(package: &str) -> PathBuf {

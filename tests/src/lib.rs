@@ -14,4 +14,6 @@ pub mod ports;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod proxy_wasm;
 pub mod stage;
+pub mod wasm_trap;
