@@ -481,7 +481,7 @@ async fn keys_that_cannot_be_had_at_the_start_deny_and_say_why() {
     let level = "/logging?level=trace";
     let level = tokio::task::block_in_place(|| admin.send("POST", level, None));
     let _ = level.expect("an answer").good();
-    let server = KeyServer::start_at(address, Answer::Keys(issuer.keys()), None).await;
+    let _server = KeyServer::start_at(address, Answer::Keys(issuer.keys()), None).await;
     accepted(&client, &token).await;
     let path = format!("/b?access_token={token}");
     assert_eq!(ask(&client, &path, &[]).await, StatusCode::OK);

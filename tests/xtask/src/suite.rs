@@ -54,7 +54,7 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
 }
 
 /// The test programs that talk to a real Consul agent.
-const OF_CONSUL: [&str; 11] = [
+const OF_CONSUL: [&str; 14] = [
     "api",
     "batch",
     "codec",
@@ -62,10 +62,13 @@ const OF_CONSUL: [&str; 11] = [
     "consul",
     "differential",
     "faults",
+    "http",
     "interop",
+    "layer",
     "mesh_policy",
     "reload",
     "sidecar",
+    "tools",
 ];
 
 /// Runs the tests of a Consul agent with this one.
