@@ -44,12 +44,12 @@ impl Case<'_> {
             return Some(NO_PATH);
         }
         let is_address = self.question.target.starts_with(b"http://");
-        let is_host = |value: &[u8]| !value.contains(&b' ');
+        let is_host = |value: &[u8]| value.is_ascii() && !value.contains(&b' ');
         let mut hosts = self
             .question
             .headers
             .iter()
-            .filter(|(name, _)| name == b"host");
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"host"));
         if is_address && *self.ours == Answer::BadRequest && hosts.any(|(_, value)| !is_host(value))
         {
             return Some(BAD_HOST);

@@ -415,7 +415,10 @@ fn meet(random: &mut StdRng, http: &Value, question: &mut Question, mut path: St
             ":authority" | "host" => match question.version {
                 HttpVersion::Http2 => question.authority = Some(bytes(&wanted)),
                 HttpVersion::Http1 => {
-                    *question = question.clone().without("host").header("host", &wanted)
+                    *question = question
+                        .clone()
+                        .without("host")
+                        .bytes("host", &bytes(&wanted))
                 }
             },
             name => *question = question.clone().bytes(name, &bytes(&wanted)),
