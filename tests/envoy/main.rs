@@ -1,5 +1,6 @@
 //! The filter in a real Envoy, over mTLS, with the development agent as Consul.
 
+mod acls;
 mod agents;
 #[expect(dead_code, reason = "tests of HTTP use more of it")]
 #[path = "../http/application.rs"]
