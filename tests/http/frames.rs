@@ -32,7 +32,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// How the server answers a request of these fields: the kind of the first frame that is
 /// about it.
-async fn answered(client: &Client, fields: &[(&str, &str)]) -> &'static str {
+pub(crate) async fn answered(client: &Client, fields: &[(&str, &str)]) -> &'static str {
     let mut stream = client.connect(&["h2"]).await;
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(4, 0, 0, &[]));
@@ -58,7 +58,7 @@ async fn answered(client: &Client, fields: &[(&str, &str)]) -> &'static str {
     within(answer).await
 }
 
-fn request(path: &str) -> Vec<(&str, &str)> {
+pub(crate) fn request(path: &str) -> Vec<(&str, &str)> {
     vec![
         (":method", "GET"),
         (":scheme", "https"),

@@ -23,3 +23,4 @@ mod shadow;
 mod smuggling;
 mod tokens;
 mod upgrade;
+mod written;
