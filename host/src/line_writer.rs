@@ -14,6 +14,10 @@ pub const ROOM: usize = 4 << 20;
 /// So much is written at once.
 const CHUNK: usize = 64 << 10;
 
+/// How long lines gather after some were written: to be woken for each of many would cost
+/// more than to write them. The first after a rest is written at once.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// How long the end of the process waits for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -118,9 +122,12 @@ fn write_all(lines: &Receiver<Message>, state: &State, sink: &mut impl Sink) {
         if dropped > 0 {
             sink.dropped(dropped);
         }
+        let more = chunk.len() >= CHUNK;
         chunk.clear();
         if let Some(written) = flushed {
             let _ = written.try_send(());
+        } else if !more {
+            std::thread::sleep(GATHER);
         }
     }
 }
