@@ -13,16 +13,16 @@ use portcullis_core::identity::SpiffeId;
 use portcullis_core::policy::Document;
 use portcullis_core::time::Timestamp;
 use portcullis_testkit::{Draft, KeyType, TestCa, TestLeaf};
+use portcullis_tests::any_server::Unchecked;
 use portcullis_tests::stage::{ANY, policy, within};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion,
-    ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    AlertDescription, ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -176,7 +176,7 @@ impl Stranger {
             .with_protocol_versions(&[self.version])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
             .with_client_cert_resolver(Arc::new(Presents(self.key)));
         config.alpn_protocols = self.alpn;
         config.resumption = Resumption::in_memory_sessions(8);
@@ -237,45 +237,6 @@ impl ResolvesClientCert for Presents {
 
     fn has_certs(&self) -> bool {
         self.0.is_some()
-    }
-}
-
-/// Believes everybody: the client's side is not what is tested.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

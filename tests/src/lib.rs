@@ -1,5 +1,6 @@
 //! What the tests share: real peers, processes, ports.
 
+pub mod any_server;
 pub mod api;
 pub mod bench;
 pub mod components;

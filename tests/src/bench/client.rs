@@ -18,6 +18,7 @@ use rustls::{
 use super::application::{ECHO, POUR, SWALLOW};
 use super::identity::Identity;
 use super::patience::PATIENCE;
+use crate::any_server::Unchecked;
 
 /// What a client brings: a certificate, and the roots that it knows, if it looks at them.
 pub type Config = Arc<ClientConfig>;
@@ -192,45 +193,6 @@ pub fn download(config: &Config, address: SocketAddr, bytes: u64) -> io::Result<
         left = left.saturating_sub(read as u64);
     }
     session.close()
-}
-
-/// Accepts every server.
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Verifies chains as webpki does, and leaves names out: a mesh has no DNS names.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -112,15 +111,16 @@ async fn connect(
 
 impl Connection {
     async fn ask(&mut self, version: Version) -> Result<()> {
-        let request = |target| -> Request<Empty<Bytes>> { policy::request(target) };
         let response = match self {
             Self::Http1(sender) => {
                 sender.ready().await?;
-                sender.send_request(request("/items/42?sort=name")).await?
+                sender
+                    .send_request(policy::request("/items/42?sort=name"))
+                    .await?
             }
             Self::Http2(sender) => {
                 sender.ready().await?;
-                let mut request = request("https://db.example/items/42?sort=name");
+                let mut request = policy::request("https://db.example/items/42?sort=name");
                 *request.version_mut() = http::Version::HTTP_2;
                 request.headers_mut().remove("host");
                 sender.send_request(request).await?
