@@ -41,6 +41,7 @@ fn a_restored_folder_of_the_development_agent_is_read_again_and_logged() {
     dev.restart();
     // The agent says the older state twice: then it is so, and it was said.
     pair.passes(&load);
+    pair.db.logs(OLDER);
     let log = pair.db.log();
     let said = log
         .find(OLDER)
@@ -112,8 +113,7 @@ fn a_restored_snapshot_of_real_consul_is_read_again_and_logged() {
 
     run(&consul, &["snapshot", "restore"], &snapshot);
     pair.passes(&load);
-    let log = pair.db.log();
-    assert!(log.contains(OLDER), "nothing said:\n{log}");
+    pair.db.logs(OLDER);
     let counts = load.next(100);
     counted("snapshot restored in Consul", &counts);
     assert_eq!(counts.failed(), 0, "{counts}\n{}", pair.logs());

@@ -78,6 +78,7 @@ async fn an_axum_application_is_asked_only_what_its_intentions_allow() {
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(answer.headers()["grpc-status"], "7");
 
+    tokio::task::block_in_place(|| scene.api.logs("/items/secret"));
     let log = scene.api.log();
     let line = log.lines().find(|line| line.contains("/items/secret"));
     let line = line.unwrap_or_else(|| panic!("no line in\n{log}"));

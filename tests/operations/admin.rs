@@ -224,8 +224,7 @@ async fn the_log_level_changes_while_running() {
     assert_eq!(level(operated.post("/logging?level=debug", "")), "debug");
     // What happens now says more.
     alive.allow("web", "db").expect("an intention");
-    let log = operated.proxy.log();
-    assert!(log.contains("the log level has been changed"), "{log}");
+    operated.proxy.logs("the log level has been changed");
     eventually("more is logged", HUNG, || {
         operated.get("/logging");
         alive.deny("web", "db").expect("an intention");

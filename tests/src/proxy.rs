@@ -3,12 +3,15 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::process::{Process, eventually};
 use crate::program;
+
+/// Whoever writes nothing for so long has written what gathered.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// A running proxy; killed when dropped. Its log is kept until then.
 #[derive(Debug)]
@@ -73,8 +76,24 @@ impl Proxy {
         self.process.signal(signal);
     }
 
-    /// What it has logged.
+    /// What it has logged. Lines gather before they are written, so this waits until nothing
+    /// more comes, but not for long: for a text that must come there is [`Self::logs`].
     pub fn log(&self) -> String {
+        let file = self.folder.path().join("log");
+        let length = || fs::metadata(&file).map_or(0, |file| file.len());
+        let (began, mut seen) = (Instant::now(), length());
+        loop {
+            std::thread::sleep(QUIET);
+            let now = length();
+            if now == seen || began.elapsed() > 10 * QUIET {
+                return self.text();
+            }
+            seen = now;
+        }
+    }
+
+    /// What stands in the log now.
+    fn text(&self) -> String {
         String::from_utf8_lossy(&self.raw_log()).into_owned()
     }
 
@@ -90,10 +109,10 @@ impl Proxy {
     pub fn logs(&self, text: &str) {
         let mut log = String::new();
         let found = |log: &mut String| {
-            *log = self.log();
+            *log = self.text();
             log.contains(text).then_some(())
         };
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         while found(&mut log).is_none() {
             assert!(
                 began.elapsed() < Duration::from_secs(20),
