@@ -68,9 +68,9 @@ fn fails_and_recovers(trick: &str) {
         "{codes:?}\n{}",
         pair.logs()
     );
+    let replaced = pair.db.log().matches(REPLACED).count();
     // Two that were there, eight at once, ten a second.
     let most = 2 + 8 + began.elapsed().as_millis() / 100 + 1;
-    let replaced = pair.db.log().matches(REPLACED).count();
     assert!(
         replaced >= 1 && u128::try_from(replaced).is_ok_and(|replaced| replaced <= most),
         "{replaced} instances failed, of at most {most}"
