@@ -14,25 +14,14 @@ pub(super) struct Listener<'a> {
     pub(super) alpn: Option<&'static str>,
     pub(super) filters: Value,
     pub(super) http2_onward: bool,
+    /// Whether sessions may be resumed; no client of ours does.
+    pub(super) resumption: bool,
 }
 
 /// A listener on `port` with mTLS and RBAC in front of `application`. The folder has
 /// `roots.pem`, `chain.pem` and `key.pem`.
 #[must_use]
 pub fn bootstrap(port: u16, application: SocketAddr, folder: &Path, allowed: &str) -> Value {
-    let rbac = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC",
-        "stat_prefix": "connect_authz",
-        "rules": {
-            "action": "ALLOW",
-            "policies": { "intentions": {
-                "permissions": [{ "any": true }],
-                "principals": [{ "authenticated": { "principal_name": {
-                    "safe_regex": { "regex": format!("^{}$", allowed.replace('.', "\\.")) },
-                }}}],
-            }},
-        },
-    });
     let proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "public_listener",
@@ -44,10 +33,28 @@ pub fn bootstrap(port: u16, application: SocketAddr, folder: &Path, allowed: &st
         folder,
         alpn: None,
         filters: json!([
-            { "name": "envoy.filters.network.rbac", "typed_config": rbac },
+            { "name": "envoy.filters.network.rbac", "typed_config": rbac(allowed) },
             { "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy },
         ]),
         http2_onward: false,
+        resumption: true,
+    })
+}
+
+/// The network filter that lets `allowed` connect.
+pub(super) fn rbac(allowed: &str) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC",
+        "stat_prefix": "connect_authz",
+        "rules": {
+            "action": "ALLOW",
+            "policies": { "intentions": {
+                "permissions": [{ "any": true }],
+                "principals": [{ "authenticated": { "principal_name": {
+                    "safe_regex": { "regex": format!("^{}$", allowed.replace('.', "\\.")) },
+                }}}],
+            }},
+        },
     })
 }
 
@@ -74,6 +81,10 @@ pub(super) fn bootstrap_of(listener: &Listener<'_>) -> Value {
             "validation_context": { "trusted_ca": file("roots.pem") },
         },
     });
+    if !listener.resumption {
+        tls["disable_stateless_session_resumption"] = json!(true);
+        tls["disable_stateful_session_resumption"] = json!(true);
+    }
     if let Some(name) = listener.alpn {
         tls["common_tls_context"]["alpn_protocols"] = json!([name]);
     }

@@ -10,6 +10,7 @@ pub mod contender;
 pub mod cores;
 pub mod envoy;
 pub mod figures;
+pub mod filter;
 pub mod http;
 pub mod identity;
 pub mod mesh;
@@ -76,7 +77,7 @@ impl Bench {
         let mesh: Rc<dyn Mesh> = Rc::clone(&dev) as Rc<dyn Mesh>;
         let mut contenders: Vec<Rc<dyn Contender>> =
             vec![Rc::new(Ours::new("ours", ours.clone(), Rc::clone(&mesh)))];
-        for binary in &settings.beside {
+        for binary in settings.builds_beside() {
             let binary = binary
                 .canonicalize()
                 .with_context(|| format!("no build of ours at `{}`", binary.display()))?;

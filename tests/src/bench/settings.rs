@@ -1,6 +1,6 @@
 //! What to measure and how often, from the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -15,7 +15,7 @@ pub struct Settings {
     pub rows: Vec<String>,
     /// Peers that are wanted.
     pub peers: Vec<String>,
-    /// Other builds of our command, to be measured beside.
+    /// Other builds of our command, and of the filter for Envoy, to be measured beside.
     pub beside: Vec<PathBuf>,
     /// Amounts of work are divided by this: above 1 to see only that the harness works.
     pub smaller: u32,
@@ -107,6 +107,16 @@ impl Settings {
         self.peers.iter().any(|wanted| wanted == peer)
     }
 
+    /// Other builds of our command.
+    pub fn builds_beside(&self) -> impl Iterator<Item = &PathBuf> {
+        self.beside.iter().filter(|path| !is_filter(path))
+    }
+
+    /// Other builds of the filter for Envoy.
+    pub fn filters_beside(&self) -> impl Iterator<Item = &PathBuf> {
+        self.beside.iter().filter(|path| is_filter(path))
+    }
+
     /// Whether this row is wanted.
     #[must_use]
     pub fn has_row(&self, name: &str) -> bool {
@@ -131,4 +141,9 @@ impl Settings {
     pub fn amount(&self, full: u32) -> u32 {
         (full / self.smaller).max(1)
     }
+}
+
+fn is_filter(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "wasm")
 }

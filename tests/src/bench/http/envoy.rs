@@ -43,11 +43,12 @@ pub fn bootstrap(
         alpn: Some(version.alpn()),
         filters: json!([{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }]),
         http2_onward: version == Version::Http2,
+        resumption: true,
     })
 }
 
 /// Each allowing permission, without what an earlier one denies.
-fn rbac(allowed: &str) -> Value {
+pub(in crate::bench) fn rbac(allowed: &str) -> Value {
     let path = |matcher: Value| json!({ "url_path": { "path": matcher } });
     let header =
         |name: &str, matcher: Value| json!({ "header": { "name": name, "string_match": matcher } });

@@ -25,16 +25,39 @@ const STRANGERS: u32 = 200;
 
 /// With one certificate.
 pub(super) fn known(bench: &mut Bench) -> Result<Vec<Figure>> {
-    let connections = bench.settings.amount(CONNECTIONS);
     let (settings, application) = (bench.settings.clone(), bench.application.clone());
     let mut table = Table::new("new mTLS connection, known certificate", Some(450.0));
     table.cpu = table.cpu.with_ratios(&[("envoy", 0.5), ("consul", 0.33)]);
-    let stands = bench.stands()?;
+    measure_known(table, bench.stands()?, &application, &settings)
+}
+
+/// The same through an Envoy with our filter, and others.
+pub(super) fn through(
+    bench: &Bench,
+    contenders: &[Rc<dyn Contender>],
+    goals: &'static [(&'static str, f64)],
+) -> Result<Vec<Figure>> {
+    let mut table = Table::new("new mTLS connection through Envoy", None);
+    table.cpu = table.cpu.with_ratios(goals);
+    let stands = contenders
+        .iter()
+        .map(|contender| Stand::start(contender, bench.cores, &bench.application))
+        .collect::<Result<Vec<_>>>()?;
+    measure_known(table, &stands, &bench.application, &bench.settings)
+}
+
+fn measure_known(
+    mut table: Table,
+    stands: &[Stand],
+    application: &Application,
+    settings: &Settings,
+) -> Result<Vec<Figure>> {
+    let connections = settings.amount(CONNECTIONS);
     let work = |stand: &Stand| {
         let configs = vec![Arc::clone(&stand.known); connections as usize];
         call(stand, &configs)
     };
-    interleave(stands, &application, &settings, work, |name, cost| {
+    interleave(stands, application, settings, work, |name, cost| {
         table.add(name, cost, connections);
     })?;
     Ok(table.figures(stands))
@@ -110,7 +133,7 @@ fn measure_strangers(
 }
 
 /// Processor time and time on the wall.
-struct Table {
+pub(super) struct Table {
     cpu: Figure,
     wall: Figure,
 }

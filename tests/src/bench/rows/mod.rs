@@ -3,6 +3,7 @@
 mod apply;
 mod bulk;
 mod connections;
+mod filter;
 mod intention;
 mod memory;
 mod requests;
@@ -66,6 +67,21 @@ pub const ALL: &[Row] = &[
         name: "million",
         about: "what a million requests leave in memory, by either version",
         measure: requests::million,
+    },
+    Row {
+        name: "filter-http",
+        about: "a request through Envoy with our filter, beside an empty filter, native RBAC, and none",
+        measure: filter::requests,
+    },
+    Row {
+        name: "filter-l4",
+        about: "a new mTLS connection through the same",
+        measure: filter::connections,
+    },
+    Row {
+        name: "filter-million",
+        about: "what a million requests leave in the memory of Envoy with our filter",
+        measure: filter::million,
     },
     Row {
         name: "memory",
