@@ -30,7 +30,7 @@ fn encoded(pem: &str) -> String {
         .collect()
 }
 
-fn question(certificate: &str, http: Option<HttpRequest>) -> CheckRequest {
+pub(crate) fn question(certificate: &str, http: Option<HttpRequest>) -> CheckRequest {
     CheckRequest {
         attributes: Some(AttributeContext {
             source: Some(Peer {
@@ -78,7 +78,7 @@ fn told(answer: CheckResponse) -> (i32, Option<i32>, String) {
     (answer.status.expect("a status").code, status, reason)
 }
 
-async fn client(server: &Server) -> AuthorizationClient<Channel> {
+pub(crate) async fn client(server: &Server) -> AuthorizationClient<Channel> {
     let uri = format!("unix:{}", server.socket().display());
     let endpoint = Endpoint::from_shared(uri).expect("an address");
     AuthorizationClient::new(endpoint.connect().await.expect("a connection"))

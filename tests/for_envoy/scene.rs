@@ -137,6 +137,16 @@ impl Server {
         &self.socket
     }
 
+    /// Waits until it ends by itself, well.
+    pub(crate) fn ends(mut self) {
+        let ended = self.process.process().wait(SOON);
+        assert!(
+            ended.is_some_and(|status| status.success()),
+            "{}",
+            self.process.log()
+        );
+    }
+
     /// Ends it, and leaves its folder.
     pub(crate) fn stop(mut self) -> TempDir {
         assert_eq!(self.process.stop(), Some(0), "{}", self.process.log());

@@ -109,7 +109,7 @@ impl Operated {
             .env("CONSUL_HTTP_TOKEN", CANARY);
         let proxy = Proxy::spawn(command);
         let bound =
-            |role: &str| process::eventually("a listener", HUNG, || listening(&proxy.log(), role));
+            |role: &str| process::eventually("a listener", HUNG, || proxy.operators_listener(role));
         let (admin, metrics, health) = (bound("admin"), bound("metrics"), bound("health"));
         Self {
             proxy,
@@ -151,12 +151,4 @@ impl Operated {
 /// GET, as curl does it.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     tcp(address, "GET", path, &[format!("Host: {address}")], "").expect("an answer")
-}
-
-fn listening(log: &str, role: &str) -> Option<SocketAddr> {
-    let line = log
-        .lines()
-        .find(|line| line.contains("for operators") && line.ends_with(&format!("role={role}")))?;
-    let (_, rest) = line.split_once("listen=")?;
-    rest.split(' ').next()?.parse().ok()
 }

@@ -122,6 +122,17 @@ impl Proxy {
         }
     }
 
+    /// Where it listens for operators in this role, once that is logged.
+    pub fn operators_listener(&self, role: &str) -> Option<SocketAddr> {
+        let log = self.text();
+        let mut lines = log.lines();
+        let line = lines.find(|line| {
+            line.contains("for operators") && line.ends_with(&format!("role={role}"))
+        })?;
+        let (_, rest) = line.split_once("listen=")?;
+        rest.split(' ').next()?.parse().ok()
+    }
+
     /// Its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -9,6 +9,7 @@ mod certificates;
 mod report;
 mod routes;
 mod server;
+mod subject;
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,8 +17,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::{ListenAddress, Listener, Observer};
+use crate::proxy::{ListenAddress, Listener};
 use crate::watcher::Lack;
+
+pub use subject::Subject;
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,21 +85,21 @@ struct State {
     /// The effective configuration, without secrets.
     settings: Value,
     log: Option<Box<dyn LogLevel>>,
-    proxy: OnceLock<Observer>,
-    /// What is waited for before there is a proxy.
+    subject: OnceLock<Subject>,
+    /// What is waited for before there is a proxy or server.
     waiting: Mutex<&'static str>,
     drain: CancellationToken,
 }
 
 impl Admin {
-    /// Shows `settings`, which must be free of secrets. There is no proxy yet.
+    /// Shows `settings`, which must be free of secrets. There is nothing to tell about yet.
     #[must_use]
     pub fn new(settings: Value, log: Option<Box<dyn LogLevel>>) -> Self {
         Self(Arc::new(State {
             settings,
             log,
-            proxy: OnceLock::new(),
-            waiting: Mutex::new("the proxy is starting"),
+            subject: OnceLock::new(),
+            waiting: Mutex::new("it is starting"),
             drain: CancellationToken::new(),
         }))
     }
@@ -126,7 +129,7 @@ impl Admin {
         Ok(bound)
     }
 
-    /// What is waited for, as long as there is no proxy.
+    /// What is waited for, as long as there is nothing to tell about.
     pub fn waits_for(&self, what: &'static str) {
         *self
             .0
@@ -135,9 +138,9 @@ impl Admin {
             .unwrap_or_else(PoisonError::into_inner) = what;
     }
 
-    /// There is a proxy. Only the first one counts.
-    pub fn observe(&self, proxy: Observer) {
-        let _ = self.0.proxy.set(proxy);
+    /// There is a proxy, or a server for Envoy. Only the first one counts.
+    pub fn observe(&self, subject: impl Into<Subject>) {
+        let _ = self.0.subject.set(subject.into());
     }
 
     /// Waits until somebody asks for a drain.
@@ -145,11 +148,11 @@ impl Admin {
         self.0.drain.cancelled().await;
     }
 
-    /// What keeps the proxy from taking connections; empty means ready.
+    /// What keeps it from its work; empty means ready.
     #[must_use]
     pub fn missing(&self) -> Vec<Lack> {
-        match self.0.proxy.get() {
-            Some(proxy) => proxy.missing(),
+        match self.0.subject.get() {
+            Some(subject) => subject.missing(),
             None => vec![Lack {
                 part: "proxy",
                 state: "absent",

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Admin, certificates as described};
+use super::{Admin, Subject, certificates as described};
+use crate::member::Member;
 use crate::proxy::Observer;
 use crate::watcher::{Lack, key};
 
@@ -15,31 +16,39 @@ pub(super) fn readiness(missing: &[Lack]) -> Value {
     json!({ "ready": missing.is_empty(), "missing": missing })
 }
 
-/// The effective configuration, and where the proxy really listens.
+/// The effective configuration, and where it really listens.
 pub(super) fn config(admin: &Admin) -> Value {
     let mut settings = admin.0.settings.clone();
-    if let (Some(settings), Some(proxy)) = (settings.as_object_mut(), admin.0.proxy.get()) {
-        let addresses = proxy.addresses();
-        let upstreams: Vec<_> = addresses
-            .upstreams
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let listening = json!({
-            "inbound": addresses.inbound.map(|address| address.to_string()),
-            "upstreams": upstreams,
-        });
+    if let (Some(settings), Some(subject)) = (settings.as_object_mut(), admin.0.subject.get()) {
+        let listening = match subject {
+            Subject::Proxy(proxy) => listening(proxy),
+            #[cfg(feature = "envoy")]
+            Subject::Server(server) => json!(server.address().to_string()),
+        };
         settings.insert("listening".to_owned(), listening);
     }
     settings
 }
 
+fn listening(proxy: &Observer) -> Value {
+    let addresses = proxy.addresses();
+    let upstreams: Vec<_> = addresses
+        .upstreams
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    json!({
+        "inbound": addresses.inbound.map(|address| address.to_string()),
+        "upstreams": upstreams,
+    })
+}
+
 /// Our certificate and the roots; no keys.
 pub(super) fn certificates(admin: &Admin) -> Value {
-    let Some(proxy) = admin.0.proxy.get() else {
+    let Some(subject) = admin.0.subject.get() else {
         return json!({ "leaf": null, "roots": [] });
     };
-    let leaf = proxy.member().tls().leaf().current().map(|leaf| {
+    let leaf = subject.member().tls().leaf().current().map(|leaf| {
         json!({
             "identity": leaf.id.to_string(),
             "serial": leaf.serial,
@@ -48,7 +57,7 @@ pub(super) fn certificates(admin: &Admin) -> Value {
             "chain": leaf.chain().iter().map(|der| described::der(der)).collect::<Vec<_>>(),
         })
     });
-    let roots = proxy.member().watcher().roots();
+    let roots = subject.member().watcher().roots();
     json!({
         "leaf": leaf,
         "trust_domain": roots.as_ref().map(|roots| roots.trust_domain.as_str()),
@@ -57,7 +66,7 @@ pub(super) fn certificates(admin: &Admin) -> Value {
     })
 }
 
-/// How the proxy does.
+/// How it does.
 pub(super) async fn status(admin: &Admin) -> Value {
     let missing = admin.missing();
     let mut status = json!({
@@ -65,15 +74,20 @@ pub(super) async fn status(admin: &Admin) -> Value {
         "process": std::process::id(),
         "readiness": readiness(&missing),
     });
-    if let (Some(status), Some(proxy)) = (status.as_object_mut(), admin.0.proxy.get()) {
+    if let (Some(status), Some(subject)) = (status.as_object_mut(), admin.0.subject.get()) {
+        let member = subject.member();
         let details = [
-            ("service", json!(proxy.member().service())),
-            ("draining", json!(proxy.draining())),
-            ("connections", connections(proxy)),
-            ("policy", policy(proxy).await),
-            ("parts", parts(proxy)),
-            ("jwt", jwt(proxy)),
-            ("watches", watches(proxy)),
+            ("service", json!(member.service())),
+            ("draining", json!(subject.draining())),
+            match subject {
+                Subject::Proxy(proxy) => ("connections", connections(proxy)),
+                #[cfg(feature = "envoy")]
+                Subject::Server(server) => server.report(),
+            },
+            ("policy", policy(member).await),
+            ("parts", parts(member)),
+            ("jwt", jwt(member)),
+            ("watches", watches(member)),
         ];
         status.extend(details.map(|(name, value)| (name.to_owned(), value)));
     }
@@ -90,11 +104,11 @@ fn connections(proxy: &Observer) -> Value {
     })
 }
 
-async fn policy(proxy: &Observer) -> Value {
-    let policy = proxy.member().tls().verifier().policy();
+async fn policy(member: &Member) -> Value {
+    let policy = member.tls().verifier().policy();
     let component = policy.component();
     let counts = policy.counts();
-    let default = proxy.member().watcher().default_policy().await;
+    let default = member.watcher().default_policy().await;
     json!({
         "generation": policy.generation(),
         "digest": policy.digest(),
@@ -108,8 +122,8 @@ async fn policy(proxy: &Observer) -> Value {
     })
 }
 
-fn parts(proxy: &Observer) -> Value {
-    let watcher = proxy.member().watcher();
+fn parts(member: &Member) -> Value {
+    let watcher = member.watcher();
     let (readiness, now) = (watcher.readiness(), watcher.config().clock.now());
     let parts = readiness.parts().map(|(name, part)| {
         json!({
@@ -123,8 +137,8 @@ fn parts(proxy: &Observer) -> Value {
 
 /// Providers and the keys that are not in their entries; `null` for a service that no
 /// token can be shown to.
-fn jwt(proxy: &Observer) -> Value {
-    let watcher = proxy.member().watcher();
+fn jwt(member: &Member) -> Value {
+    let watcher = member.watcher();
     let now = watcher.config().clock.now();
     let Some((count, error)) = watcher.jwt_providers() else {
         return Value::Null;
@@ -141,8 +155,8 @@ fn jwt(proxy: &Observer) -> Value {
     json!({ "providers": count, "error": error, "key_sets": sets.collect::<Vec<_>>() })
 }
 
-fn watches(proxy: &Observer) -> Value {
-    let activity = proxy.member().watcher().activity();
+fn watches(member: &Member) -> Value {
+    let activity = member.watcher().activity();
     let watches = activity.into_iter().map(
         |(kind, watch)| json!({ "watch": kind, "index": watch.index, "errors": watch.errors }),
     );

@@ -72,7 +72,7 @@ pub(super) async fn answer(
         "/metrics" if all || role == Role::Metrics => read(reads, || Answer {
             status: StatusCode::OK,
             kind: metrics::CONTENT_TYPE,
-            body: metrics::encoded(admin.0.proxy.get()),
+            body: metrics::encoded(admin.0.subject.get().cloned()),
             allow: None,
         }),
         "/" if all => read(reads, || Answer::text(StatusCode::OK, PATHS)),

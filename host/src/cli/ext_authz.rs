@@ -3,25 +3,20 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portcullis::decisions::Decisions;
 use portcullis::envoy::ext_authz::ExtAuthz;
 use portcullis::member::Member;
 use portcullis::proxy::ListenAddress;
 use portcullis::watcher::WatcherConfig;
 use portcullis_core::identity::ServiceName;
+use portcullis_core::intention::Protocol;
 use serde_json::json;
 
-use super::agent::AgentArgs;
-use super::decider::{self, ComponentArgs};
 use super::duration;
+use super::envoy::serving::{Serving, ServingArgs};
 use super::failure::Failure;
-use super::first_look;
-use super::output::{self, Format, OutputArgs};
+use super::jwks::JwksArgs;
 use super::proxy::arguments::{DefaultPolicy, Matching};
-use super::proxy::reload::{self, Hangup};
-use super::proxy::{acl, http, limits, operate};
-use super::shutdown::{Shutdown, StopArgs};
-use super::systemd::Manager;
+use super::proxy::{http, limits, operate};
 
 /// Decide for Envoy about connections and requests to a service, over gRPC
 ///
@@ -65,17 +60,10 @@ pub(crate) struct ExtAuthzArgs {
     /// How to judge what can be read in two ways: `strict` denies, `envoy` does as Envoy
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     matching: Matching,
-    /// Print the smallest ACL policy with which this works, and end
-    #[arg(long)]
-    print_acl_policy: bool,
     #[command(flatten)]
-    component: ComponentArgs,
+    jwks: JwksArgs,
     #[command(flatten)]
-    agent: AgentArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    stop: StopArgs,
+    serving: ServingArgs,
 }
 
 /// A unix socket or loopback, for clap: questions hold what requests do, in the clear.
@@ -93,48 +81,40 @@ fn listen(text: &str) -> Result<ListenAddress, String> {
 pub(crate) async fn run(arguments: &ExtAuthzArgs) -> Result<ExitCode, Failure> {
     let service = arguments.service.as_str();
     let listen = arguments.listen.as_ref();
-    let Some(listen) = listen.filter(|_| !arguments.print_acl_policy) else {
-        output::line(&acl::smallest(&acl::Needs {
-            service,
-            announces: Vec::new(),
-            reads: None,
-            upstreams: Vec::new(),
-        }))?;
+    let Some(listen) = listen.filter(|_| !arguments.serving.print_acl_policy) else {
+        return arguments.serving.print_acl_policy(service);
+    };
+    let jwks = arguments.jwks.settings()?;
+    let protocol = arguments.protocol.map(Protocol::from);
+    let settings = json!({
+        "service": service,
+        "listen": listen.to_string(),
+        "socket_mode": format!("{:04o}", arguments.socket_mode),
+        "protocol": protocol.map(Protocol::code),
+        "default_intention_policy": arguments.default_intention_policy.as_str(),
+        "matching": arguments.matching.as_str(),
+        "max_stale_seconds": arguments.max_stale.as_secs_f64(),
+    });
+    let begun = Serving::begin(&arguments.serving, service, protocol.is_none(), settings).await?;
+    let Some(mut serving) = begun else {
         return Ok(ExitCode::SUCCESS);
     };
-    let agent = arguments.agent.client()?;
-    let mut shutdown = Shutdown::listen(&arguments.stop)
-        .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
-    let mut hangup = Hangup::listen()?;
-    let manager = Manager::from_env();
-    let policy = decider::policy(&arguments.component.component()?)?;
-    tokio::select! {
-        looked = first_look::look(&agent, service, arguments.protocol.is_none()) => looked?,
-        _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
-    }
-    let decisions = Decisions::default();
-    let reloader = reload::reloader(
-        &arguments.component,
-        agent.clone(),
-        policy.clone(),
-        &decisions,
-    );
     let member = Member::start(WatcherConfig {
         default_policy: arguments.default_intention_policy.into(),
         max_stale: Some(arguments.max_stale).filter(|budget| !budget.is_zero()),
         matching: arguments.matching.into(),
-        protocol: arguments.protocol.map(Into::into),
-        ..WatcherConfig::new(agent, policy, service)
+        protocol,
+        ..serving.config(service, jwks)
     });
     let server = ExtAuthz::start(&member, listen, arguments.socket_mode).map_err(|error| {
         Failure::while_doing(format_args!("cannot listen on `{listen}`"), &error)
     })?;
-    tracing::info!(service, listen = %server.address(), "decisions for Envoy");
-    let signal = tokio::select! {
-        ended = serve(arguments, &member, &server, &manager) => return ended,
-        () = reload::keep_current(&reloader, &decisions, &mut hangup, &manager) => "the end of all signals",
-        signal = shutdown.requested() => signal,
-    };
+    let listen = server.address().to_string();
+    tracing::info!(service, listen, "decisions for Envoy");
+    let told = json!({ "service": service, "listen": listen, "process": std::process::id() });
+    let signal = serving
+        .run(server.observer(), || server.is_accepting(), &told)
+        .await?;
     let counts = server.counts();
     tracing::info!(
         signal,
@@ -142,31 +122,7 @@ pub(crate) async fn run(arguments: &ExtAuthzArgs) -> Result<ExitCode, Failure> {
         refused = counts.refused,
         "stopping"
     );
-    manager.stopping();
-    match shutdown.while_cleaning_up(server.stop()).await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(code) => Ok(code),
-    }
-}
-
-/// Tells when everything is there, and then waits for ever.
-async fn serve(
-    arguments: &ExtAuthzArgs,
-    member: &Member,
-    server: &ExtAuthz,
-    manager: &Manager,
-) -> Result<ExitCode, Failure> {
-    member.watcher().ready().await;
-    tracing::info!("ready: the policy is there");
-    manager.ready();
-    if arguments.output.output == Format::Json {
-        output::json(&json!({
-            "service": arguments.service.as_str(),
-            "listen": server.address().to_string(),
-            "process": std::process::id(),
-        }))?;
-    }
-    std::future::pending().await
+    Ok(serving.end(server.stop()).await)
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ const MAX_BODY: usize = 64 * 1024;
 /// Ask a running proxy whether it takes connections: exit status 0 if so, else 1
 ///
 /// For container and load balancer checks without curl or a shell. What is missing is
-/// printed. The proxy must have been started with -health at the same address.
+/// printed. The proxy, or `sds` or `ext-authz`, must have been started with -health at the
+/// same address.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portcullis health                                 asks 127.0.0.1:15021

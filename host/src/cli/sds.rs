@@ -3,24 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use portcullis::decisions::Decisions;
 use portcullis::envoy::relay::Relay;
 use portcullis::envoy::sds::{LEAF, ROOTS, Sds};
+use portcullis::jwks::JwksSettings;
 use portcullis::member::Member;
-use portcullis::watcher::{DefaultPolicySource, Watcher, WatcherConfig};
+use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
 use portcullis_core::identity::ServiceName;
 use serde_json::json;
 
-use super::agent::AgentArgs;
-use super::decider::{self, ComponentArgs};
 use super::envoy;
+use super::envoy::serving::{Serving, ServingArgs};
 use super::failure::Failure;
-use super::first_look;
-use super::output::{self, Format, OutputArgs};
-use super::proxy::reload::{self, Hangup};
-use super::proxy::{acl, limits};
-use super::shutdown::{Shutdown, StopArgs};
-use super::systemd::Manager;
+use super::proxy::limits;
 
 /// Permissions of the socket: whoever reaches it gets the private key.
 const OWNER_ONLY: u32 = 0o600;
@@ -59,65 +53,40 @@ pub(crate) struct SdsArgs {
     /// Answer the filter's questions to the agent, too: only those it needs, about this service alone
     #[arg(long)]
     relay: bool,
-    /// Print the smallest ACL policy with which this works, and end
-    #[arg(long)]
-    print_acl_policy: bool,
     #[command(flatten)]
-    component: ComponentArgs,
-    #[command(flatten)]
-    agent: AgentArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    stop: StopArgs,
+    serving: ServingArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
     let service = arguments.service.as_str();
-    let Some(listen) = arguments
-        .listen
-        .clone()
-        .filter(|_| !arguments.print_acl_policy)
-    else {
-        output::line(&acl::smallest(&acl::Needs {
-            service,
-            announces: Vec::new(),
-            reads: None,
-            upstreams: Vec::new(),
-        }))?;
+    let listen = arguments.listen.clone();
+    let Some(listen) = listen.filter(|_| !arguments.serving.print_acl_policy) else {
+        return arguments.serving.print_acl_policy(service);
+    };
+    let shown = format!("unix:{}", listen.display());
+    let settings = json!({
+        "service": service,
+        "listen": shown,
+        "socket_mode": format!("{:04o}", arguments.socket_mode),
+        "relay": arguments.relay,
+    });
+    let begun = Serving::begin(&arguments.serving, service, false, settings).await?;
+    let Some(mut serving) = begun else {
         return Ok(ExitCode::SUCCESS);
     };
-    let agent = arguments.agent.client()?;
-    let mut shutdown = Shutdown::listen(&arguments.stop)
-        .map_err(|error| Failure::while_doing("cannot listen for signals", &error))?;
-    let mut hangup = Hangup::listen()?;
-    let manager = Manager::from_env();
-    let policy = decider::policy(&arguments.component.component()?)?;
-    tokio::select! {
-        looked = first_look::look(&agent, service, false) => looked?,
-        _ = shutdown.requested() => return Ok(ExitCode::SUCCESS),
-    }
+    let relay = arguments
+        .relay
+        .then(|| Relay::new(serving.agent.clone(), service));
     // What is decided here is nothing.
-    let decisions = Decisions::default();
-    let reloader = reload::reloader(
-        &arguments.component,
-        agent.clone(),
-        policy.clone(),
-        &decisions,
-    );
-    let relay = arguments.relay.then(|| Relay::new(agent.clone(), service));
     let member = Member::start(WatcherConfig {
         default_policy: DefaultPolicySource::Deny,
-        ..WatcherConfig::new(agent, policy, service)
+        ..serving.config(service, JwksSettings::default())
     });
-    let shown = listen.display().to_string();
-    let sds =
-        Sds::start(member.watcher(), listen, arguments.socket_mode, relay).map_err(|error| {
-            Failure::while_doing(format_args!("cannot listen on `unix:{shown}`"), &error).advice(
-                "another process may serve there, or the directory is missing or not writable",
-            )
-        })?;
+    let sds = Sds::start(&member, listen, arguments.socket_mode, relay).map_err(|error| {
+        Failure::while_doing(format_args!("cannot listen on `{shown}`"), &error)
+            .advice("another process may serve there, or the directory is missing or not writable")
+    })?;
     tracing::info!(
         service,
         listen = shown,
@@ -130,11 +99,16 @@ pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
             "others than the owner may reach the socket: whoever does gets the private key"
         );
     }
-    let signal = tokio::select! {
-        ended = serve(arguments, member.watcher(), &sds, &manager) => return ended,
-        () = reload::keep_current(&reloader, &decisions, &mut hangup, &manager) => "the end of all signals",
-        signal = shutdown.requested() => signal,
-    };
+    let told = json!({
+        "service": service,
+        "listen": shown,
+        "secrets": [LEAF, ROOTS],
+        "relay": arguments.relay,
+        "process": std::process::id(),
+    });
+    let signal = serving
+        .run(sds.observer(), || sds.is_accepting(), &told)
+        .await?;
     let counts = sds.counts();
     tracing::info!(
         signal,
@@ -143,40 +117,5 @@ pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
         refused = counts.refused,
         "stopping"
     );
-    manager.stopping();
-    match shutdown.while_cleaning_up(sds.stop()).await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(code) => Ok(code),
-    }
-}
-
-/// Tells when there are both secrets, and then waits for ever.
-async fn serve(
-    arguments: &SdsArgs,
-    watcher: &Watcher,
-    sds: &Sds,
-    manager: &Manager,
-) -> Result<ExitCode, Failure> {
-    let (mut leaf, mut roots) = (watcher.leaf().subscribe(), watcher.subscribe_roots());
-    while watcher.leaf().current().is_none() {
-        if leaf.changed().await.is_err() {
-            return Err(Failure::runtime("the watchers have ended"));
-        }
-    }
-    let has_roots = roots.wait_for(Option::is_some).await.is_ok();
-    if !has_roots {
-        return Err(Failure::runtime("the watchers have ended"));
-    }
-    tracing::info!("ready: leaf and roots are there");
-    manager.ready();
-    if arguments.output.output == Format::Json {
-        output::json(&json!({
-            "service": arguments.service.as_str(),
-            "listen": format!("unix:{}", sds.path().display()),
-            "secrets": [LEAF, ROOTS],
-            "relay": arguments.relay,
-            "process": std::process::id(),
-        }))?;
-    }
-    std::future::pending().await
+    Ok(serving.end(sds.stop()).await)
 }

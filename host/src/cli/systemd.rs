@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use portcullis::admin::Subject;
+use portcullis::member::Member;
 use portcullis::proxy::Proxy;
 use portcullis_core::intention::Reason;
 use portcullis_core::policy::Client;
@@ -56,13 +58,13 @@ impl Manager {
             beat.tick().await;
             let status = format!("stopping: {} connections may finish", proxy.stats().active);
             tell(&[NotifyState::Status(&status)]);
-            self.feed(proxy).await;
+            self.feed(proxy.member(), proxy.is_accepting()).await;
         }
     }
 
-    /// Says when `proxy` is ready and how it does, and feeds the watchdog while it
+    /// Says when `subject` is ready and how it does, and feeds the watchdog while it
     /// really works; for ever.
-    pub(crate) async fn tend(&self, proxy: &Proxy) {
+    pub(crate) async fn tend(&self, subject: &Subject, is_accepting: impl Fn() -> bool) {
         if !self.listens {
             return std::future::pending().await;
         }
@@ -71,17 +73,17 @@ impl Manager {
         loop {
             tokio::select! {
                 _ = beat.tick() => {}
-                () = proxy.ready(), if !ready => {
+                () = subject.ready(), if !ready => {
                     ready = true;
                     self.ready();
                 }
             }
-            let status = status(proxy);
+            let status = status(subject);
             if status != told {
                 tell(&[NotifyState::Status(&status)]);
                 told = status;
             }
-            self.feed(proxy).await;
+            self.feed(subject.member(), is_accepting()).await;
         }
     }
 
@@ -92,11 +94,11 @@ impl Manager {
         beat
     }
 
-    async fn feed(&self, proxy: &Proxy) {
+    async fn feed(&self, member: &Member, is_accepting: bool) {
         let Some(within) = self.watchdog else {
             return;
         };
-        match works(proxy, within / 3).await {
+        match works(member, is_accepting, within / 3).await {
             Ok(()) => tell(&[NotifyState::Watchdog]),
             Err(why) => tracing::error!(why, "the watchdog is not told that all is well"),
         }
@@ -104,11 +106,11 @@ impl Manager {
 }
 
 /// Whether connections would be taken and decided, whatever the agent does.
-async fn works(proxy: &Proxy, within: Duration) -> Result<(), &'static str> {
-    if !proxy.is_accepting() {
+async fn works(member: &Member, is_accepting: bool, within: Duration) -> Result<(), &'static str> {
+    if !is_accepting {
         return Err("a listener takes no connections any more");
     }
-    let member = proxy.member().clone();
+    let member = member.clone();
     // Nobody is denied for having no identity: that is an answer, too.
     let ask = tokio::task::spawn_blocking(move || {
         let verifier = member.tls().verifier();
@@ -128,17 +130,20 @@ async fn works(proxy: &Proxy, within: Duration) -> Result<(), &'static str> {
 }
 
 /// One line for `systemctl status`.
-fn status(proxy: &Proxy) -> String {
-    let watcher = proxy.member().watcher();
-    let missing = watcher.readiness().missing(watcher.config().clock.now());
-    let policy = &watcher.config().policy;
-    match missing.as_slice() {
-        [] => format!(
-            "ready: {} connections open, policy generation {}",
-            proxy.stats().active,
-            policy.generation()
-        ),
-        missing => format!("not ready: {}", missing.join("; ")),
+fn status(subject: &Subject) -> String {
+    let missing = subject.missing();
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.into_iter().map(|lack| lack.text).collect();
+        return format!("not ready: {}", missing.join("; "));
+    }
+    let generation = subject.member().watcher().config().policy.generation();
+    match subject {
+        Subject::Proxy(proxy) => {
+            let active = proxy.stats().active;
+            format!("ready: {active} connections open, policy generation {generation}")
+        }
+        #[cfg(feature = "envoy")]
+        Subject::Server(_) => format!("ready: Envoy is answered, policy generation {generation}"),
     }
 }
 

@@ -12,8 +12,13 @@ pub mod ext_authz;
 mod grpc;
 pub mod lint;
 #[cfg(feature = "envoy")]
+pub(crate) mod observer;
+#[cfg(feature = "envoy")]
 mod percent;
 #[cfg(feature = "envoy")]
 pub mod relay;
 #[cfg(feature = "envoy")]
 pub mod sds;
+
+#[cfg(feature = "envoy")]
+pub use observer::ServerObserver;

@@ -10,6 +10,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 
+use crate::admin::Subject;
+use crate::member::Member;
 use crate::proxy::Observer;
 use crate::watcher::key;
 
@@ -17,15 +19,15 @@ use crate::watcher::key;
 type Labels = Vec<(&'static str, String)>;
 
 #[derive(Debug)]
-pub(super) struct State(pub(super) Option<Observer>);
+pub(super) struct State(pub(super) Option<Subject>);
 
-type Done = Result<(), std::fmt::Error>;
+pub(super) type Done = Result<(), std::fmt::Error>;
 
 impl Collector for State {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Done {
         let encoder = &mut encoder;
-        let component = self.0.as_ref().and_then(|proxy| {
-            let policy = proxy.member().tls().verifier().policy();
+        let component = self.0.as_ref().and_then(|subject| {
+            let policy = subject.member().tls().verifier().policy();
             policy.component().map(|component| component.sha256())
         });
         let mut about = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
@@ -34,8 +36,8 @@ impl Collector for State {
         let ready = self
             .0
             .as_ref()
-            .is_some_and(|proxy| proxy.missing().is_empty());
-        let draining = self.0.as_ref().is_some_and(Observer::draining);
+            .is_some_and(|subject| subject.missing().is_empty());
+        let draining = self.0.as_ref().is_some_and(Subject::draining);
         gauge(
             encoder,
             "ready",
@@ -48,17 +50,20 @@ impl Collector for State {
             "Whether the proxy is stopping",
             draining.into(),
         )?;
-        match &self.0 {
-            Some(proxy) => {
-                refused_at_once(encoder, proxy)?;
-                policy(encoder, proxy)?;
-                super::decisions::encode(encoder, proxy.member().decisions())?;
-                certificates(encoder, proxy)?;
-                key_sets(encoder, proxy)?;
-                watches(encoder, proxy)
-            }
-            None => Ok(()),
+        let Some(subject) = &self.0 else {
+            return Ok(());
+        };
+        match subject {
+            Subject::Proxy(proxy) => refused_at_once(encoder, proxy)?,
+            #[cfg(feature = "envoy")]
+            Subject::Server(server) => super::servers::encode(encoder, server)?,
         }
+        let member = subject.member();
+        policy(encoder, member)?;
+        super::decisions::encode(encoder, member.decisions())?;
+        certificates(encoder, member)?;
+        key_sets(encoder, member)?;
+        watches(encoder, member)
     }
 }
 
@@ -86,8 +91,8 @@ fn refused_at_once(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Don
     )
 }
 
-fn policy(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
-    let policy = proxy.member().tls().verifier().policy();
+fn policy(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
+    let policy = member.tls().verifier().policy();
     gauge(
         encoder,
         "policy_generation",
@@ -113,7 +118,7 @@ fn policy(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
         "Instances of the policy component that were made anew after a failure",
         counts.rebuilds,
     )?;
-    let watcher = proxy.member().watcher();
+    let watcher = member.watcher();
     let (readiness, now) = (watcher.readiness(), watcher.config().clock.now());
     let mut stale = encoder.encode_descriptor(
         "stale_seconds",
@@ -152,8 +157,8 @@ fn policy(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
     Ok(())
 }
 
-fn certificates(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
-    if let Some(leaf) = proxy.member().tls().leaf().current() {
+fn certificates(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
+    if let Some(leaf) = member.tls().leaf().current() {
         for (name, help, at) in [
             (
                 "leaf_expiry_timestamp_seconds",
@@ -169,7 +174,7 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
             gauge(encoder, name, help, seconds(at))?;
         }
     }
-    let roots = proxy.member().watcher().roots();
+    let roots = member.watcher().roots();
     let count = roots.map_or(0, |roots| roots.pems.len());
     gauge(
         encoder,
@@ -179,8 +184,8 @@ fn certificates(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
     )
 }
 
-fn key_sets(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
-    let watcher = proxy.member().watcher();
+fn key_sets(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
+    let watcher = member.watcher();
     let (sets, now) = (watcher.key_sets(), watcher.config().clock.now());
     let mut stale = encoder.encode_descriptor(
         "jwks_stale_seconds",
@@ -214,8 +219,8 @@ fn key_sets(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
     Ok(())
 }
 
-fn watches(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
-    let activity = proxy.member().watcher().activity();
+fn watches(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
+    let activity = member.watcher().activity();
     let mut errors = encoder.encode_descriptor(
         "watch_errors",
         "Questions to the agent that failed",
@@ -262,12 +267,22 @@ fn watches(encoder: &mut DescriptorEncoder<'_>, proxy: &Observer) -> Done {
     Ok(())
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> Done {
+pub(super) fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: i64,
+) -> Done {
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     ConstGauge::new(value).encode(metric)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Done {
+pub(super) fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Done {
     let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     ConstCounter::new(value).encode(metric)
 }

@@ -63,7 +63,7 @@ impl Observer {
     /// All metrics as text: see [`crate::metrics`].
     #[must_use]
     pub fn metrics(&self) -> String {
-        crate::metrics::encoded(Some(self))
+        crate::metrics::encoded(Some(self.clone().into()))
     }
 
     pub(crate) fn meters(&self) -> &Connections {

@@ -2,6 +2,8 @@
 
 mod bootstrap;
 mod lint;
+#[cfg(feature = "envoy")]
+pub(crate) mod serving;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

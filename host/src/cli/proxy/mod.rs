@@ -16,6 +16,7 @@ pub(crate) mod upstream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use portcullis::admin::Subject;
 use portcullis::member::Member;
 use portcullis::proxy::{
     Addresses, InboundConfig, ListenAddress, Proxy, ProxyConfig, UpstreamConfig,
@@ -23,6 +24,7 @@ use portcullis::proxy::{
 use portcullis::registration::RegistrationConfig;
 use portcullis::sidecar::Sidecar;
 use portcullis::watcher::WatcherConfig;
+use portcullis_core::intention::Protocol;
 use serde_json::json;
 
 use super::decider;
@@ -57,7 +59,7 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
     let mut hangup = Hangup::listen()?;
     let manager = Manager::from_env();
     // From here on there are answers, whatever the agent does.
-    let admin = arguments.operate.listen(arguments, &agent)?;
+    let admin = arguments.operate.listen(settings(arguments), &agent)?;
     admin.waits_for("the policy component is being compiled");
     let component = arguments.component.component()?;
     let policy = decider::policy(&component)?;
@@ -131,14 +133,15 @@ pub(crate) async fn run(arguments: &ProxyArgs) -> Result<ExitCode, Failure> {
         Source::Registration(sidecar) => sidecar.start(member).await,
     }
     .map_err(|error| Failure::from_error(&error))?;
-    admin.observe(proxy.observer());
+    let subject = Subject::from(proxy.observer());
+    admin.observe(subject.clone());
     let sha256 = component.sha256();
     tracing::info!(service, component = sha256, "starting");
     let signal = tokio::select! {
         ended = serve(arguments, &source, &proxy, &sha256) => return ended,
         () = source.keep(&proxy, arguments.drain_timeout) => return Err(Failure::runtime("the watchers have ended")),
         () = reload::keep_current(&reloader, &decisions, &mut hangup, &manager) => "the end of all signals",
-        () = manager.tend(&proxy) => "the end of all signals",
+        () = manager.tend(&subject, || proxy.is_accepting()) => "the end of all signals",
         () = admin.drain_requested() => "POST /drain",
         signal = shutdown.requested() => signal,
     };
@@ -283,6 +286,27 @@ fn ready(source: &Source, addresses: &Addresses, sha256: &str) -> serde_json::Va
         "upstreams": upstreams,
         "component_sha256": sha256,
         "process": std::process::id(),
+    })
+}
+
+/// The effective settings for operators, named as their flags.
+fn settings(arguments: &ProxyArgs) -> serde_json::Value {
+    let protocol = arguments.http.protocol.map(Protocol::from);
+    json!({
+        "service": arguments.service,
+        "service_addr": arguments.service_addr,
+        "listen": arguments.listen,
+        "upstream": arguments.upstream.iter().map(|upstream| upstream.service.as_str()).collect::<Vec<_>>(),
+        "register": arguments.register,
+        "default_intention_policy": arguments.default_intention_policy.as_str(),
+        "matching": arguments.matching.as_str(),
+        "protocol": protocol.map(Protocol::code),
+        "forward_client_cert_details": arguments.http.settings().client_cert.as_str(),
+        "max_stale_seconds": arguments.max_stale.as_secs_f64(),
+        "drain_timeout_seconds": arguments.drain_timeout.as_secs_f64(),
+        "component": arguments.component.file(),
+        "decision_log": arguments.decisions.log(),
+        "shadow_intentions": arguments.decisions.shadow(),
     })
 }
 

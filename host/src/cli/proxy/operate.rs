@@ -8,7 +8,6 @@ use portcullis::agent_client::{AgentClient, TokenSource};
 use portcullis::proxy::ListenAddress;
 use serde_json::{Value, json};
 
-use super::arguments::ProxyArgs;
 use crate::cli::failure::Failure;
 use crate::telemetry;
 
@@ -55,20 +54,25 @@ pub(crate) fn parse(text: &str) -> Result<ListenAddress, String> {
 }
 
 impl OperateArgs {
-    /// Listens, before there is a proxy.
+    /// Listens, before there is anything to tell about. `settings` are the effective ones,
+    /// named as their flags and without secrets; those of the agent and of these listeners
+    /// are added.
     ///
     /// Fails when an address cannot be bound, or admin would be open to others.
     pub(crate) fn listen(
         &self,
-        arguments: &ProxyArgs,
+        mut settings: Value,
         agent: &AgentClient,
     ) -> Result<Admin, Failure> {
-        let admin = Admin::new(settings(arguments, agent), Some(Box::new(telemetry::Log)));
-        for (role, address) in [
-            (Role::Admin, &self.admin),
-            (Role::Metrics, &self.metrics),
-            (Role::Health, &self.health),
-        ] {
+        if let Some(settings) = settings.as_object_mut() {
+            settings.insert("agent".to_owned(), agent_settings(agent));
+            for (role, address) in self.listeners() {
+                let shown = address.as_ref().map(ToString::to_string);
+                settings.insert(role.name().to_owned(), json!(shown));
+            }
+        }
+        let admin = Admin::new(settings, Some(Box::new(telemetry::Log)));
+        for (role, address) in self.listeners() {
             let Some(address) = address else { continue };
             let bound = admin
                 .serve(role, address)
@@ -77,50 +81,36 @@ impl OperateArgs {
         }
         Ok(admin)
     }
+
+    fn listeners(&self) -> [(Role, &Option<ListenAddress>); 3] {
+        [
+            (Role::Admin, &self.admin),
+            (Role::Metrics, &self.metrics),
+            (Role::Health, &self.health),
+        ]
+    }
 }
 
-/// The effective settings, named as their flags. No secrets: of the token only where it
-/// comes from.
-fn settings(arguments: &ProxyArgs, agent: &AgentClient) -> Value {
+/// How the agent is asked. No secrets: of the token only where it comes from.
+fn agent_settings(agent: &AgentClient) -> Value {
     let config = agent.config();
-    let operate = &arguments.operate;
-    let shown = |address: &Option<ListenAddress>| address.as_ref().map(ToString::to_string);
     let token = match &config.token {
         TokenSource::None => "none".to_owned(),
         TokenSource::Value(_) => "given by -token or CONSUL_HTTP_TOKEN (not shown)".to_owned(),
         TokenSource::File(path) => format!("from the file {}", path.display()),
     };
     json!({
-        "service": arguments.service,
-        "service_addr": arguments.service_addr,
-        "listen": arguments.listen,
-        "upstream": arguments.upstream.iter().map(|upstream| upstream.service.as_str()).collect::<Vec<_>>(),
-        "register": arguments.register,
-        "default_intention_policy": arguments.default_intention_policy.as_str(),
-        "matching": arguments.matching.as_str(),
-        "protocol": arguments.http.protocol.map(|protocol| portcullis_core::intention::Protocol::from(protocol).code()),
-        "forward_client_cert_details": arguments.http.settings().client_cert.as_str(),
-        "max_stale_seconds": arguments.max_stale.as_secs_f64(),
-        "drain_timeout_seconds": arguments.drain_timeout.as_secs_f64(),
-        "component": arguments.component.file(),
-        "decision_log": arguments.decisions.log(),
-        "shadow_intentions": arguments.decisions.shadow(),
-        "agent": {
-            "address": agent.address(),
-            "token": token,
-            "datacenter": config.datacenter,
-            "namespace": config.namespace,
-            "partition": config.partition,
-            "ca_file": config.ca_file,
-            "ca_path": config.ca_path,
-            "client_cert": config.client_cert,
-            "tls_server_name": config.tls_server_name,
-            "verify": !config.insecure,
-            "stale": config.stale,
-        },
-        "admin": shown(&operate.admin),
-        "metrics": shown(&operate.metrics),
-        "health": shown(&operate.health),
+        "address": agent.address(),
+        "token": token,
+        "datacenter": config.datacenter,
+        "namespace": config.namespace,
+        "partition": config.partition,
+        "ca_file": config.ca_file,
+        "ca_path": config.ca_path,
+        "client_cert": config.client_cert,
+        "tls_server_name": config.tls_server_name,
+        "verify": !config.insecure,
+        "stale": config.stale,
     })
 }
 

@@ -11,7 +11,6 @@ mod question;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer,
@@ -26,13 +25,14 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use tower_service::Service as _;
 
-use super::grpc;
+use super::{ServerObserver, grpc, observer};
 use crate::decisions::Decisions;
 use crate::member::Member;
+use crate::metrics::Checks;
 use crate::proxy::{Judge, ListenAddress, Listener, Question};
 use crate::tls::{Occasion, PeerVerifier};
 use crate::watcher::MeshRoots;
@@ -45,9 +45,10 @@ const MAX_QUESTION: usize = 1024 * 1024;
 /// A server of decisions, until it is dropped.
 #[derive(Debug)]
 pub struct ExtAuthz {
+    member: Member,
     bound: ListenAddress,
     counts: Arc<Counted>,
-    ended: DropGuard,
+    ended: CancellationToken,
     serving: JoinHandle<()>,
 }
 
@@ -60,10 +61,15 @@ pub struct Counts {
     pub refused: u64,
 }
 
+/// The same, while it is counted.
 #[derive(Debug, Default)]
-struct Counted {
-    allowed: AtomicU64,
-    refused: AtomicU64,
+pub(crate) struct Counted(pub(crate) Checks);
+
+impl Counted {
+    pub(crate) fn counts(&self) -> Counts {
+        let (allowed, refused) = self.0.totals();
+        Counts { allowed, refused }
+    }
 }
 
 impl ExtAuthz {
@@ -96,9 +102,10 @@ impl ExtAuthz {
         };
         let serving = tokio::spawn(grpc::serve(listener, answer, ended.clone()));
         Ok(Self {
+            member: member.clone(),
             bound,
             counts,
-            ended: ended.drop_guard(),
+            ended,
             serving,
         })
     }
@@ -112,16 +119,37 @@ impl ExtAuthz {
     /// What it has decided so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts {
-            allowed: self.counts.allowed.load(Ordering::Relaxed),
-            refused: self.counts.refused.load(Ordering::Relaxed),
-        }
+        self.counts.counts()
+    }
+
+    /// Whether it takes connections, or is being stopped. False is a defect that only a
+    /// restart mends.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.ended.is_cancelled() || !self.serving.is_finished()
+    }
+
+    /// Sees how it does, for operators.
+    #[must_use]
+    pub fn observer(&self) -> ServerObserver {
+        ServerObserver::new(
+            self.member.clone(),
+            self.bound.clone(),
+            observer::Counted::ExtAuthz(Arc::clone(&self.counts)),
+            self.ended.clone(),
+        )
     }
 
     /// Ends; Envoy then refuses until somebody answers again.
-    pub async fn stop(self) {
-        self.ended.disarm().cancel();
-        let _ = self.serving.await;
+    pub async fn stop(mut self) {
+        self.ended.cancel();
+        let _ = (&mut self.serving).await;
+    }
+}
+
+impl Drop for ExtAuthz {
+    fn drop(&mut self) {
+        self.ended.cancel();
     }
 }
 
@@ -143,12 +171,12 @@ impl Authorization for Service {
     ) -> Result<Response<CheckResponse>, Status> {
         let asked = Asked::read(request.into_inner());
         let verdict = self.0.decide(&asked).await;
-        let counter = if verdict.effect == Effect::Allow {
-            &self.0.counts.allowed
+        let checks = &self.0.counts.0;
+        if verdict.effect == Effect::Allow {
+            checks.allow(asked.is_http());
         } else {
-            &self.0.counts.refused
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+            checks.deny(asked.is_http(), &verdict.code);
+        }
         self.0.tell(&asked, &verdict);
         Ok(Response::new(verdict.response(asked.is_http())))
     }

@@ -24,15 +24,15 @@ use http::Request;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 use tower_service::Service as _;
 
-use super::grpc;
 use super::relay::Relay;
+use super::{ServerObserver, grpc, observer};
+use crate::member::Member;
 use crate::proxy::{ListenAddress, Listener};
-use crate::watcher::Watcher;
 use secrets::Secrets;
 use stream::Subscription;
 
@@ -47,9 +47,10 @@ const WAITING: usize = 4;
 /// A server of leaf and roots, until it is dropped.
 #[derive(Debug)]
 pub struct Sds {
+    member: Member,
     bound: ListenAddress,
     counts: Arc<Counted>,
-    ended: DropGuard,
+    ended: CancellationToken,
     serving: JoinHandle<()>,
 }
 
@@ -66,22 +67,35 @@ pub struct Counts {
     pub refused: u64,
 }
 
+/// The same, while it is counted.
 #[derive(Debug, Default)]
-struct Counted {
+pub(crate) struct Counted {
     streams: AtomicU64,
     sent: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
 
+impl Counted {
+    pub(crate) fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            streams: read(&self.streams),
+            sent: read(&self.sent),
+            accepted: read(&self.accepted),
+            refused: read(&self.refused),
+        }
+    }
+}
+
 impl Sds {
-    /// Listens at `path`, with these permissions of the socket, and serves what `watcher`
-    /// follows; with a relay also the questions that it answers. Needs a tokio runtime.
+    /// Listens at `path`, with these permissions of the socket, and serves the leaf and roots
+    /// of `member`; with a relay also the questions that it answers. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the socket cannot be made.
     pub fn start(
-        watcher: &Watcher,
+        member: &Member,
         path: PathBuf,
         mode: u32,
         relay: Option<Relay>,
@@ -90,7 +104,7 @@ impl Sds {
         let bound = listener.address()?;
         let counts = Arc::<Counted>::default();
         let service = Service {
-            secrets: Secrets::of(watcher),
+            secrets: Secrets::of(member.watcher()),
             counts: Arc::clone(&counts),
         };
         let service =
@@ -110,9 +124,10 @@ impl Sds {
         };
         let serving = tokio::spawn(grpc::serve(listener, answer, ended.clone()));
         Ok(Self {
+            member: member.clone(),
             bound,
             counts,
-            ended: ended.drop_guard(),
+            ended,
             serving,
         })
     }
@@ -129,20 +144,38 @@ impl Sds {
     /// What it has done so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            streams: read(&self.counts.streams),
-            sent: read(&self.counts.sent),
-            accepted: read(&self.counts.accepted),
-            refused: read(&self.counts.refused),
-        }
+        self.counts.counts()
+    }
+
+    /// Whether it takes connections, or is being stopped. False is a defect that only a
+    /// restart mends.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.ended.is_cancelled() || !self.serving.is_finished()
+    }
+
+    /// Sees how it does, for operators.
+    #[must_use]
+    pub fn observer(&self) -> ServerObserver {
+        ServerObserver::new(
+            self.member.clone(),
+            self.bound.clone(),
+            observer::Counted::Sds(Arc::clone(&self.counts)),
+            self.ended.clone(),
+        )
     }
 
     /// Ends all streams and takes the socket away. Envoy goes on with what it has, and asks
     /// again.
-    pub async fn stop(self) {
-        self.ended.disarm().cancel();
-        let _ = self.serving.await;
+    pub async fn stop(mut self) {
+        self.ended.cancel();
+        let _ = (&mut self.serving).await;
+    }
+}
+
+impl Drop for Sds {
+    fn drop(&mut self) {
+        self.ended.cancel();
     }
 }
 

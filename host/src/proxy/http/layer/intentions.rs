@@ -87,7 +87,7 @@ impl Intentions {
         MeshListener::bind(self, address).map_err(|source| ListenError { address, source })
     }
 
-    /// What is counted, for [`crate::metrics::encoded`] and [`crate::admin::Admin::observe`].
+    /// What is counted, for [`Observer::metrics`] and [`crate::admin::Admin::observe`].
     #[must_use]
     pub fn observer(&self) -> Observer {
         self.0.proxy.observer()
