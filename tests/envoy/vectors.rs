@@ -13,10 +13,11 @@ use std::sync::Arc;
 use portcullis_testkit::TestCa;
 use portcullis_tests::envoy::{Plan, Plugin, cluster};
 use portcullis_tests::peers::workspace;
+use portcullis_tests::replayed::{self, Said};
 use portcullis_tests::stage::{ANY, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::client::Client;
 
@@ -97,56 +98,6 @@ fn set(question: &Value) -> String {
     configuration["trust_domain"] = question["trust_domain"].clone();
     configuration["requests"] = json!(question.get("request").is_some());
     configuration.to_string()
-}
-
-/// Answers by datacenter; what blocks is never answered.
-async fn agent(sets: Arc<Vec<Value>>, root: String) -> SocketAddr {
-    let listener = TcpListener::bind(ANY).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, Arc::clone(&sets), root.clone()));
-        }
-    });
-    address
-}
-
-async fn answer(mut stream: TcpStream, sets: Arc<Vec<Value>>, root: String) -> Option<()> {
-    let mut read = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if stream.read_buf(&mut read).await.ok()? == 0 {
-                return None;
-            }
-        };
-        let head = String::from_utf8(read.drain(..end).collect()).ok()?;
-        let target = head.split(' ').nth(1)?;
-        let parameter = |name: &str| {
-            let query = target.split_once('?')?.1;
-            query
-                .split('&')
-                .find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
-        };
-        if parameter("index").is_some() {
-            std::future::pending::<()>().await;
-        }
-        let place: usize = parameter("dc")?.strip_prefix('g')?.parse().ok()?;
-        let question = sets.get(place)?;
-        let body = match parameter("name") {
-            Some(name) => json!({ name.replace("%2F", "/"): question["intentions"] }),
-            None => json!({ "ActiveRootID": "1", "TrustDomain": question["trust_domain"],
-                "Roots": [{ "ID": "1", "Name": "", "RootCert": root, "Active": true }] }),
-        };
-        let body = body.to_string();
-        let reply = format!(
-            "HTTP/1.1 200 OK\r\nx-consul-index: 7\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(reply.as_bytes()).await.ok()?;
-    }
 }
 
 /// An application that says which target it was asked for, or echoes.
@@ -245,8 +196,13 @@ async fn the_vectors_through_a_real_envoy() {
     });
     assert!(count >= ENOUGH, "{count} vectors");
     let ca = Arc::new(TestCa::new("t.consul"));
-    let questions = sets.iter().map(|lines| lines[0]["question"].clone());
-    let agent = agent(Arc::new(questions.collect()), ca.pem()).await;
+    let said = sets.iter().map(|lines| Said {
+        intentions: lines[0]["question"]["intentions"].clone(),
+        trust_domain: lines[0]["question"]["trust_domain"].clone(),
+        root: ca.pem(),
+        mesh: Value::Null,
+    });
+    let agent = replayed::agent(said.collect()).await;
     let server = ca.service("db").issue();
     let mut plan = Plan::with(&server.pem(), &server.key_pem(), &ca.pem())
         .cluster(cluster("agent", agent))

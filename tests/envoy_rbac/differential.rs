@@ -106,7 +106,7 @@ fn decides_as_envoy_does() {
     tally.check();
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(
         text.parse()
@@ -273,7 +273,7 @@ impl Half {
 }
 
 /// The rules of a list that can be about a source.
-fn rules_of(list: &Value, source: &str) -> String {
+pub(crate) fn rules_of(list: &Value, source: &str) -> String {
     let mut text = String::new();
     for rule in list.as_array().into_iter().flatten() {
         if rule["SourceName"] == "marker" {
@@ -400,7 +400,8 @@ impl Tally {
             .chain(self.differences.keys())
             .copied()
             .collect();
-        differences::check_page(&self.rows, &seen);
+        let page = include_str!("differences.md");
+        differences::check_page("differences.md", page, &self.rows, &seen);
         assert!(self.requests >= 2_000 && self.sets >= 100, "too few");
         for kind in KINDS {
             let count = self.kinds.get(kind).copied().unwrap_or(0);

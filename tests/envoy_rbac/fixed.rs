@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::differences::{
-    BAD_HOST, IDENTITY, NO_HOST, NO_PATH, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN, WIDER_FIRST,
+    BAD_HOST, IDENTITY, NO_HOST, NO_PATH, NO_TOKENS, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN,
+    WIDER_FIRST,
 };
 use crate::question::Question;
 use crate::scene::{PROVIDERS, Scene};
@@ -282,6 +283,13 @@ fn forms(scene: &Scene) -> Vec<Rules> {
                     "HTTP/2 QUERY without `content-type`",
                     Question::get(Http2, "/").method("QUERY"),
                 ),
+                asked(
+                    QUERY,
+                    "HTTP/1.1 QUERY with `content-type`",
+                    get("/")
+                        .method("QUERY")
+                        .header("content-type", "text/plain"),
+                ),
                 asked(NO_PATH, "HTTP/1.1 OPTIONS `*`", get("*").method("OPTIONS")),
                 asked(
                     NO_PATH,
@@ -303,4 +311,39 @@ fn forms(scene: &Scene) -> Vec<Rules> {
             ],
         })
         .collect()
+}
+
+/// What a rule that asks for tokens means to the filter, which knows no provider of any.
+pub(crate) fn tokens(scene: &Scene) -> Vec<Rules> {
+    let providers = json!({ "Providers": [{ "Name": PROVIDERS[0] }] });
+    let token = scene.issuers[0].token(3_600, &json!({}));
+    let mut all = Vec::new();
+    for action in ["allow", "deny"] {
+        let asked = |what: &str, question: Question| Asked {
+            heading: NO_TOKENS,
+            what: format!("{action} `/a` with JWT, then allow: {what}"),
+            client: scene.client("web"),
+            question,
+        };
+        all.push(Rules {
+            default: scene.default,
+            sources: vec![permissions(
+                "web",
+                json!([
+                    { "Action": action, "HTTP": { "PathPrefix": "/a" }, "JWT": providers },
+                    { "Action": "allow", "HTTP": { "PathPrefix": "/b" } },
+                ]),
+            )],
+            wildcard: vec![],
+            asked: vec![
+                asked("`/a` without a token", get("/a")),
+                asked(
+                    "`/a` with a valid token",
+                    get("/a").header("authorization", &format!("Bearer {token}")),
+                ),
+                asked("`/b` without a token", get("/b")),
+            ],
+        });
+    }
+    all
 }

@@ -166,17 +166,24 @@ impl Scene {
         });
     }
 
+    /// What Consul has made of the intentions: the listener that Envoy has for callers.
+    pub(crate) fn listener(&self) -> Option<Value> {
+        let mut dump = self.dump("dynamic_listeners", "public_listener.*")?;
+        let listener = dump["active_state"]["listener"].take();
+        listener.is_object().then_some(listener)
+    }
+
     fn has(&self, protocol: &str, normalization: &Value) -> bool {
-        let Some(listener) = self.dump("dynamic_listeners", "public_listener.*") else {
+        let Some(listener) = self.listener() else {
             return false;
         };
-        let manager = &listener["active_state"]["listener"]["filter_chains"][0]["filters"];
-        let manager = manager.as_array().into_iter().flatten().find_map(|filter| {
+        let filters = listener["filter_chains"][0]["filters"].as_array();
+        let manager = filters.into_iter().flatten().find_map(|filter| {
             let config = &filter["typed_config"];
             config.get("http_filters").map(|_| config)
         });
         let Some(manager) = manager else {
-            return false;
+            return protocol == "tcp";
         };
         let is_set = |name: &str| normalization[name] == json!(true);
         let action = |name: &str, none: &'static str| match normalization[name].as_str() {
@@ -188,7 +195,8 @@ impl Scene {
         let cluster = self.dump("dynamic_active_clusters", "local_app");
         let cluster_is_http2 =
             cluster.is_some_and(|cluster| cluster.to_string().contains("http2_protocol_options"));
-        is_on(&manager["normalize_path"]) != is_set("InsecureDisablePathNormalization")
+        protocol != "tcp"
+            && is_on(&manager["normalize_path"]) != is_set("InsecureDisablePathNormalization")
             && is_on(&manager["merge_slashes"]) == is_set("MergeSlashes")
             && manager["path_with_escaped_slashes_action"]
                 == action(
@@ -250,6 +258,36 @@ impl Scene {
         if let Some(jwt) = jwt {
             entry["JWT"] = jwt.clone();
         }
+        self.write(wildcard, &entry);
+        self.arrived(self.envoy);
+        self.list()
+    }
+
+    /// The same where the target speaks TCP: Envoy has them once they stand in its listener.
+    pub(crate) fn set_connections(&mut self, sources: &[Value], wildcard: &[Value]) -> Value {
+        self.changes += 1;
+        let marker = format!("{MARKER}-{}", self.changes);
+        // What is the default anyway Consul leaves out.
+        let action = if self.default == "allow" {
+            "deny"
+        } else {
+            "allow"
+        };
+        let mut sources = sources.to_vec();
+        sources.push(json!({ "Name": marker, "Action": action }));
+        // Nor is a later change announced by what holds already.
+        sources.push(json!({ "Name": MARKER, "Action": self.default }));
+        let entry = json!({ "Kind": "service-intentions", "Name": TARGET, "Sources": sources });
+        self.write(wildcard, &entry);
+        let principal = format!("/svc/{marker}$");
+        eventually(&principal, SOON, || {
+            let listener = self.listener()?.to_string();
+            listener.contains(&principal).then_some(())
+        });
+        self.list()
+    }
+
+    fn write(&self, wildcard: &[Value], entry: &Value) {
         let api = self.consul.api();
         if wildcard.is_empty() {
             let _ = api.delete("/v1/config/service-intentions/*").good();
@@ -260,12 +298,14 @@ impl Scene {
             assert_eq!(reply.status, 200, "{}: {everybody}", reply.body);
         }
         // Envoy gets all of them at once, so this one comes last.
-        let reply = api.put("/v1/config", &entry);
+        let reply = api.put("/v1/config", entry);
         assert_eq!(reply.status, 200, "{}: {entry}", reply.body);
+    }
 
-        self.arrived(self.envoy);
+    /// What Consul says about the intentions of the target.
+    fn list(&self) -> Value {
         let path = format!("/v1/connect/intentions/match?by=destination&name={TARGET}");
-        let mut list = api.get(&path).good().json()[TARGET].take();
+        let mut list = self.consul.api().get(&path).good().json()[TARGET].take();
         assert!(list.is_array(), "{list}");
         let list = list.as_array_mut().map(std::mem::take).unwrap_or_default();
         Value::Array(list)

@@ -16,5 +16,6 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod proxy_wasm;
+pub mod replayed;
 pub mod stage;
 pub mod wasm_trap;
