@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use portcullis_core::time::Timestamp;
 use portcullis_testkit::TestCa;
 use portcullis_tests::components;
-use portcullis_tests::proxy_wasm::{Call, Filter, Machine, Shelf};
+use portcullis_tests::proxy_wasm::{Answer, Call, Filter, Machine, Shelf};
+use portcullis_xtask::filter::EXPORTS;
 use serde_json::{Value, json};
 
 use crate::plan::read;
@@ -93,7 +94,7 @@ fn configuration(question: &Value) -> Value {
 }
 
 /// The agent that has the question's intentions.
-fn agent(line: &Value, root: &str, call: &Call) -> (u16, Vec<(String, String)>, Vec<u8>) {
+fn agent(line: &Value, root: &str, call: &Call) -> Answer {
     let question = &line["question"];
     let body = if call.path().starts_with("/v1/agent/connect/ca/roots") {
         json!({ "ActiveRootID": "1", "TrustDomain": question["trust_domain"], "Roots": [
@@ -137,16 +138,21 @@ fn ask(filter: &Filter, line: &Value, root: &str, leaf: &[u8]) -> String {
     }
     let http2 = question.get("http_version").is_some_and(|v| v == "2");
     let protocol = if http2 { "HTTP/2" } else { "HTTP/1.1" };
-    let properties = [
+    let request = question.get("request");
+    let mut properties = vec![
         ("connection\0id", 7_u64.to_le_bytes().to_vec()),
         ("connection\0peer_certificate", leaf.to_vec()),
         ("connection\0peer_certificate_valid", vec![1]),
-        ("request\0protocol", protocol.as_bytes().to_vec()),
     ];
-    let properties = properties.map(|(name, value)| (name.to_owned(), value));
-    machine.world().properties = properties.into_iter().collect();
+    if request.is_some() {
+        properties.push(("request\0protocol", protocol.as_bytes().to_vec()));
+    }
+    let properties = properties.into_iter();
+    machine.world().properties = properties
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     let context = machine.context();
-    let Some(request) = question.get("request") else {
+    let Some(request) = request else {
         let passes = machine.bytes(context, true);
         let did = machine.did();
         assert_eq!(passes, did.closed.is_empty(), "{did:?}");
@@ -237,5 +243,17 @@ fn the_filter_answers_like_the_native_core() {
         "{} differences:\n{}",
         different.len(),
         different[..different.len().min(40)].join("\n")
+    );
+}
+
+#[test]
+fn envoy_calls_only_what_the_filter_uses() {
+    let filter = Filter::compile(&components::envoy_filter());
+    assert_eq!(filter.exports(), EXPORTS);
+    let plain = Filter::compile(&components::plain_envoy_filter());
+    assert!(
+        EXPORTS
+            .iter()
+            .all(|name| plain.exports().iter().any(|e| e == name))
     );
 }

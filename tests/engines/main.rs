@@ -4,6 +4,7 @@
 
 mod adapter;
 mod filter;
+mod host_calls;
 mod plan;
 mod rust;
 

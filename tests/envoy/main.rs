@@ -10,6 +10,7 @@ mod application;
 mod client;
 mod configuration;
 mod connections;
+mod contexts;
 mod greeter;
 mod peers;
 mod requests;

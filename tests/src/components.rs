@@ -37,12 +37,28 @@ pub fn mesh_policy() -> PathBuf {
 }
 
 /// `filter.wasm`, for Envoy: a core module.
+///
+/// # Panics
+/// When it cannot be built.
 #[must_use]
 pub fn envoy_filter() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
-        .get_or_init(|| build_for("portcullis-envoy", "filter", "wasm32-wasip1"))
+        .get_or_init(|| {
+            let _ = plain_envoy_filter();
+            portcullis_xtask::filter::place(&folder()).expect("it can be trimmed")
+        })
         .clone()
+}
+
+/// The filter as cargo builds it, with every callback that the crate `proxy-wasm` exports.
+#[must_use]
+pub fn plain_envoy_filter() -> PathBuf {
+    build_for("portcullis-envoy", "filter", "wasm32-wasip1")
+}
+
+fn folder() -> PathBuf {
+    workspace().join("target/guest")
 }
 
 fn build(package: &str) -> PathBuf {
@@ -54,7 +70,7 @@ fn build_for(package: &str, profile: &str, target: &str) -> PathBuf {
     // One at a time, so that the tests of one program do not wait for each other inside of cargo.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock();
-    let folder = workspace().join("target/guest");
+    let folder = folder();
     let status = Command::new(env!("CARGO"))
         .current_dir(workspace())
         .args(["build", "--quiet"])

@@ -1,8 +1,8 @@
 //! A small host of the proxy-wasm ABI, so that the filter runs without Envoy.
 //!
-//! It has what `guest/envoy/src/abi` imports and nothing more: the test sets time, properties,
-//! headers and answers, and sees what the filter did. Shared data can be given to several
-//! machines, as workers have it.
+//! It has what the filter calls, and traps at what else it imports: the test sets time,
+//! properties, headers and answers, and sees what the filter did. Shared data can be given to
+//! several machines, as workers have it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,6 +70,9 @@ impl Call {
     }
 }
 
+/// An answer to a [`Call`]: status, headers and body.
+pub type Answer = (u16, Vec<(String, String)>, Vec<u8>);
+
 /// Names and values.
 pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -135,18 +138,60 @@ impl Filter {
         let module = Module::from_file(&engine, file).expect("a module");
         let mut linker = Linker::new(&engine);
         link(&mut linker).expect("the imports");
+        // The crate `proxy-wasm` imports more than the filter calls.
+        linker
+            .define_unknown_imports_as_traps(&module)
+            .expect("the other imports");
         Self {
             module,
             linker: Arc::new(linker),
         }
     }
 
-    /// What it imports, sorted.
+    /// What it imports from the host of the ABI.
     #[must_use]
-    pub fn imports(&self) -> Vec<String> {
-        let name =
-            |import: wasmtime::ImportType<'_>| format!("{}#{}", import.module(), import.name());
-        let mut names: Vec<_> = self.module.imports().map(name).collect();
+    pub fn host_calls(&self) -> Vec<String> {
+        self.module
+            .imports()
+            .filter(|import| import.module() == "env")
+            .map(|import| import.name().to_owned())
+            .collect()
+    }
+
+    /// The same module, whose host does not allow one call.
+    ///
+    /// # Panics
+    /// When it does not import it.
+    #[must_use]
+    pub fn without(&self, call: &str) -> Self {
+        let mut imports = self.module.imports();
+        let kind = imports
+            .find(|import| import.module() == "env" && import.name() == call)
+            .and_then(|import| import.ty().func().cloned())
+            .expect("a function that it imports");
+        let mut linker = (*self.linker).clone();
+        linker.allow_shadowing(true);
+        linker
+            .func_new("env", call, kind, |_, _, results| {
+                // As Envoy, with `capability_restriction_config`.
+                results[0] = wasmtime::Val::I32(10);
+                Ok(())
+            })
+            .expect("it can be replaced");
+        Self {
+            module: self.module.clone(),
+            linker: Arc::new(linker),
+        }
+    }
+
+    /// What it exports, sorted.
+    #[must_use]
+    pub fn exports(&self) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .module
+            .exports()
+            .map(|export| export.name().to_owned())
+            .collect();
         names.sort();
         names
     }
@@ -198,10 +243,6 @@ impl Machine {
         };
         machine.call::<(), ()>("_initialize", ());
         machine.call::<(u32, u32), ()>("proxy_on_context_create", (ROOT, 0));
-        assert_eq!(
-            machine.call::<(u32, u32), u32>("proxy_on_vm_start", (ROOT, 0)),
-            1
-        );
         let length = u32::try_from(configuration.len()).expect("short");
         let good: u32 = machine.call("proxy_on_configure", (ROOT, length));
         if good == 1 {
@@ -244,10 +285,7 @@ impl Machine {
 
     /// Answers the oldest request with what `answer` gives; `None` is no reply at all.
     /// Whether there was one.
-    pub fn answer(
-        &mut self,
-        answer: impl FnOnce(&Call) -> Option<(u16, Vec<(String, String)>, Vec<u8>)>,
-    ) -> bool {
+    pub fn answer(&mut self, answer: impl FnOnce(&Call) -> Option<Answer>) -> bool {
         if self.world().calls.is_empty() {
             return false;
         }
@@ -272,10 +310,11 @@ impl Machine {
         true
     }
 
-    /// A new connection or request.
+    /// A new connection, or a request if there is the property of its protocol.
     pub fn context(&mut self) -> u32 {
         self.contexts += 1;
         let context = self.contexts;
+        self.world().context = context;
         self.call::<(u32, u32), ()>("proxy_on_context_create", (context, ROOT));
         context
     }

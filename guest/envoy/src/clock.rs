@@ -2,7 +2,7 @@
 
 use portcullis_core::time::Timestamp;
 
-use crate::abi::host;
+use crate::host;
 
 /// A moment by both clocks.
 #[derive(Clone, Copy, Debug)]

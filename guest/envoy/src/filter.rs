@@ -11,10 +11,10 @@ use portcullis_core::http::Request;
 use portcullis_core::intention::{Decision, Effect, Reason};
 use portcullis_core::policy::Client;
 use portcullis_core::time::Timestamp;
+use proxy_wasm::types::{LogLevel, Status};
 
-use crate::abi::host::{self, SharedData};
-use crate::abi::{Level, Status};
 use crate::clock::Moment;
+use crate::host::{self, SharedData};
 use crate::known::{EXPIRED, FAILED, Known, NOT_NORMALIZED, REFUSED};
 use crate::ledger::{Count, Ledger};
 
@@ -111,7 +111,7 @@ impl Filter {
             self.send(root, asks, &request, now.monotonic);
         }
         for problem in ticked.problems {
-            self.log(Level::Warn, &problem);
+            self.log(LogLevel::Warn, &problem);
         }
         self.tell();
         let age = self.supply.age(now.monotonic);
@@ -121,7 +121,7 @@ impl Filter {
         let has_aged = is_stale != self.is_stale;
         if has_aged && is_stale {
             self.log(
-                Level::Error,
+                LogLevel::Error,
                 "the policy is older than `max_stale_ms`: everything is refused until the agent answers",
             );
         }
@@ -137,7 +137,7 @@ impl Filter {
         if period != self.tick_ms && self.roots.first() == Some(&root) {
             self.tick_ms = period;
             if let Err(status) = host::set_tick_period(period) {
-                self.log(Level::Error, &format!("no ticks: {status}"));
+                self.log(LogLevel::Error, &format!("no ticks: {status}"));
             }
         }
     }
@@ -154,7 +154,7 @@ impl Filter {
                 self.supply.failed(asks, now, &error);
             }
             Err(status) => {
-                let error = format!("Envoy does not send the request: {status}");
+                let error = format!("Envoy does not send the request: {status:?}");
                 self.supply.failed(asks, now, &error);
             }
         }
@@ -282,7 +282,10 @@ impl Filter {
                 None
             }
             Err(error) => {
-                self.log(Level::Info, &format!("a certificate is refused: {error}"));
+                self.log(
+                    LogLevel::Info,
+                    &format!("a certificate is refused: {error}"),
+                );
                 Some(Outcome::denied(REFUSED))
             }
         }
@@ -333,19 +336,19 @@ impl Filter {
         for (asks, error) in &errors {
             if self.told.get(asks) != Some(error) {
                 let name = asks.name();
-                self.log(Level::Warn, &format!("{name} from the agent: {error}"));
+                self.log(LogLevel::Warn, &format!("{name} from the agent: {error}"));
             }
         }
         for asks in self.told.keys().filter(|asks| !errors.contains_key(asks)) {
             self.log(
-                Level::Info,
+                LogLevel::Info,
                 &format!("{} from the agent: good again", asks.name()),
             );
         }
         self.told = errors;
     }
 
-    pub(crate) fn log(&self, level: Level, text: &str) {
+    pub(crate) fn log(&self, level: LogLevel, text: &str) {
         let service = &self.settings().service;
         host::log(level, &format!("portcullis: `{service}`: {text}"));
     }

@@ -5,7 +5,7 @@ use portcullis_core::http::HttpVersion;
 use portcullis_core::policy::Client;
 use portcullis_core::time::Timestamp;
 
-use crate::abi::host;
+use crate::host;
 
 /// The reasons of the filter itself.
 pub(crate) const NOT_VERIFIED: &str = "certificate-not-verified";
@@ -50,7 +50,7 @@ impl Known {
                 HttpVersion::Http1
             },
         };
-        let pem = host::property("connection\0peer_certificate").unwrap_or_default();
+        let pem = host::property(&["connection", "peer_certificate"]).unwrap_or_default();
         if pem.is_empty() {
             return nobody;
         }
@@ -64,8 +64,9 @@ impl Known {
             }
         };
         let by_filter = verification == PeerVerification::Filter;
-        let is_valid =
-            || host::property("connection\0peer_certificate_valid").as_deref() == Some(&[1][..]);
+        let is_valid = || {
+            host::property(&["connection", "peer_certificate_valid"]).as_deref() == Some(&[1][..])
+        };
         Self {
             refused: (!by_filter && !is_valid()).then_some(NOT_VERIFIED),
             validity: Some((peer.not_before, peer.not_after)),
@@ -91,12 +92,13 @@ impl Known {
 
 /// The number of the connection in effect.
 pub(crate) fn connection_id() -> Option<u64> {
-    let bytes = host::property("connection\0id").or_else(|| host::property("connection_id"))?;
+    let bytes =
+        host::property(&["connection", "id"]).or_else(|| host::property(&["connection_id"]))?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 fn version() -> HttpVersion {
-    match host::property("request\0protocol").as_deref() {
+    match host::property(&["request", "protocol"]).as_deref() {
         Some(b"HTTP/2" | b"HTTP/3") => HttpVersion::Http2,
         _ => HttpVersion::Http1,
     }

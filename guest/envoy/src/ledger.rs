@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::host;
-use crate::abi::{Level, MetricKind};
+use proxy_wasm::types::{LogLevel, MetricType};
+
+use crate::host;
 
 /// What is counted under a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +61,7 @@ impl Ledger {
     pub(crate) fn flush(&mut self, age_ms: Option<u64>, generation: u64) {
         for ((count, reason), (id, waiting)) in &mut self.counts {
             if id.is_none() {
-                *id = define(MetricKind::Counter, &count.name(&self.service, reason));
+                *id = define(MetricType::Counter, &count.name(&self.service, reason));
             }
             if let (Some(id), true) = (*id, *waiting != 0)
                 && host::increment_metric(id, *waiting).is_ok()
@@ -70,8 +71,8 @@ impl Ledger {
         }
         let name = |what: &str| format!("portcullis.{}.{what}", self.service);
         if self.generation.is_none() {
-            self.generation = define(MetricKind::Gauge, &name("generation"));
-            self.age = define(MetricKind::Gauge, &name("policy_age_seconds"));
+            self.generation = define(MetricType::Gauge, &name("generation"));
+            self.age = define(MetricType::Gauge, &name("policy_age_seconds"));
         }
         if let Some(id) = self.generation {
             let _ = host::record_metric(id, generation);
@@ -82,11 +83,11 @@ impl Ledger {
     }
 }
 
-fn define(kind: MetricKind, name: &str) -> Option<u32> {
+fn define(kind: MetricType, name: &str) -> Option<u32> {
     let defined = host::define_metric(kind, name);
     if let Err(status) = &defined {
         host::log(
-            Level::Debug,
+            LogLevel::Debug,
             &format!("portcullis: the metric `{name}`: {status}"),
         );
     }

@@ -1,7 +1,8 @@
 //! The policy inside Envoy: `guest/envoy/README.md` describes it for those who use it.
 //!
 //! Everything that decides is in `portcullis_core`. This crate translates: Envoy's callbacks
-//! (`abi`), its contexts (`vm`), properties (`known`), shared data and HTTP calls (`filter`),
+//! (`contexts`, which the crate
+//! `proxy-wasm` calls), its connections and requests (`vm`), host calls (`host`), properties (`known`), shared data and HTTP calls (`filter`),
 //! metrics (`ledger`).
 #![deny(
     clippy::as_conversions,
@@ -14,9 +15,10 @@
     clippy::arithmetic_side_effects
 )]
 
-mod abi;
 mod clock;
+mod contexts;
 mod filter;
+mod host;
 mod known;
 mod ledger;
 mod vm;

@@ -11,11 +11,11 @@ use portcullis_core::filter::{Layer, Settings, read_request};
 use portcullis_core::http::Request;
 use portcullis_core::intention::{Effect, Reason};
 use portcullis_core::time::Timestamp;
+use proxy_wasm::types::{Action, LogLevel, StreamType};
 
-use crate::abi::host;
-use crate::abi::{Action, Level, Stream};
 use crate::clock::{self, Moment};
 use crate::filter::{Filter, Outcome};
+use crate::host;
 use crate::known::{FAILED, Known, connection_id};
 
 /// How many connections' peers are remembered for their next requests.
@@ -90,11 +90,8 @@ fn with<R>(otherwise: R, use_it: impl FnOnce(&mut Vm) -> R) -> R {
     }
 }
 
-/// A context was made; a root if `root` is 0.
+/// A connection or a request is there.
 pub(crate) fn created(context: u32, root: u32) {
-    if root == 0 {
-        return;
-    }
     let fresh = Context {
         root,
         state: State::New,
@@ -111,7 +108,7 @@ pub(crate) fn configured(root: u32, length: usize) -> bool {
             true
         }),
         Err(error) => {
-            host::log(Level::Error, &format!("portcullis: {error}"));
+            host::log(LogLevel::Error, &format!("portcullis: {error}"));
             false
         }
     }
@@ -145,13 +142,14 @@ pub(crate) fn request(context: u32) -> Action {
     with(Action::Pause, |vm| vm.request(context))
 }
 
-/// A context is gone.
+/// A connection or a request is gone.
 pub(crate) fn deleted(context: u32) {
-    with((), |vm| {
-        if vm.contexts.remove(&context).is_none() {
-            vm.forget_root(context);
-        }
-    });
+    with((), |vm| drop(vm.contexts.remove(&context)));
+}
+
+/// A root context is gone.
+pub(crate) fn root_deleted(root: u32) {
+    with((), |vm| vm.forget_root(root));
 }
 
 impl Vm {
@@ -349,11 +347,14 @@ fn look_after(
             let outcome = filter.judge_connection(known, now);
             *state = settle_connection(filter, outcome, known.clone());
             let done = match state {
-                State::Refused => host::close(Stream::Downstream),
-                _ => host::resume(Stream::Downstream),
+                State::Refused => host::close(StreamType::Downstream),
+                _ => host::resume(StreamType::Downstream),
             };
             if let Err(status) = done {
-                filter.log(Level::Error, &format!("a connection that waited: {status}"));
+                filter.log(
+                    LogLevel::Error,
+                    &format!("a connection that waited: {status}"),
+                );
             }
             true
         }
@@ -373,8 +374,8 @@ fn look_after(
             *state = settle_request(filter, outcome, &known.clone(), request);
             if matches!(state, State::Refused) {
                 refuse_request(outcome);
-            } else if let Err(status) = host::resume(Stream::Request) {
-                filter.log(Level::Error, &format!("a request that waited: {status}"));
+            } else if let Err(status) = host::resume(StreamType::HttpRequest) {
+                filter.log(LogLevel::Error, &format!("a request that waited: {status}"));
             }
             true
         }
@@ -453,7 +454,7 @@ fn settle_request(filter: &mut Filter, outcome: Outcome, known: &Known, request:
 
 /// Closes the connection in effect; none of its bytes goes on.
 fn refuse_connection() -> Action {
-    let _ = host::close(Stream::Downstream);
+    let _ = host::close(StreamType::Downstream);
     Action::Pause
 }
 
@@ -465,7 +466,7 @@ fn refuse_request(outcome: Outcome) -> Action {
     };
     let details = format!("portcullis[{}]", outcome.reason);
     if host::respond(status, &details, body).is_err() {
-        let _ = host::close(Stream::Request);
+        let _ = host::close(StreamType::HttpRequest);
     }
     Action::Pause
 }

@@ -29,9 +29,17 @@ pub(crate) fn build(report: &mut Report) -> Result<()> {
         cargo.args(["--package", package]);
     }
     shell::step(report, "build the components", &mut cargo)?;
-    let mut filter = filter_cargo("build");
-    filter.args(["--package", FILTER]);
-    shell::step(report, "build the Envoy filter", &mut filter).map(|_| ())
+    filter(report)
+}
+
+/// Builds `filter.wasm`.
+pub(crate) fn filter(report: &mut Report) -> Result<()> {
+    let mut cargo = filter_cargo("build");
+    cargo.args(["--package", FILTER]);
+    shell::step(report, "build the Envoy filter", &mut cargo)?;
+    let file = portcullis_xtask::filter::place(&folder())?;
+    report.note(format!("the Envoy filter is `{}`", file.display()));
+    Ok(())
 }
 
 /// Cargo for guests: their own target folder, so that a build script may build
@@ -98,7 +106,7 @@ pub(crate) fn sizes(report: &mut Report) -> Result<()> {
             ));
         }
     }
-    let filter = folder().join("wasm32-wasip1/filter/portcullis_envoy.wasm");
+    let filter = folder().join("filter.wasm");
     let size = fs::metadata(&filter)
         .with_context(|| format!("cannot read `{}`", filter.display()))?
         .len();

@@ -29,6 +29,7 @@ Commands:
   check              Only the static checks: formatting, clippy, docs, lists, licences
   peers              Only build and install the real peers
   components         Only build the WebAssembly components
+  filter             Only build the filter for Envoy: target/guest/filter.wasm
   bench [ROWS]       Our proxy beside Consul's and Envoy, and the library beside the core; see tests/benches/README.md
   soak [--minutes N] Two proxies under steady load for half an hour, and whether they grow
   lists --update     Write the checked-in lists anew (look at the difference before you commit it)
@@ -70,6 +71,12 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             with_report(|report| {
                 tools::prepare(report)?;
                 components::build(report)
+            })
+        }),
+        "filter" => none(rest).and_then(|()| {
+            with_report(|report| {
+                tools::prepare(report)?;
+                components::filter(report)
             })
         }),
         "bench" => bench(rest),

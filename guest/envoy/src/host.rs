@@ -1,40 +1,74 @@
-//! Calls to Envoy. Every pointer of the ABI is in this file.
+//! Calls to Envoy that can fail and never panic. Every pointer of ours is in this file.
+//!
+//! Where the crate `proxy-wasm` takes every status that Envoy gives, it makes the call:
+//!
+//! - `dispatch_http_call`: only the crate can make it, for its dispatcher panics at a reply to a
+//!   call that it does not know. Envoy answers 0, 2 (no such cluster) and 10 (not sent, or
+//!   not allowed), all of which the crate takes; it forgets a call for which it answered 10, and
+//!   numbers calls for the whole VM, so that no number is given twice.
+//! - `get_property`: 0, 1, 3 and 10, all of which the crate takes.
+//! - `set_effective_context`: 0 and 2, which the crate takes. It panics at 10, but so does the
+//!   crate's dispatcher before every reply: who takes this call away gets no filter.
+//!
+//! At the others it panics, and a panic is the VM's end:
+//!
+//! - `proxy_get_header_map_pairs`: 2 where there are no headers;
+//! - `proxy_get_buffer_bytes`: 2 for a range that is none;
+//! - `proxy_set_property`: 1 without a stream, 2 for state that cannot be written;
+//! - `proxy_continue_stream`, `proxy_close_stream`: 2 and 12, of which its type does not even
+//!   know the latter;
+//! - all of them: 10, where an operator has not allowed the call
+//!   (`capability_restriction_config`). So clocks, log, ticks, metrics and shared data are here
+//!   too;
+//! - `proxy_send_local_response`: here for the response code details, which the crate does not
+//!   pass.
 #![expect(
     unsafe_code,
     reason = "the ABI passes pointers into our memory; each block says why they are valid"
 )]
 
+use std::fmt;
 use std::ptr;
+use std::time::Duration;
 
 use portcullis_core::agent::HttpRequest;
 use portcullis_core::filter::Shelf;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
-use super::{Level, MetricKind, Status, Stream};
+/// Why a host call came to nothing: its status, which the crate's type may not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal(u32);
 
-const REQUEST_HEADERS: u32 = 0;
-const CALL_RESPONSE_HEADERS: u32 = 6;
-const CALL_RESPONSE_BODY: u32 = 4;
-const PLUGIN_CONFIGURATION: u32 = 7;
+impl Refusal {
+    /// `Ok` for 0.
+    const fn check(code: u32) -> Result<(), Self> {
+        match code {
+            0 => Ok(()),
+            other => Err(Self(other)),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.0)
+    }
+}
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
-    fn proxy_log(level: u32, text: *const u8, length: usize) -> u32;
+    fn proxy_log(level: LogLevel, text: *const u8, length: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_buffer_bytes(
-        kind: u32,
+        kind: BufferType,
         start: usize,
         max: usize,
         bytes: *mut *mut u8,
         length: *mut usize,
     ) -> u32;
-    fn proxy_get_header_map_pairs(kind: u32, bytes: *mut *mut u8, length: *mut usize) -> u32;
-    fn proxy_get_property(
-        path: *const u8,
-        path_length: usize,
-        bytes: *mut *mut u8,
-        length: *mut usize,
-    ) -> u32;
+    fn proxy_get_header_map_pairs(kind: MapType, bytes: *mut *mut u8, length: *mut usize) -> u32;
     fn proxy_set_property(
         path: *const u8,
         path_length: usize,
@@ -55,8 +89,8 @@ unsafe extern "C" {
         value_length: usize,
         cas: u32,
     ) -> u32;
-    fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_close_stream(stream: u32) -> u32;
+    fn proxy_continue_stream(stream: StreamType) -> u32;
+    fn proxy_close_stream(stream: StreamType) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -67,20 +101,7 @@ unsafe extern "C" {
         headers_length: usize,
         grpc_status: i32,
     ) -> u32;
-    fn proxy_http_call(
-        cluster: *const u8,
-        cluster_length: usize,
-        headers: *const u8,
-        headers_length: usize,
-        body: *const u8,
-        body_length: usize,
-        trailers: *const u8,
-        trailers_length: usize,
-        timeout: u32,
-        token: *mut u32,
-    ) -> u32;
-    fn proxy_set_effective_context(context: u32) -> u32;
-    fn proxy_define_metric(kind: u32, name: *const u8, length: usize, id: *mut u32) -> u32;
+    fn proxy_define_metric(kind: MetricType, name: *const u8, length: usize, id: *mut u32) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
 }
@@ -93,27 +114,21 @@ unsafe extern "C" {
 /// WASI's clock that nobody sets; of std's `Instant` only differences can be had.
 const MONOTONIC: u32 = 1;
 
-/// Bytes that Envoy has written into memory that [`allocate`] gave it.
-fn taken(code: u32, bytes: *mut u8, length: usize) -> Result<Vec<u8>, Status> {
-    Status::check(code)?;
+/// Bytes that Envoy has written into memory that the crate's allocator gave it.
+fn taken(code: u32, bytes: *mut u8, length: usize) -> Result<Vec<u8>, Refusal> {
+    Refusal::check(code)?;
     if bytes.is_null() || length == 0 {
         return Ok(Vec::new());
     }
-    // SAFETY: Envoy got this memory from `allocate(length)` within the call, filled it whole,
-    // and gives it to us alone.
+    // SAFETY: Envoy got this memory from `proxy_on_memory_allocate(length)`, a boxed slice of
+    // that length, within the call, filled it whole, and gives it to us alone.
     Ok(unsafe { Vec::from_raw_parts(bytes, length, length) })
 }
 
-/// Memory for Envoy to write into; [`taken`] takes charge of it.
-pub(super) fn allocate(length: usize) -> *mut u8 {
-    // A capacity of exactly `length` is what `taken` gives back to the allocator.
-    Box::into_raw(vec![0_u8; length].into_boxed_slice()).cast()
-}
-
 /// A line in Envoy's log.
-pub(crate) fn log(level: Level, text: &str) {
+pub(crate) fn log(level: LogLevel, text: &str) {
     // SAFETY: the text outlives the call, which only reads it.
-    let _ = unsafe { proxy_log(level.code(), text.as_ptr(), text.len()) };
+    let _ = unsafe { proxy_log(level, text.as_ptr(), text.len()) };
 }
 
 /// Nanoseconds since the epoch; 0 if Envoy does not tell.
@@ -121,7 +136,7 @@ pub(crate) fn wall_clock() -> u64 {
     let mut time = 0;
     // SAFETY: Envoy writes eight bytes to a place that is ours.
     let code = unsafe { proxy_get_current_time_nanoseconds(&raw mut time) };
-    Status::check(code).map_or(0, |()| time)
+    Refusal::check(code).map_or(0, |()| time)
 }
 
 /// Nanoseconds of a clock that all VMs of the process share; 0 if Envoy does not tell.
@@ -133,12 +148,12 @@ pub(crate) fn monotonic_clock() -> u64 {
 }
 
 /// How often `on_tick` comes, for the root in effect.
-pub(crate) fn set_tick_period(milliseconds: u32) -> Result<(), Status> {
+pub(crate) fn set_tick_period(milliseconds: u32) -> Result<(), Refusal> {
     // SAFETY: no pointers.
-    Status::check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
+    Refusal::check(unsafe { proxy_set_tick_period_milliseconds(milliseconds) })
 }
 
-fn buffer(kind: u32, length: usize) -> Result<Vec<u8>, Status> {
+fn buffer(kind: BufferType, length: usize) -> Result<Vec<u8>, Refusal> {
     let (mut bytes, mut given) = (ptr::null_mut(), 0);
     // SAFETY: Envoy writes a pointer and a length to places that are ours.
     let code = unsafe { proxy_get_buffer_bytes(kind, 0, length, &raw mut bytes, &raw mut given) };
@@ -146,19 +161,19 @@ fn buffer(kind: u32, length: usize) -> Result<Vec<u8>, Status> {
 }
 
 /// The plugin's configuration, in `on_configure`.
-pub(crate) fn configuration(length: usize) -> Result<Vec<u8>, Status> {
-    buffer(PLUGIN_CONFIGURATION, length)
+pub(crate) fn configuration(length: usize) -> Result<Vec<u8>, Refusal> {
+    buffer(BufferType::PluginConfiguration, length)
 }
 
 /// The body of a reply, in `on_http_call_response`.
-pub(crate) fn reply_body(length: usize) -> Result<Vec<u8>, Status> {
+pub(crate) fn reply_body(length: usize) -> Result<Vec<u8>, Refusal> {
     if length == 0 {
         return Ok(Vec::new());
     }
-    buffer(CALL_RESPONSE_BODY, length)
+    buffer(BufferType::HttpCallResponseBody, length)
 }
 
-fn header_map(kind: u32) -> Result<Vec<u8>, Status> {
+fn header_map(kind: MapType) -> Result<Vec<u8>, Refusal> {
     let (mut bytes, mut length) = (ptr::null_mut(), 0);
     // SAFETY: as in `buffer`.
     let code = unsafe { proxy_get_header_map_pairs(kind, &raw mut bytes, &raw mut length) };
@@ -166,28 +181,24 @@ fn header_map(kind: u32) -> Result<Vec<u8>, Status> {
 }
 
 /// All headers of the request, in the ABI's form.
-pub(crate) fn request_headers() -> Result<Vec<u8>, Status> {
-    header_map(REQUEST_HEADERS)
+pub(crate) fn request_headers() -> Result<Vec<u8>, Refusal> {
+    header_map(MapType::HttpRequestHeaders)
 }
 
 /// All headers of a reply, in the ABI's form. Only where there are some.
-pub(crate) fn reply_headers() -> Result<Vec<u8>, Status> {
-    header_map(CALL_RESPONSE_HEADERS)
+pub(crate) fn reply_headers() -> Result<Vec<u8>, Refusal> {
+    header_map(MapType::HttpCallResponseHeaders)
 }
 
-/// A property; the parts of its path are separated by NUL. `None` if there is none.
-pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
-    let (mut bytes, mut length) = (ptr::null_mut(), 0);
-    // SAFETY: the path outlives the call, which only reads it; the rest as in `buffer`.
-    let code =
-        unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut bytes, &raw mut length) };
-    taken(code, bytes, length).ok()
+/// A property. `None` if there is none, or none that can be read.
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
 /// Writes filter state: `path` appears as `wasm.<path>`.
-pub(crate) fn set_property(path: &str, value: &str) -> Result<(), Status> {
+pub(crate) fn set_property(path: &str, value: &str) -> Result<(), Refusal> {
     // SAFETY: both texts outlive the call, which only reads them.
-    Status::check(unsafe {
+    Refusal::check(unsafe {
         proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
     })
 }
@@ -218,27 +229,27 @@ impl Shelf for SharedData {
         let code = unsafe {
             proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
         };
-        Status::check(code).is_ok()
+        Refusal::check(code).is_ok()
     }
 }
 
 /// Lets what is paused go on.
-pub(crate) fn resume(stream: Stream) -> Result<(), Status> {
+pub(crate) fn resume(stream: StreamType) -> Result<(), Refusal> {
     // SAFETY: no pointers.
-    Status::check(unsafe { proxy_continue_stream(stream.code()) })
+    Refusal::check(unsafe { proxy_continue_stream(stream) })
 }
 
 /// Ends a stream.
-pub(crate) fn close(stream: Stream) -> Result<(), Status> {
+pub(crate) fn close(stream: StreamType) -> Result<(), Refusal> {
     // SAFETY: no pointers.
-    Status::check(unsafe { proxy_close_stream(stream.code()) })
+    Refusal::check(unsafe { proxy_close_stream(stream) })
 }
 
 /// Answers the request instead of the application.
-pub(crate) fn respond(status: u32, details: &str, body: &str) -> Result<(), Status> {
+pub(crate) fn respond(status: u32, details: &str, body: &str) -> Result<(), Refusal> {
     let no_headers = 0_u32.to_le_bytes();
     // SAFETY: all texts outlive the call, which only reads them.
-    Status::check(unsafe {
+    Refusal::check(unsafe {
         proxy_send_local_response(
             status,
             details.as_ptr(),
@@ -254,83 +265,52 @@ pub(crate) fn respond(status: u32, details: &str, body: &str) -> Result<(), Stat
 
 /// Sends a request by one of Envoy's clusters; gives the token of its reply.
 pub(crate) fn call(cluster: &str, authority: &str, request: &HttpRequest) -> Result<u32, Status> {
-    let mut pairs = vec![
+    let mut headers = vec![
         (":method", request.method.as_str()),
         (":path", request.path_and_query.as_str()),
         (":authority", authority),
         (":scheme", "http"),
         ("accept", "application/json"),
     ];
-    pairs.extend(
+    headers.extend(
         request
             .headers
             .iter()
             .map(|(name, value)| (*name, value.as_str())),
     );
-    let headers = encode(&pairs).ok_or(Status::BadArgument)?;
-    let trailers = 0_u32.to_le_bytes();
-    let body = request.body.as_deref().unwrap_or_default();
-    let timeout = u32::try_from(request.read_timeout_ms).unwrap_or(u32::MAX);
-    let mut token = 0;
-    // SAFETY: everything outlives the call, which only reads it; Envoy writes four bytes to
-    // the token, which is ours.
-    let code = unsafe {
-        proxy_http_call(
-            cluster.as_ptr(),
-            cluster.len(),
-            headers.as_ptr(),
-            headers.len(),
-            body.as_ptr(),
-            body.len(),
-            trailers.as_ptr(),
-            trailers.len(),
-            timeout,
-            &raw mut token,
-        )
-    };
-    Status::check(code).map(|()| token)
-}
-
-/// A header map in the ABI's form; `None` if something is longer than 4 GiB.
-fn encode(pairs: &[(&str, &str)]) -> Option<Vec<u8>> {
-    let mut map = u32::try_from(pairs.len()).ok()?.to_le_bytes().to_vec();
-    for (name, value) in pairs {
-        for part in [name, value] {
-            map.extend_from_slice(&u32::try_from(part.len()).ok()?.to_le_bytes());
-        }
-    }
-    for (name, value) in pairs {
-        for part in [name, value] {
-            map.extend_from_slice(part.as_bytes());
-            map.push(0);
-        }
-    }
-    Some(map)
+    // The ABI has 32 bits for it, into which the crate cuts what is longer.
+    let timeout = request.read_timeout_ms.min(u64::from(u32::MAX));
+    hostcalls::dispatch_http_call(
+        cluster,
+        headers,
+        request.body.as_deref(),
+        Vec::new(),
+        Duration::from_millis(timeout),
+    )
 }
 
 /// What follows is about this context.
 pub(crate) fn set_effective_context(context: u32) -> Result<(), Status> {
-    // SAFETY: no pointers.
-    Status::check(unsafe { proxy_set_effective_context(context) })
+    hostcalls::set_effective_context(context)
 }
 
 /// A metric's number.
-pub(crate) fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Status> {
+pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32, Refusal> {
     let mut id = 0;
     // SAFETY: the name outlives the call, which only reads it; Envoy writes four bytes to the
     // number, which is ours.
-    let code = unsafe { proxy_define_metric(kind.code(), name.as_ptr(), name.len(), &raw mut id) };
-    Status::check(code).map(|()| id)
+    let code = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) };
+    Refusal::check(code).map(|()| id)
 }
 
 /// Sets a gauge.
-pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), Status> {
+pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), Refusal> {
     // SAFETY: no pointers.
-    Status::check(unsafe { proxy_record_metric(id, value) })
+    Refusal::check(unsafe { proxy_record_metric(id, value) })
 }
 
 /// Adds to a counter.
-pub(crate) fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
+pub(crate) fn increment_metric(id: u32, by: i64) -> Result<(), Refusal> {
     // SAFETY: no pointers.
-    Status::check(unsafe { proxy_increment_metric(id, by) })
+    Refusal::check(unsafe { proxy_increment_metric(id, by) })
 }

@@ -1,0 +1,3 @@
+//! What `cargo xtask` and the tests share.
+
+pub mod filter;
