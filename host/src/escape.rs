@@ -5,6 +5,7 @@
 //! sequence would drive the reader's terminal, and a right-to-left mark would
 //! turn a name around.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// `text` in printable ASCII, at most about `longest` bytes of it: the rest is
@@ -55,7 +56,10 @@ pub(crate) fn json_string(text: &str, longest: usize) -> String {
 }
 
 /// A JSON document in printable ASCII: whatever else is in it stands in a string.
-pub(crate) fn ascii_json(document: &str) -> String {
+pub(crate) fn ascii_json(document: &str) -> Cow<'_, str> {
+    if document.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(document);
+    }
     let mut out = String::with_capacity(document.len());
     for character in document.chars() {
         match character {
@@ -67,7 +71,7 @@ pub(crate) fn ascii_json(document: &str) -> String {
             }
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -91,7 +95,8 @@ mod tests {
     fn json_reads_back_as_it_was() {
         let back: String = serde_json::from_str(&json_string(HOSTILE, 1_000)).unwrap();
         assert_eq!(back, HOSTILE);
-        let document = ascii_json(&serde_json::to_string(&[HOSTILE]).unwrap());
+        let written = serde_json::to_string(&[HOSTILE]).unwrap();
+        let document = ascii_json(&written);
         assert!(
             document.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
             "{document}"
@@ -100,6 +105,13 @@ mod tests {
             serde_json::from_str::<[String; 1]>(&document).unwrap(),
             [HOSTILE]
         );
+    }
+
+    #[test]
+    fn json_that_is_ascii_is_not_copied() {
+        for document in ["", r#"{"a":"\u00e9 ~"}"#] {
+            assert!(matches!(ascii_json(document), Cow::Borrowed(same) if same == document));
+        }
     }
 
     #[test]

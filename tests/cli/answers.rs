@@ -1,6 +1,7 @@
 //! Commands that answer a question.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::time::Duration;
 
 use portcullis::runtime::Component;
 use portcullis_tests::program::{portcullis, run};
@@ -410,4 +411,46 @@ fn a_reader_that_goes_away_is_no_error() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Who asks one question and waits for its answer is not kept waiting until others come.
+#[test]
+fn eval_answers_before_it_waits_for_more() {
+    let mut command = portcullis(["eval", "--engine", "native"]);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut questions = child.stdin.take().expect("its input");
+    let answers = BufReader::new(child.stdout.take().expect("its output"));
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        answers
+            .lines()
+            .try_for_each(|line| tell.send(line.expect("text")))
+    });
+    let question = |id: u32| format!(r#"{{"id":{id},"ask":"parse-id","uri":"spiffe://t"}}"#);
+    let mut ask = |text: &str| questions.write_all(text.as_bytes()).expect("it reads");
+    let is_answered = |id: u32| {
+        let answer = told
+            .recv_timeout(Duration::from_secs(60))
+            .expect("an answer comes before the next question");
+        let start = format!(r#"{{"id":{id},"#);
+        assert!(answer.starts_with(&start), "{id}: {answer}");
+    };
+    ask(&format!("{}\n", question(1)));
+    is_answered(1);
+    // Two whole questions and the beginning of a third.
+    let third = question(4);
+    let (begun, rest) = third.split_at(20);
+    ask(&format!("{}\n{}\n{begun}", question(2), question(3)));
+    is_answered(2);
+    is_answered(3);
+    // The last one needs no line feed, only the end.
+    ask(rest);
+    drop(questions);
+    is_answered(4);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    reader.join().expect("it reads").expect("it is heard");
 }

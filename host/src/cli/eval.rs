@@ -1,7 +1,7 @@
 //! `portcullis eval`: questions in, answers out.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,6 +13,8 @@ use super::failure::Failure;
 use super::output;
 use crate::escape::ascii_json;
 
+/// So much is read at once, and about so much written.
+const READ_AT_ONCE: usize = 64 << 10;
 /// The longest line that is read.
 const LONGEST_LINE: u64 = 64 << 20;
 
@@ -54,14 +56,14 @@ pub(crate) enum EngineKind {
 ///
 /// Fails when the questions cannot be read, or there is no policy to ask.
 pub(crate) fn run(arguments: &EvalArgs) -> Result<ExitCode, Failure> {
-    let questions: Box<dyn BufRead> = if arguments.file.as_os_str() == "-" {
-        Box::new(BufReader::new(io::stdin().lock()))
+    let questions: Box<dyn Read> = if arguments.file.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
     } else {
         let file = File::open(&arguments.file).map_err(|error| {
             let shown = arguments.file.display();
             Failure::while_doing(format_args!("cannot open `{shown}`"), &error)
         })?;
-        Box::new(BufReader::new(file))
+        Box::new(file)
     };
     match arguments.engine {
         EngineKind::Native => answer_all(questions, arguments.explain, || {
@@ -80,16 +82,24 @@ pub(crate) fn run(arguments: &EvalArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Answers line by line. Answers are gathered while the next question is already here:
+/// who asks one and waits for its answer has it before more is read.
 fn answer_all(
-    mut questions: Box<dyn BufRead>,
+    questions: Box<dyn Read>,
     explain: bool,
     new_policy: impl Fn() -> Result<Policy, PolicyError>,
 ) -> Result<ExitCode, Failure> {
+    let mut questions = BufReader::with_capacity(READ_AT_ONCE, questions);
     let mut evaluator = Evaluator::new(new_policy, explain);
     let mut all_answered = true;
     let mut number = 0_u64;
     let mut line = Vec::new();
+    let mut answers = String::new();
     loop {
+        if answers.len() >= READ_AT_ONCE || !questions.buffer().contains(&b'\n') {
+            output::write(&answers)?;
+            answers.clear();
+        }
         line.clear();
         let read = questions
             .by_ref()
@@ -111,7 +121,8 @@ fn answer_all(
         }
         let answer = evaluator.answer(number, &line);
         all_answered &= !answer.is_error;
-        output::line(&ascii_json(&answer.json))?;
+        answers.push_str(&ascii_json(&answer.json));
+        answers.push('\n');
     }
     Ok(if all_answered {
         ExitCode::SUCCESS

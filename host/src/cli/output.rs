@@ -50,7 +50,8 @@ pub(crate) fn json(document: &impl Serialize) -> Result<(), Failure> {
     line(&ascii_json(&text))
 }
 
-fn write(text: &str) -> Result<(), Failure> {
+/// Writes `text`, whole lines, to standard output, as [`line`] does.
+pub(crate) fn write(text: &str) -> Result<(), Failure> {
     if GONE.load(Ordering::Relaxed) {
         return Ok(());
     }

@@ -4,56 +4,96 @@ use portcullis_core::chain::{VerifiedPeer, VerifyErrorKind};
 use portcullis_core::identity::{Kind, SpiffeId};
 use portcullis_core::intention::Decision;
 use portcullis_core::policy::{LoadProblem, Request, Trace};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::EvalError;
 use crate::runtime::{IdentityError, VerifyError};
 
-/// An answer's fields, in their order but for `id`, which comes first.
-pub(super) type Fields = Map<String, Value>;
+/// An answer's fields in their order, but for `id`, which comes first.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Fields {
+    Decision(Decided),
+    Other(Map<String, Value>),
+}
+
+/// The answer to `authorize`.
+#[derive(Serialize)]
+pub(super) struct Decided {
+    because: Because,
+    effect: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    forwarded_headers: Vec<(String, Option<String>)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded_path: Option<String>,
+    text: String,
+    /// With `--explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Because {
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intention: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permission: Option<u32>,
+}
+
+impl Fields {
+    /// What is said about a line that has no answer.
+    pub(super) fn error(error: &EvalError, line: u64) -> Self {
+        fields(json!({"error": error.to_string(), "line": line}))
+    }
+}
 
 fn fields(value: Value) -> Fields {
+    Fields::Other(object(value))
+}
+
+fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
-        _ => Fields::new(),
+        _ => Map::new(),
     }
 }
 
 /// The answer to `authorize`.
-pub(super) fn decision(decision: &Decision, text: &str, request: Option<&Request>) -> Fields {
-    let mut because = Map::new();
-    because.insert("code".to_owned(), json!(decision.code.code()));
-    for (name, index) in [
-        ("intention", decision.intention),
-        ("permission", decision.permission),
-    ] {
-        if let Some(index) = index {
-            because.insert(name.to_owned(), json!(index));
-        }
-    }
-    let mut answer = fields(json!({
-        "effect": decision.effect.code(),
-        "because": because,
-        "text": text,
-    }));
-    let forwarded = match (&decision.path, request) {
-        (Some(path), _) => Some(path),
-        (None, Some(request)) if decision.is_allowed() => Some(&request.path),
-        _ => None,
-    };
-    if let Some(path) = forwarded {
-        let text: String = path.iter().map(|byte| char::from(*byte)).collect();
-        answer.insert("forwarded_path".to_owned(), json!(text));
-    }
-    if !decision.headers.is_empty() {
-        let latin1 = |value: &[u8]| value.iter().map(|byte| char::from(*byte)).collect();
-        let changes: Vec<(&str, Option<String>)> = decision
+pub(super) fn decision(
+    decision: Decision,
+    text: String,
+    request: Option<Request>,
+    trace: Option<Value>,
+) -> Decided {
+    let is_allowed = decision.is_allowed();
+    let arrived = request.filter(|_| is_allowed).map(|request| request.path);
+    Decided {
+        because: Because {
+            code: decision.code.code(),
+            intention: decision.intention,
+            permission: decision.permission,
+        },
+        effect: decision.effect.code(),
+        forwarded_headers: decision
             .headers
-            .iter()
-            .map(|change| (change.name.as_str(), change.value.as_deref().map(latin1)))
-            .collect();
-        answer.insert("forwarded_headers".to_owned(), json!(changes));
+            .into_iter()
+            .map(|change| (change.name, change.value.map(latin1)))
+            .collect(),
+        forwarded_path: decision.path.or(arrived).map(latin1),
+        text,
+        trace,
     }
-    answer
+}
+
+/// Each byte is one character.
+fn latin1(bytes: Vec<u8>) -> String {
+    match String::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => text,
+        Ok(text) => text.bytes().map(char::from).collect(),
+        Err(error) => error.as_bytes().iter().copied().map(char::from).collect(),
+    }
 }
 
 /// What `--explain` adds.
@@ -121,10 +161,10 @@ pub(super) fn rejected(kind: VerifyErrorKind, code: &str, text: &str) -> Fields 
 pub(super) fn parsed(result: Result<SpiffeId, IdentityError>) -> Fields {
     match result {
         Ok(id) => {
-            let mut answer = fields(json!({"ok": true}));
-            answer.extend(fields(parts(&id)));
+            let mut answer = object(parts(&id));
+            answer.insert("ok".to_owned(), json!(true));
             answer.remove("uri");
-            answer
+            Fields::Other(answer)
         }
         Err(error) => fields(json!({
             "ok": false,
@@ -136,7 +176,7 @@ pub(super) fn parsed(result: Result<SpiffeId, IdentityError>) -> Fields {
 
 /// An identity taken apart; parts that its kind does not have are absent.
 fn parts(id: &SpiffeId) -> Value {
-    let mut parts = fields(json!({
+    let mut parts = object(json!({
         "uri": id.to_string(),
         "kind": id.kind().name(),
         "trust_domain": id.trust_domain().as_str(),

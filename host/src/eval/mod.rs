@@ -10,10 +10,10 @@ use std::collections::HashMap;
 
 use portcullis_core::chain::VerifyErrorKind;
 use portcullis_core::intention::Destination;
-use portcullis_core::policy::{Document, LoadProblem};
+use portcullis_core::policy::{Client, Document, LoadProblem, Request};
 use portcullis_core::time::Timestamp;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::runtime::{Policy, PolicyError};
 use answer::Fields;
@@ -116,68 +116,67 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
     /// Answers one line; `number` counts from 1 and is part of what is said about a
     /// line that cannot be understood.
     pub fn answer(&mut self, number: u64, line: &[u8]) -> Answer {
-        let read = std::str::from_utf8(line).map_err(|_| EvalError::NotUtf8);
-        let head = read.and_then(|line| Ok((line, serde_json::from_str::<Head<'_>>(line)?)));
-        let (id, answered) = match head {
-            Ok((line, head)) => {
-                let id = head.id.map(RawValue::get).filter(|id| is_scalar(id));
-                (id, self.fields(line, id.is_some(), head.ask.as_deref()))
-            }
-            Err(error) => (None, Err(error)),
+        let (id, answered) = match std::str::from_utf8(line) {
+            Ok(line) => self.answer_text(line),
+            Err(_) => (None, Err(EvalError::NotUtf8)),
         };
         let is_error = answered.is_err();
-        let fields = answered.unwrap_or_else(|error| {
-            let mut fields = Fields::new();
-            fields.insert("error".to_owned(), json!(error.to_string()));
-            fields.insert("line".to_owned(), json!(number));
-            fields
-        });
-        let rest = Value::Object(fields).to_string();
-        let json = match id {
-            Some(id) => format!("{{\"id\":{id},{}", rest.strip_prefix('{').unwrap_or(&rest)),
-            None => rest,
-        };
-        Answer { json, is_error }
+        let fields = answered.unwrap_or_else(|error| Fields::error(&error, number));
+        Answer {
+            json: written(id, &fields),
+            is_error,
+        }
     }
 
-    fn fields(&mut self, line: &str, has_id: bool, ask: Option<&str>) -> Result<Fields, EvalError> {
-        if !has_id {
-            return Err(EvalError::Id);
-        }
-        match ask {
-            Some("authorize") => self.authorize(&serde_json::from_str(line)?),
-            Some("verify-peer") => self.verify_peer(&serde_json::from_str(line)?),
-            Some("parse-id") => self.parse_id(&serde_json::from_str(line)?),
+    /// The question's `id`, and its answer.
+    fn answer_text<'q>(&mut self, line: &'q str) -> (Option<&'q str>, Result<Fields, EvalError>) {
+        // Nearly all are of this kind, and are read once. What else it may be, or why it
+        // cannot be read, is found out by looking at each field alone.
+        let unread = match serde_json::from_str::<Authorize<'q>>(line) {
+            Ok(question) if question.is_asked() && is_scalar(question.id.get()) => {
+                return (Some(question.id.get()), self.authorize(&question));
+            }
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let head = match serde_json::from_str::<Head<'q>>(line) {
+            Ok(head) => head,
+            Err(error) => return (None, Err(error.into())),
+        };
+        let id = head.id.map(RawValue::get).filter(|id| is_scalar(id));
+        let answered = match (id, head.ask.as_deref(), unread) {
+            (None, ..) => Err(EvalError::Id),
+            (_, Some("authorize"), Some(error)) => Err(error.into()),
+            (_, Some("verify-peer"), _) => serde_json::from_str(line)
+                .map_err(EvalError::from)
+                .and_then(|question| self.verify_peer(&question)),
+            (_, Some("parse-id"), _) => serde_json::from_str(line)
+                .map_err(EvalError::from)
+                .and_then(|question| self.parse_id(&question)),
             _ => Err(EvalError::Ask),
-        }
+        };
+        (id, answered)
     }
 
     fn authorize(&mut self, question: &Authorize<'_>) -> Result<Fields, EvalError> {
         let (client, request) = (question.client()?, question.request()?);
         let (target, now) = (question.target(), question.at());
         let explain = self.explain;
-        let mesh = self.mesh(question.mesh())?;
+        let mesh = self.mesh(question.mesh()?)?;
         // A target that cannot name a service has no document; the policy says so.
         if let Ok(destination) = Destination::parse(&target) {
-            mesh.load(destination.document(), question.service())?;
+            mesh.load(destination.document(), question.service()?)?;
         }
         let decision = mesh
             .policy
             .authorize(&target, &client, request.as_ref(), now);
         let text = mesh.policy.describe(&target, &decision);
-        let mut fields = answer::decision(&decision, &text, request.as_ref());
-        if explain {
-            let trace = mesh
-                .policy
-                .explain(&target, &client, request.as_ref(), now)?;
-            let document = Destination::parse(&target).map(|destination| destination.document());
-            let service = document.ok().and_then(|name| mesh.services.get(&name));
-            let warnings = service
-                .map(|service| service.warnings.as_slice())
-                .unwrap_or_default();
-            fields.insert("trace".to_owned(), answer::trace(&trace, warnings));
-        }
-        Ok(fields)
+        let trace = match explain {
+            true => Some(mesh.trace(&target, &client, request.as_ref(), now)?),
+            false => None,
+        };
+        let decided = answer::decision(decision, text, request, trace);
+        Ok(Fields::Decision(decided))
     }
 
     fn verify_peer(&mut self, question: &VerifyPeer) -> Result<Fields, EvalError> {
@@ -232,6 +231,23 @@ impl<F: Fn() -> Result<Policy, PolicyError>> Evaluator<F> {
 }
 
 impl Mesh {
+    /// What `--explain` tells.
+    fn trace(
+        &self,
+        target: &str,
+        client: &Client,
+        request: Option<&Request>,
+        now: Timestamp,
+    ) -> Result<Value, EvalError> {
+        let trace = self.policy.explain(target, client, request, now)?;
+        let document = Destination::parse(target).map(|destination| destination.document());
+        let service = document.ok().and_then(|name| self.services.get(&name));
+        let warnings = service
+            .map(|service| service.warnings.as_slice())
+            .unwrap_or_default();
+        Ok(answer::trace(&trace, warnings))
+    }
+
     /// Loads a document unless it is in force already.
     fn load(&mut self, name: String, body: Vec<u8>) -> Result<(), EvalError> {
         if self
@@ -271,6 +287,22 @@ impl Mesh {
     }
 }
 
+/// One JSON object, with `id` first where there is one.
+fn written(id: Option<&str>, fields: &Fields) -> String {
+    let mut json = Vec::with_capacity(256);
+    if let Some(id) = id {
+        json.extend_from_slice(b"{\"id\":");
+        json.extend_from_slice(id.as_bytes());
+    }
+    let rest = json.len();
+    // Neither a field nor memory can refuse to be written.
+    let _ = serde_json::to_writer(&mut json, fields);
+    if let (1.., Some(open)) = (rest, json.get_mut(rest)) {
+        *open = b',';
+    }
+    String::from_utf8(json).unwrap_or_default()
+}
+
 /// Whether the JSON is a string or a number.
 fn is_scalar(json: &str) -> bool {
     json.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
@@ -278,6 +310,8 @@ fn is_scalar(json: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::runtime::aws_lc;
 

@@ -1,5 +1,6 @@
 //! Questions, read strictly: a field that is not known is an error, and nothing is converted.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use portcullis_core::chain::Usage;
 use portcullis_core::policy::{Client, HttpVersion, Request, encode_headers};
 use portcullis_core::time::Timestamp;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -23,24 +24,30 @@ pub(super) struct Head<'a> {
     pub(super) ask: Option<String>,
 }
 
+/// A string, copied only where it has escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// `"ask": "authorize"`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Authorize<'a> {
-    #[serde(rename = "id")]
-    _id: IgnoredAny,
-    #[serde(rename = "ask")]
-    _ask: IgnoredAny,
+    #[serde(borrow)]
+    pub(super) id: &'a RawValue,
+    #[serde(borrow)]
+    ask: Text<'a>,
     /// Handed on as it is written: the policy reads it more strictly than serde would.
     #[serde(borrow)]
     intentions: &'a RawValue,
     default_policy: DefaultPolicy,
-    trust_domain: String,
-    target: String,
-    #[serde(default = "default_name")]
-    target_namespace: String,
-    #[serde(default = "default_name")]
-    target_partition: String,
+    #[serde(borrow)]
+    trust_domain: Cow<'a, str>,
+    #[serde(borrow)]
+    target: Cow<'a, str>,
+    #[serde(borrow, default = "default_text")]
+    target_namespace: Cow<'a, str>,
+    #[serde(borrow, default = "default_text")]
+    target_partition: Cow<'a, str>,
     #[serde(default)]
     protocol: Protocol,
     client_uris: Vec<String>,
@@ -49,7 +56,7 @@ pub(super) struct Authorize<'a> {
     #[serde(default, deserialize_with = "some")]
     via_gateway: Option<String>,
     #[serde(default, deserialize_with = "some")]
-    request: Option<AskedRequest>,
+    request: Option<AskedRequest<'a>>,
     #[serde(default)]
     http_version: Version,
     #[serde(borrow, default)]
@@ -66,6 +73,10 @@ fn default_name() -> String {
     "default".to_owned()
 }
 
+fn default_text() -> Cow<'static, str> {
+    Cow::Borrowed("default")
+}
+
 /// Optional fields may be left out; `null` is not another way to do so.
 fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
@@ -80,14 +91,14 @@ fn some_time<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Timestamp>, D
     time(value).map(Some)
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum DefaultPolicy {
     Allow,
     Deny,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Protocol {
     #[default]
@@ -97,7 +108,7 @@ enum Protocol {
     Grpc,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Matching {
     #[default]
@@ -114,7 +125,7 @@ enum Version {
     Http2,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Peer {
     trust_domain: String,
@@ -124,17 +135,45 @@ struct Peer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AskedRequest {
-    method: String,
-    path: String,
-    headers: Vec<(String, String)>,
+struct AskedRequest<'a> {
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    #[serde(borrow)]
+    headers: Vec<(Text<'a>, Text<'a>)>,
     #[serde(default, deserialize_with = "some")]
     authority: Option<String>,
     #[serde(default, deserialize_with = "some")]
     scheme: Option<String>,
 }
 
+/// What all destinations share; what is handed on as it is written stays so.
+#[derive(Serialize)]
+struct MeshDocument<'a> {
+    default_policy: DefaultPolicy,
+    default_policy_source: &'a str,
+    matching: Matching,
+    max_stale_ms: u64,
+    peers: &'a BTreeMap<String, Peer>,
+    trust_domain: &'a str,
+    request_normalization: Option<&'a RawValue>,
+    jwt_providers: Option<&'a RawValue>,
+}
+
+/// One destination.
+#[derive(Serialize)]
+struct ServiceDocument<'a> {
+    protocol: Protocol,
+    intentions: &'a RawValue,
+}
+
 impl Authorize<'_> {
+    /// Whether the line asks this.
+    pub(super) fn is_asked(&self) -> bool {
+        self.ask.0 == "authorize"
+    }
+
     /// The moment of the question.
     pub(super) fn at(&self) -> Timestamp {
         self.at.unwrap_or_default()
@@ -149,66 +188,38 @@ impl Authorize<'_> {
     }
 
     /// The mesh document that the question describes.
-    pub(super) fn mesh(&self) -> Vec<u8> {
-        let peers: serde_json::Map<_, _> = self
-            .peers
-            .iter()
-            .map(|(name, peer)| {
-                let fields = json!({
-                    "trust_domain": peer.trust_domain,
-                    "exported_partition": peer.exported_partition,
-                });
-                (name.clone(), fields)
-            })
-            .collect();
-        let default_policy = match self.default_policy {
-            DefaultPolicy::Allow => "allow",
-            DefaultPolicy::Deny => "deny",
-        };
-        let matching = match self.matching {
-            Matching::Strict => "strict",
-            Matching::Envoy => "envoy",
-        };
-        let head = json!({
-            "trust_domain": self.trust_domain,
-            "peers": peers,
-            "default_policy": default_policy,
-            "default_policy_source": "question",
-            "matching": matching,
-            "max_stale_ms": 0,
+    ///
+    /// # Errors
+    /// Never: it has nothing that JSON could not say.
+    pub(super) fn mesh(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&MeshDocument {
+            default_policy: self.default_policy,
+            default_policy_source: "question",
+            matching: self.matching,
+            max_stale_ms: 0,
+            peers: &self.peers,
+            trust_domain: &self.trust_domain,
+            request_normalization: self.request_normalization,
+            jwt_providers: self.jwt_providers,
         })
-        .to_string();
-        // What is handed on as it is written cannot go through a value.
-        let raw = |raw: Option<&RawValue>| raw.map_or("null", RawValue::get).to_owned();
-        let open = head.strip_suffix('}').unwrap_or(&head);
-        format!(
-            "{open},\"request_normalization\":{},\"jwt_providers\":{}}}",
-            raw(self.request_normalization),
-            raw(self.jwt_providers)
-        )
-        .into_bytes()
     }
 
     /// The target's document.
-    pub(super) fn service(&self) -> Vec<u8> {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Http => "http",
-            Protocol::Http2 => "http2",
-            Protocol::Grpc => "grpc",
-        };
-        format!(
-            "{{\"protocol\":\"{protocol}\",\"intentions\":{}}}",
-            self.intentions.get()
-        )
-        .into_bytes()
+    ///
+    /// # Errors
+    /// Never: it has nothing that JSON could not say.
+    pub(super) fn service(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&ServiceDocument {
+            protocol: self.protocol,
+            intentions: self.intentions,
+        })
     }
 
     pub(super) fn client(&self) -> Result<Client, EvalError> {
         let via_gateway = self
             .via_gateway
             .as_deref()
-            .map(|text| bytes("via_gateway", text))
+            .map(|text| bytes("via_gateway", text).map(Cow::into_owned))
             .transpose()?;
         Ok(Client {
             uris: self.client_uris.clone(),
@@ -220,13 +231,11 @@ impl Authorize<'_> {
         let Some(asked) = &self.request else {
             return Ok(None);
         };
-        let mut headers = Vec::new();
-        for (name, value) in &asked.headers {
+        let mut headers = Vec::with_capacity(asked.headers.len());
+        for (Text(name), Text(value)) in &asked.headers {
             headers.push((bytes("headers", name)?, bytes("headers", value)?));
         }
-        let pairs = headers
-            .iter()
-            .map(|(name, value)| (name.as_slice(), value.as_slice()));
+        let pairs = headers.iter().map(|(name, value)| (&**name, &**value));
         let Some(headers) = encode_headers(pairs) else {
             return Err(EvalError::Field {
                 field: "headers",
@@ -238,12 +247,12 @@ impl Authorize<'_> {
                 Version::Http1 => HttpVersion::Http1,
                 Version::Http2 => HttpVersion::Http2,
             },
-            method: bytes("method", &asked.method)?,
-            path: bytes("path", &asked.path)?,
+            method: bytes("method", &asked.method)?.into_owned(),
+            path: bytes("path", &asked.path)?.into_owned(),
             authority: asked
                 .authority
                 .as_deref()
-                .map(|text| bytes("authority", text))
+                .map(|text| bytes("authority", text).map(Cow::into_owned))
                 .transpose()?,
             scheme: asked.scheme.clone(),
             headers,
@@ -252,10 +261,14 @@ impl Authorize<'_> {
 }
 
 /// Each character U+0000 to U+00FF is one byte.
-fn bytes(field: &'static str, text: &str) -> Result<Vec<u8>, EvalError> {
+fn bytes<'t>(field: &'static str, text: &'t str) -> Result<Cow<'t, [u8]>, EvalError> {
+    if text.is_ascii() {
+        return Ok(Cow::Borrowed(text.as_bytes()));
+    }
     text.chars()
         .map(|c| u8::try_from(u32::from(c)))
         .collect::<Result<_, _>>()
+        .map(Cow::Owned)
         .map_err(|_| EvalError::Field {
             field,
             problem: "has a character above U+00FF".to_owned(),

@@ -1,5 +1,7 @@
 //! Decisions in one sentence. What others have named is escaped.
 
+use std::fmt::{self, Display as _, Write as _};
+
 use super::Policy;
 use crate::identity::Excerpt;
 use crate::intention::{Decision, Destination, Effect, Intention, Reason, Rule};
@@ -17,10 +19,10 @@ impl Policy {
             .filter(|_| decision.generation == self.generation)
             .zip(decision.intention)
             .and_then(|(service, index)| service.intentions.get(index));
-        let target = match &destination {
-            Some(destination) => destination.to_string(),
-            None => Excerpt::of(target).to_string(),
-        };
+        let target = fmt::from_fn(|f| match &destination {
+            Some(destination) => destination.fmt(f),
+            None => Excerpt::of(target).fmt(f),
+        });
         let done = match decision.effect {
             Effect::Allow => "allowed",
             Effect::Deny => "denied",
@@ -28,96 +30,135 @@ impl Policy {
             Effect::Redirect => "redirected",
         };
         let peers = self.mesh.as_ref().map(|mesh| mesh.trust_domain.as_str());
-        format!("{done}: {}", because(decision, intention, &target, peers))
+        let mut text = String::with_capacity(128);
+        text.push_str(done);
+        text.push_str(": ");
+        // A string takes whatever is written.
+        let _ = because(&mut text, decision, intention, &target, peers);
+        text
     }
 }
 
 fn because(
+    text: &mut String,
     decision: &Decision,
     intention: Option<&Intention>,
-    target: &str,
+    target: &dyn fmt::Display,
     trust_domain: Option<&str>,
-) -> String {
-    let rule = match (intention, decision.intention) {
-        (Some(rule), _) => format!("the intention `{rule}`"),
-        (None, Some(index)) => format!("intention {index} of `{target}`"),
-        (None, None) => format!("an intention of `{target}`"),
-    };
-    let permission = decision.permission.map_or_else(
-        || "a permission".to_owned(),
-        |index| format!("permission {index}"),
-    );
-    let permission_of = match decision.permission {
-        Some(_) => format!("{permission} of "),
-        None => String::new(),
-    };
-    let own = trust_domain.map_or_else(String::new, |name| format!(" `{name}`"));
+) -> fmt::Result {
+    let rule = fmt::from_fn(|f| match (intention, decision.intention) {
+        (Some(rule), _) => write!(f, "the intention `{rule}`"),
+        (None, Some(index)) => write!(f, "intention {index} of `{target}`"),
+        (None, None) => write!(f, "an intention of `{target}`"),
+    });
+    let permission = fmt::from_fn(|f| match decision.permission {
+        Some(index) => write!(f, "permission {index}"),
+        None => f.write_str("a permission"),
+    });
+    let permission_of = fmt::from_fn(|f| match decision.permission {
+        Some(_) => write!(f, "{permission} of "),
+        None => Ok(()),
+    });
+    let own = fmt::from_fn(|f| match trust_domain {
+        Some(name) => write!(f, " `{name}`"),
+        None => Ok(()),
+    });
     match decision.code {
-        Reason::Intention => format!("{rule} matched"),
-        Reason::Permission => format!("{permission} of {rule} matched"),
+        Reason::Intention => write!(text, "{rule} matched"),
+        Reason::Permission => write!(text, "{permission} of {rule} matched"),
         Reason::NoPermissionMatched => {
-            format!("no permission of {rule} matched, so the default policy decided")
+            write!(
+                text,
+                "no permission of {rule} matched, so the default policy decided"
+            )
         }
         Reason::DefaultPolicy => {
-            format!("no intention of `{target}` covers the client, so the default policy decided")
+            write!(
+                text,
+                "no intention of `{target}` covers the client, so the default policy decided"
+            )
         }
         Reason::DefaultPolicyUnknown if decision.intention.is_some() => {
-            format!("nothing of {rule} holds for the request, and the default policy is not known")
+            write!(
+                text,
+                "nothing of {rule} holds for the request, and the default policy is not known"
+            )
         }
-        Reason::DefaultPolicyUnknown => format!(
+        Reason::DefaultPolicyUnknown => write!(
+            text,
             "no intention of `{target}` covers the client, and the default policy is not known"
         ),
-        Reason::L7IntentionOnTcp => format!(
+        Reason::L7IntentionOnTcp => write!(
+            text,
             "{rule} has permissions, which say nothing about a TCP connection to `{target}`"
         ),
-        Reason::JwtOnTcp => format!(
+        Reason::JwtOnTcp => write!(
+            text,
             "{rule} allows only with a JWT, which a TCP connection to `{target}` cannot carry"
         ),
-        Reason::JwtNotSatisfied => format!(
+        Reason::JwtNotSatisfied => write!(
+            text,
             "{permission_of}{rule} asks for a JWT that the request does not carry validly, so the default policy decided"
         ),
-        Reason::JwtWithoutEffect => format!(
+        Reason::JwtWithoutEffect => write!(
+            text,
             "{permission_of}{rule} decided; the JWT that it asks for has no effect, because its action is the default policy"
         ),
-        Reason::UnreadableRule => unreadable(intention, &rule),
-        Reason::PeerWithoutBundle => format!(
+        Reason::UnreadableRule => unreadable(text, intention, &rule),
+        Reason::PeerWithoutBundle => write!(
+            text,
             "{rule} concerns a peer whose trust bundle is not loaded, so every peer is refused"
         ),
         Reason::RequestNotJudged if decision.intention.is_none() => {
-            format!("requests to `{target}` are not judged here")
+            write!(text, "requests to `{target}` are not judged here")
         }
         Reason::RequestNotJudged => {
-            format!("{rule} asks for something of the request that is not judged here")
+            write!(
+                text,
+                "{rule} asks for something of the request that is not judged here"
+            )
         }
         Reason::RequestRequired => {
-            format!("{rule} depends on the request, and the question came without one")
+            write!(
+                text,
+                "{rule} depends on the request, and the question came without one"
+            )
         }
-        Reason::BadRequest => "the request is malformed or can be read in two ways".to_owned(),
-        Reason::PathRedirect => "the path must be asked for in its normalised form".to_owned(),
-        Reason::NoIdentity => "the client's certificate has no URI name".to_owned(),
+        Reason::BadRequest => text.write_str("the request is malformed or can be read in two ways"),
+        Reason::PathRedirect => text.write_str("the path must be asked for in its normalised form"),
+        Reason::NoIdentity => text.write_str("the client's certificate has no URI name"),
         Reason::SeveralIdentities => {
-            "the client's certificate has more than one URI name".to_owned()
+            text.write_str("the client's certificate has more than one URI name")
         }
-        Reason::MalformedIdentity => "the client's URI name is not a SPIFFE ID".to_owned(),
+        Reason::MalformedIdentity => text.write_str("the client's URI name is not a SPIFFE ID"),
         Reason::ForeignTrustDomain => {
-            format!("the client belongs neither to the trust domain{own} nor to a loaded peer")
+            write!(
+                text,
+                "the client belongs neither to the trust domain{own} nor to a loaded peer"
+            )
         }
-        Reason::NotAService => "the client's SPIFFE ID does not name a service".to_owned(),
-        Reason::UnknownTarget => format!("no policy is loaded for `{target}`"),
-        Reason::MalformedTarget => format!("`{target}` cannot name a service"),
-        Reason::NotReady => "the mesh's policy has not been loaded".to_owned(),
+        Reason::NotAService => text.write_str("the client's SPIFFE ID does not name a service"),
+        Reason::UnknownTarget => write!(text, "no policy is loaded for `{target}`"),
+        Reason::MalformedTarget => write!(text, "`{target}` cannot name a service"),
+        Reason::NotReady => text.write_str("the mesh's policy has not been loaded"),
         Reason::Stale => {
-            format!("the policy of `{target}` is older than the staleness budget")
+            write!(
+                text,
+                "the policy of `{target}` is older than the staleness budget"
+            )
         }
-        Reason::PolicyFailed => "the policy itself failed".to_owned(),
+        Reason::PolicyFailed => text.write_str("the policy itself failed"),
     }
 }
 
-fn unreadable(intention: Option<&Intention>, rule: &str) -> String {
+fn unreadable(
+    text: &mut String,
+    intention: Option<&Intention>,
+    rule: &dyn fmt::Display,
+) -> fmt::Result {
+    write!(text, "{rule} cannot be read and denies whom it covers")?;
     match intention.map(|intention| &intention.rule) {
-        Some(Rule::Unreadable { pointer, text }) => {
-            format!("{rule} cannot be read and denies whom it covers: at {pointer}, {text}")
-        }
-        _ => format!("{rule} cannot be read and denies whom it covers"),
+        Some(Rule::Unreadable { pointer, text: why }) => write!(text, ": at {pointer}, {why}"),
+        _ => Ok(()),
     }
 }
