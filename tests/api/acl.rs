@@ -181,6 +181,8 @@ async fn reads(suite: &mut Suite, who: &str, secret: &str) {
         "/v1/agent/checks",
         "/v1/agent/service/db",
         "/v1/agent/service/nope",
+        "/v1/peerings",
+        "/v1/peering/nope",
         "/v1/status/leader",
     ] {
         suite

@@ -42,7 +42,8 @@ async fn a_peers_service_is_known_behind_the_local_gateway_alone() {
     let clock = member.tls().verifier().clock().clone();
     let proxy = Proxy::start(member, config).unwrap();
 
-    // Watchers know no peers yet; a host that does loads them so.
+    // The gateway's certificate is of a root that the agent does not know, so the document is
+    // loaded from here.
     let trust_domain = stage.agent.trust_domain();
     let (ca, beta) = (TestCa::new(&trust_domain), TestCa::new(BETA));
     let roots = {

@@ -21,6 +21,7 @@ pub struct Options {
     acls: bool,
     persistent: bool,
     grpc: bool,
+    peering: bool,
     extra: String,
 }
 
@@ -48,6 +49,13 @@ impl Options {
     #[must_use]
     pub fn with_grpc(mut self) -> Self {
         self.grpc = true;
+        self
+    }
+
+    /// Can be peered with other clusters; they reach it by gRPC over TLS.
+    #[must_use]
+    pub fn with_peering(mut self) -> Self {
+        self.peering = true;
         self
     }
 
@@ -82,7 +90,7 @@ pub struct Consul {
     binary: PathBuf,
     folder: TempDir,
     options: Options,
-    ports: [u16; 5],
+    ports: [u16; 6],
     process: Process,
 }
 
@@ -99,7 +107,7 @@ impl Consul {
             .expect("the configuration is written");
         // Another test may take a port in between: then again with others.
         for attempt in 0..5 {
-            let ports = ports::free::<5>();
+            let ports = ports::free::<6>();
             let process = spawn(&binary, folder.path(), &options, ports);
             let mut consul = Self {
                 binary: binary.clone(),
@@ -211,9 +219,14 @@ impl Consul {
     }
 }
 
-fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 5]) -> Process {
-    let [http, serf_lan, serf_wan, server, grpc] = ports;
+fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 6]) -> Process {
+    let [http, serf_lan, serf_wan, server, grpc, grpc_tls] = ports;
     let grpc = if options.grpc { i32::from(grpc) } else { -1 };
+    let grpc_tls = if options.peering {
+        i32::from(grpc_tls)
+    } else {
+        -1
+    };
     let log = File::create(folder.join("log")).expect("the log is created");
     let mut command = Command::new(binary);
     command.arg("agent");
@@ -232,7 +245,8 @@ fn spawn(binary: &Path, folder: &Path, options: &Options, ports: [u16; 5]) -> Pr
             "-client=127.0.0.1",
             "-log-level=info",
         ])
-        .args(["-grpc-tls-port=-1", "-dns-port=-1"])
+        .arg("-dns-port=-1")
+        .arg(format!("-grpc-tls-port={grpc_tls}"))
         .arg(format!("-grpc-port={grpc}"))
         .arg(format!("-http-port={http}"))
         .arg(format!("-serf-lan-port={serf_lan}"))

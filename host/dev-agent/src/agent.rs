@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::acl::Acl;
+use crate::api::peerings::{Peering, Peerings};
 use crate::ca::pem;
 use crate::ca::roots::{CaState, Settings};
 use crate::catalog::{Catalog, Node};
@@ -244,6 +245,43 @@ impl DevAgent {
         Ok(self.core.reconfigure(config, settings, false, true).await?)
     }
 
+    /// Sets up a peering with a cluster whose roots are these (PEM), or gives it others: what
+    /// the agent then tells about it. Without roots it is pending.
+    ///
+    /// # Errors
+    /// Never at present.
+    pub fn set_peering(&self, name: &str, roots: Vec<String>) -> Result<(), ChangeError> {
+        Ok(self.core.write(Keep::InMemory, |state, index| {
+            state.peerings.index = index;
+            let known = state.peerings.by_name.get(name);
+            let peering = Peering {
+                id: known.map_or_else(
+                    || uuid::Uuid::new_v4().to_string(),
+                    |known| known.id.clone(),
+                ),
+                create_index: known.map_or(index, |known| known.create_index),
+                modify_index: index,
+                roots,
+            };
+            state.peerings.by_name.insert(name.to_owned(), peering);
+            Ok(((), true))
+        })?)
+    }
+
+    /// Ends a peering.
+    ///
+    /// # Errors
+    /// Never at present.
+    pub fn remove_peering(&self, name: &str) -> Result<(), ChangeError> {
+        Ok(self.core.write(Keep::InMemory, |state, index| {
+            let is_gone = state.peerings.by_name.remove(name).is_some();
+            if is_gone {
+                state.peerings.index = index;
+            }
+            Ok(((), is_gone))
+        })?)
+    }
+
     /// Makes a certificate for a service, beside the one that the leaf
     /// endpoint keeps for it: each call makes another.
     ///
@@ -357,6 +395,7 @@ pub(crate) fn core(
                 entries: Entries::default(),
                 catalog: Catalog::default(),
                 ca: CaState::bootstrap(cluster_id, settings, clock.second())?,
+                peerings: Peerings::default(),
             }
         }
     };

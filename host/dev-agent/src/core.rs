@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::acl::Acl;
+use crate::api::peerings::Peerings;
 use crate::ca::roots::CaState;
 use crate::catalog::{Catalog, Node};
 use crate::clock::Clock;
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) entries: Entries,
     pub(crate) catalog: Catalog,
     pub(crate) ca: CaState,
+    /// Not kept on disk.
+    pub(crate) peerings: Peerings,
 }
 
 /// Whether a write goes to the data directory.

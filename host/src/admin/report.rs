@@ -58,7 +58,17 @@ pub(super) fn certificates(admin: &Admin) -> Value {
         })
     });
     let roots = subject.member().watcher().roots();
+    let peers = subject.member().watcher().peers().into_iter();
+    let peers = peers.map(|(name, peer)| {
+        let roots: Vec<_> = peer
+            .roots
+            .iter()
+            .flat_map(|pem| described::pem(pem))
+            .collect();
+        json!({ "peer": name, "trust_domain": peer.trust_domain, "roots": roots })
+    });
     json!({
+        "peers": peers.collect::<Vec<_>>(),
         "leaf": leaf,
         "trust_domain": roots.as_ref().map(|roots| roots.trust_domain.as_str()),
         "active_root": roots.as_ref().map(|roots| roots.active.as_str()),
@@ -87,6 +97,7 @@ pub(super) async fn status(admin: &Admin) -> Value {
             ("policy", policy(member).await),
             ("parts", parts(member)),
             ("jwt", jwt(member)),
+            ("peers", peers(member)),
             ("watches", watches(member)),
         ];
         status.extend(details.map(|(name, value)| (name.to_owned(), value)));
@@ -153,6 +164,23 @@ fn jwt(member: &Member) -> Value {
         })
     });
     json!({ "providers": count, "error": error, "key_sets": sets.collect::<Vec<_>>() })
+}
+
+/// The cluster peers that intentions name; without a trust domain nobody of them is let in.
+fn peers(member: &Member) -> Value {
+    let watcher = member.watcher();
+    let now = watcher.config().clock.now();
+    let peers = watcher.peers().into_iter().map(|(name, peer)| {
+        let age = peer.confirmed_at.map(|at| now.millis_since(at) / 1_000);
+        json!({
+            "peer": name,
+            "trust_domain": peer.trust_domain,
+            "roots": peer.roots.len(),
+            "confirmed_seconds_ago": age,
+            "error": peer.error,
+        })
+    });
+    Value::Array(peers.collect())
 }
 
 fn watches(member: &Member) -> Value {

@@ -137,11 +137,15 @@ async fn check(arguments: &CheckArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::while_doing("the policy cannot load the intentions", &error))?;
     // A proxy goes on without them, too.
     let is_key_set = |problem: &LoadProblem| problem.document.starts_with(KEY_SETS);
-    let lacks = http.lacks.iter().map(|(document, text)| LoadProblem {
-        document: document.clone(),
-        pointer: String::new(),
-        text: text.clone(),
-    });
+    let lacks = facts
+        .lacks
+        .iter()
+        .chain(&http.lacks)
+        .map(|(document, text)| LoadProblem {
+            document: document.clone(),
+            pointer: String::new(),
+            text: text.clone(),
+        });
     let refused = report.refused.extract_if(.., |problem| is_key_set(problem));
     report.warnings.extend(refused.chain(lacks));
     if let Some(problem) = report.refused.first() {
@@ -313,6 +317,7 @@ fn documents(
         "default_policy": facts.default_policy,
         "default_policy_source": facts.default_source,
         "matching": arguments.matching.as_str(),
+        "peers": facts.peers,
     })
     .to_string();
     // All goes in as it came: parsing it here could hide what is wrong with it.

@@ -8,12 +8,12 @@ use portcullis::jwks::{JwksSettings, Source, fetch};
 use portcullis_core::agent::default_policy::{self, Discovery};
 use portcullis_core::agent::{
     AllowDeny, HttpReply, HttpRequest, Query, ReplyError, ReplyHeaders, RequestError, authorize,
-    config, matches, roots, self_info,
+    config, matches, peerings, roots, self_info,
 };
 use portcullis_core::intention::Destination;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
 use super::agent::{ask, refused};
@@ -38,6 +38,10 @@ pub(crate) struct Facts {
     pub(crate) default_policy: &'static str,
     /// Where that comes from, or why it is not known.
     pub(crate) default_source: String,
+    /// The bundles of the peers that the intentions name, by name.
+    pub(crate) peers: Map<String, Value>,
+    /// Why the others have none.
+    pub(crate) lacks: Vec<(String, String)>,
 }
 
 /// What the policy is to know for a question about a request.
@@ -197,13 +201,51 @@ pub(crate) async fn from_agent(
         DefaultPolicy::Auto => discover(client, destination, &roots.trust_domain).await,
         given => (given.as_str(), "flag".to_owned()),
     };
+    let (peers, lacks) = peers(client, &intentions).await?;
     Ok(Facts {
+        peers,
+        lacks,
         roots: roots.pems().map(str::to_owned).collect(),
         trust_domain: roots.trust_domain,
         intentions,
         default_policy,
         default_source,
     })
+}
+
+/// The bundles of the peers that a raw list of intentions names, and why others have none.
+///
+/// Fails when the agent cannot be asked, or its answer cannot be read.
+async fn peers(
+    client: &AgentClient,
+    intentions: &str,
+) -> Result<(Map<String, Value>, Vec<(String, String)>), Failure> {
+    let (mut found, mut lacks) = (Map::new(), Vec::new());
+    let named = peerings::named_by(intentions);
+    if named.is_empty() {
+        return Ok((found, lacks));
+    }
+    let request = Ok(peerings::request(&Query::default()));
+    let list = told(client, request, peerings::decode).await?;
+    for name in named {
+        let document = || format!("peers/{name}");
+        let peering = match &list {
+            Ok(list) => list.iter().find(|peering| peering.name == *name),
+            Err(refusal) => {
+                lacks.push((document(), refusal.clone()));
+                continue;
+            }
+        };
+        match peering.map(|peering| &peering.bundle) {
+            Some(Ok(bundle)) => drop(found.insert(name, bundle.document())),
+            Some(Err(why)) => lacks.push((document(), why.to_string())),
+            None => lacks.push((
+                document(),
+                "the agent has no peering of this name".to_owned(),
+            )),
+        }
+    }
+    Ok((found, lacks))
 }
 
 /// The default policy by what the agent tells, and how it was found or why it was not.
@@ -301,6 +343,8 @@ pub(crate) fn from_file(
             given => given.as_str(),
         },
         default_source: "flag".to_owned(),
+        peers: Map::new(),
+        lacks: Vec::new(),
     })
 }
 

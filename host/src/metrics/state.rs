@@ -63,6 +63,7 @@ impl Collector for State {
         super::decisions::encode(encoder, member.decisions())?;
         certificates(encoder, member)?;
         key_sets(encoder, member)?;
+        peers(encoder, member)?;
         watches(encoder, member)
     }
 }
@@ -214,6 +215,36 @@ fn key_sets(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
                 ("result", result.to_owned()),
             ];
             ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn peers(encoder: &mut DescriptorEncoder<'_>, member: &Member) -> Done {
+    let watcher = member.watcher();
+    let (peers, now) = (watcher.peers(), watcher.config().clock.now());
+    let mut roots = encoder.encode_descriptor(
+        "peer_roots",
+        "Roots in use of a cluster peer that intentions name; 0 lets nobody of it in",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (name, peer) in &peers {
+        let labels: Labels = vec![("peer", name.clone())];
+        let count = i64::try_from(peer.roots.len()).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(roots.encode_family(&labels)?)?;
+    }
+    let mut stale = encoder.encode_descriptor(
+        "peer_stale_seconds",
+        "How long ago the agent confirmed what it tells about a cluster peer",
+        None,
+        MetricType::Gauge,
+    )?;
+    for (name, peer) in &peers {
+        if let Some(at) = peer.confirmed_at {
+            let age = Duration::from_millis(now.millis_since(at));
+            let labels: Labels = vec![("peer", name.clone())];
+            ConstGauge::new(age.as_secs_f64()).encode(stale.encode_family(&labels)?)?;
         }
     }
     Ok(())

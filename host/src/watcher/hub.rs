@@ -3,22 +3,28 @@
 //! A document that the policy refuses leaves its predecessor in force, which then
 //! ages: it is not confirmed again until the agent says something readable.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_core::agent::peerings::{self, Peering};
 use portcullis_core::intention::{Matching, Protocol};
 use portcullis_core::policy::{Document, LoadReport};
 use portcullis_core::time::Timestamp;
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
 
+use super::peers::Seen;
 use super::state::{DefaultPolicy, Part, Readiness};
 use crate::clock::Clock;
 use crate::runtime::Policy;
 
 /// Name of the document that all services share.
 const MESH: &str = "mesh";
+
+/// How long intentions that name peers wait for the first word about peerings, so that nobody
+/// is refused for want of it.
+const PEERINGS: Duration = Duration::from_secs(2);
 
 /// Shared by all watchers.
 pub(super) struct Hub {
@@ -30,6 +36,10 @@ pub(super) struct Hub {
     documents: Mutex<Documents>,
     /// Trust domain and the active root, for those who follow them.
     roots: watch::Sender<Option<MeshRoots>>,
+    /// What the agent has said about peerings.
+    pub(super) peerings: watch::Sender<Seen>,
+    /// The peers that intentions name.
+    named: watch::Sender<BTreeSet<String>>,
 }
 
 /// Trust domain and roots.
@@ -58,8 +68,37 @@ struct Documents {
     protocols: HashMap<String, Protocol>,
     /// The last list of each of these that was accepted, and as of when.
     lists: HashMap<String, (Vec<u8>, Timestamp)>,
+    /// The peers that the intentions of a document name, or will once they are loaded.
+    named: HashMap<String, BTreeSet<String>>,
+    /// All peerings and as of when; absent while nobody knows them.
+    peerings: Option<(Arc<[Peering]>, Timestamp)>,
+    /// The peers in the `mesh` document that was loaded last.
+    peers: serde_json::Map<String, serde_json::Value>,
     /// Documents whose last body was accepted: only these can be confirmed.
     in_force: HashSet<String>,
+}
+
+impl Documents {
+    fn name_peers(&mut self, document: &str, named: BTreeSet<String>) {
+        if named.is_empty() {
+            self.named.remove(document);
+        } else {
+            self.named.insert(document.to_owned(), named);
+        }
+    }
+
+    /// The peers that intentions name and whose bundles are known, as the document has them.
+    fn wanted_peers(&self) -> serde_json::Map<String, serde_json::Value> {
+        let is_named = |name: &str| self.named.values().any(|names| names.contains(name));
+        let peerings = self.peerings.iter().flat_map(|(list, _)| list.iter());
+        peerings
+            .filter(|peering| is_named(peering.name.as_str()))
+            .filter_map(|peering| {
+                let bundle = peering.bundle.as_ref().ok()?;
+                Some((peering.name.to_string(), bundle.document()))
+            })
+            .collect()
+    }
 }
 
 /// Part of [`Readiness`] that a watcher reports about.
@@ -90,6 +129,8 @@ impl Hub {
             readiness: watch::Sender::new(readiness),
             documents: Mutex::default(),
             roots: watch::Sender::new(None),
+            peerings: watch::Sender::default(),
+            named: watch::Sender::default(),
         })
     }
 
@@ -99,6 +140,11 @@ impl Hub {
 
     pub(super) fn roots(&self) -> watch::Receiver<Option<MeshRoots>> {
         self.roots.subscribe()
+    }
+
+    /// The peers that intentions name.
+    pub(super) fn named(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.named.subscribe()
     }
 
     pub(super) async fn default_policy(&self) -> Option<DefaultPolicy> {
@@ -291,8 +337,27 @@ impl Hub {
         documents: &mut Documents,
         at: Timestamp,
     ) -> Result<(), String> {
-        let Some((trust_domain, roots)) = &documents.roots else {
+        let Some(document) = self.mesh_document(documents, at)? else {
             return Ok(());
+        };
+        let refused = self.load(documents, vec![document]).await?;
+        match refused.get(MESH) {
+            Some(problem) => Err(problem.clone()),
+            None => {
+                documents.peers = documents.wanted_peers();
+                Ok(())
+            }
+        }
+    }
+
+    /// The document by all that is known; none before there are roots.
+    fn mesh_document(
+        &self,
+        documents: &Documents,
+        at: Timestamp,
+    ) -> Result<Option<Document>, String> {
+        let Some((trust_domain, roots)) = &documents.roots else {
+            return Ok(None);
         };
         let (default, source) = match &documents.default_policy {
             Some(DefaultPolicy::Known {
@@ -323,6 +388,12 @@ impl Hub {
             },
             "max_stale_ms": max_stale_ms,
         });
+        let peers = documents.wanted_peers();
+        if !peers.is_empty()
+            && let Some(fields) = body.as_object_mut()
+        {
+            fields.insert("peers".to_owned(), peers.into());
+        }
         if !normalization.is_null()
             && let Some(fields) = body.as_object_mut()
         {
@@ -337,16 +408,11 @@ impl Hub {
             body.push('}');
         }
         let body = Some(body.into_bytes());
-        let document = Document {
+        Ok(Some(Document {
             name: MESH.to_owned(),
             body,
             confirmed_at: at,
-        };
-        let refused = self.load(documents, vec![document]).await?;
-        match refused.get(MESH) {
-            Some(problem) => Err(problem.clone()),
-            None => Ok(()),
-        }
+        }))
     }
 
     /// Changed lists of intentions by document name, as of `at`. Answers those that were refused.
@@ -355,21 +421,109 @@ impl Hub {
         lists: Vec<(String, Vec<u8>)>,
         at: Timestamp,
     ) -> Result<BTreeMap<String, String>, String> {
+        self.expect_peers(&lists).await;
         let mut documents = self.documents.lock().await;
-        let changes = lists
+        let mut changes: Vec<Document> = lists
             .iter()
             .map(|(name, list)| {
                 let protocol = documents.protocols.get(name).copied().unwrap_or_default();
                 service_document(name.clone(), protocol, list, at)
             })
             .collect();
+        // With the bundles that they need, in one generation: nobody is refused in between.
+        let peers = documents.wanted_peers();
+        if documents.peers != peers {
+            let confirmed = self.readiness.borrow().roots.confirmed_at;
+            changes.extend(self.mesh_document(&documents, confirmed.unwrap_or_default())?);
+        }
+        let brings_peers = changes.iter().any(|change| change.name == MESH);
         let refused = self.load(&mut documents, changes).await?;
+        if brings_peers && !refused.contains_key(MESH) {
+            documents.peers = peers;
+        }
+        for (name, list) in &lists {
+            if !refused.contains_key(name) {
+                documents.name_peers(name, named_by(list));
+            }
+        }
+        self.publish_named(&documents);
+        self.settle_peers(&mut documents).await?;
         for (name, list) in lists {
             if documents.protocols.contains_key(&name) && !refused.contains_key(&name) {
                 documents.lists.insert(name, (list, at));
             }
         }
         Ok(refused)
+    }
+
+    /// Makes known which peers these lists name, before they are loaded, and waits a moment
+    /// for the agent's first word about peerings.
+    async fn expect_peers(&self, lists: &[(String, Vec<u8>)]) {
+        let named: Vec<(&String, BTreeSet<String>)> = lists
+            .iter()
+            .map(|(name, list)| (name, named_by(list)))
+            .filter(|(_, named)| !named.is_empty())
+            .collect();
+        if named.is_empty() {
+            return;
+        }
+        let mut seen = self.peerings.subscribe();
+        let mut documents = self.documents.lock().await;
+        for (name, mut named) in named {
+            named.extend(documents.named.get(name).into_iter().flatten().cloned());
+            documents.name_peers(name, named);
+        }
+        self.publish_named(&documents);
+        drop(documents);
+        let looked = seen.wait_for(|seen| seen.is_looked_for);
+        // Otherwise they are loaded without: nobody of a peer is let in until then.
+        let _ = tokio::time::timeout(PEERINGS, looked).await;
+    }
+
+    fn publish_named(&self, documents: &Documents) {
+        let all: BTreeSet<String> = documents.named.values().flatten().cloned().collect();
+        self.named.send_if_modified(|named| {
+            let changed = *named != all;
+            *named = all;
+            changed
+        });
+    }
+
+    /// All peerings of the cluster as of `at`, or with nothing that nobody asks for them.
+    pub(super) async fn set_peerings(
+        self: &Arc<Self>,
+        found: Option<(Arc<[Peering]>, Timestamp)>,
+    ) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        documents.peerings = found;
+        self.settle_peers(&mut documents).await
+    }
+
+    /// Takes bundles out of force that are older than the staleness budget, and brings those
+    /// into force that should be.
+    pub(super) async fn age_peerings(self: &Arc<Self>) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        let at = documents.peerings.as_ref().map(|(_, at)| *at);
+        if at.is_some_and(|at| self.is_stale(at)) {
+            documents.peerings = None;
+        }
+        self.settle_peers(&mut documents).await
+    }
+
+    /// Whether what was true at `at` is older than the staleness budget.
+    pub(super) fn is_stale(&self, at: Timestamp) -> bool {
+        let age = Duration::from_millis(self.clock.now().millis_since(at));
+        self.max_stale.is_some_and(|budget| age > budget)
+    }
+
+    /// Brings the bundles into force that should be.
+    async fn settle_peers(self: &Arc<Self>, documents: &mut Documents) -> Result<(), String> {
+        if documents.peers == documents.wanted_peers() {
+            return Ok(());
+        }
+        let confirmed = self.readiness.borrow().roots.confirmed_at;
+        self.load_mesh(documents, confirmed.unwrap_or_default())
+            .await
     }
 
     /// The agent has confirmed these documents; those that are not in force are left alone.
@@ -438,6 +592,13 @@ impl Hub {
         }
         Ok(refused)
     }
+}
+
+/// The peers that a raw list of intentions names.
+fn named_by(list: &[u8]) -> BTreeSet<String> {
+    std::str::from_utf8(list)
+        .map(peerings::named_by)
+        .unwrap_or_default()
 }
 
 /// The document with the keys of a provider.

@@ -14,6 +14,7 @@ mod instances;
 mod intentions;
 mod key_sets;
 mod leaf;
+mod peers;
 mod providers;
 mod registration;
 mod roots;
@@ -38,6 +39,7 @@ pub use entries::{KnownProtocol, ProtocolError, protocol_of};
 pub use hub::MeshRoots;
 pub use instances::KnownEndpoints;
 pub use key_sets::{KnownKeySet, KnownKeySets};
+pub use peers::{KnownPeer, KnownPeers};
 pub use registration::KnownRegistration;
 pub(crate) use state::key;
 pub use state::{DefaultPolicy, Lack, Part, Readiness};
@@ -128,6 +130,7 @@ struct Inner {
     protocols: Mutex<HashMap<String, Spoken>>,
     providers: watch::Sender<KnownProviders>,
     key_sets: watch::Sender<KnownKeySets>,
+    peers: watch::Sender<KnownPeers>,
 }
 
 /// What an upstream speaks, followed until this is dropped.
@@ -169,6 +172,7 @@ impl Watcher {
             protocols: Mutex::default(),
             providers: watch::Sender::default(),
             key_sets: watch::Sender::default(),
+            peers: watch::Sender::default(),
             hub,
             config,
         }));
@@ -253,6 +257,12 @@ impl Watcher {
     #[must_use]
     pub fn key_sets(&self) -> KnownKeySets {
         self.0.key_sets.borrow().clone()
+    }
+
+    /// The cluster peers that intentions name, with their bundles or why they have none.
+    #[must_use]
+    pub fn peers(&self) -> KnownPeers {
+        self.0.peers.borrow().clone()
     }
 
     /// Says what our own service speaks, or with nothing that the agent is asked, whatever
@@ -469,6 +479,13 @@ impl Inner {
             self.providers.subscribe(),
             self.key_sets.clone(),
         ));
+        self.spawn(peers::follow_named(
+            Arc::clone(hub),
+            agent.clone(),
+            self.settings(),
+            self.activity.clone(),
+        ));
+        self.spawn(peers::keep(Arc::clone(hub), self.peers.clone()));
         let subject = providers::Providers {
             hub: Arc::clone(hub),
             known: self.providers.clone(),

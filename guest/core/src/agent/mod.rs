@@ -16,6 +16,7 @@ pub mod intentions;
 mod json;
 pub mod leaf;
 pub mod matches;
+pub mod peerings;
 pub mod registration;
 mod reply;
 pub mod request;

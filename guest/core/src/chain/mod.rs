@@ -19,12 +19,14 @@ mod key;
 mod leaf;
 mod path;
 mod roots;
+mod whose;
 
 pub use algorithms::{Algorithms, rustcrypto};
 pub use error::{BundleError, VerifyError, VerifyErrorKind};
 pub use issuer::IssuerProblem;
 pub use key::KeyProblem;
 pub use roots::{Bundles, PeerBundle, TrustBundle};
+pub use whose::{NoTrustDomain, trust_domain_of};
 
 use certificate::Certificate;
 

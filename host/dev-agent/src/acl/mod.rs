@@ -236,6 +236,14 @@ impl Authorizer {
         }
     }
 
+    pub(crate) fn need_peering_read(&self) -> Result<(), Reply> {
+        if self.management || self.rules.peering().unwrap_or(self.default) >= Access::Read {
+            Ok(())
+        } else {
+            Err(self.denied("peering:read", None))
+        }
+    }
+
     pub(crate) fn need_operator_write(&self) -> Result<(), Reply> {
         if self.operator_write() {
             Ok(())

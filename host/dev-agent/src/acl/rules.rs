@@ -75,6 +75,7 @@ pub(super) struct Rules {
     agents: Named,
     operator: Option<Access>,
     mesh: Option<Access>,
+    peering: Option<Access>,
 }
 
 /// Kinds of rules that Consul knows and nothing here asks for.
@@ -130,7 +131,8 @@ impl Rules {
         let known = match kind {
             "operator" => &mut self.operator,
             "mesh" => &mut self.mesh,
-            "acl" | "keyring" | "peering" => return Ok(()),
+            "peering" => &mut self.peering,
+            "acl" | "keyring" => return Ok(()),
             _ => return Err(format!("unknown rule `{kind}`")),
         };
         *known = Some(known.map_or(policy, |before| before.merge(policy)));
@@ -168,6 +170,11 @@ impl Rules {
 
     pub(super) fn operator(&self) -> Option<Access> {
         self.operator
+    }
+
+    /// The right to peerings, which the right to operate includes.
+    pub(super) fn peering(&self) -> Option<Access> {
+        self.peering.or(self.operator)
     }
 
     /// The right to the mesh, which the right to operate includes.

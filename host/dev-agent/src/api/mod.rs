@@ -8,6 +8,7 @@ mod checks;
 mod config;
 mod intentions;
 mod leaf;
+pub(crate) mod peerings;
 mod services;
 
 use http::{Method, StatusCode};
@@ -50,6 +51,8 @@ enum Endpoint {
     CatalogDatacenters,
     StatusLeader,
     StatusPeers,
+    Peerings,
+    Peering(String),
 }
 
 const GET: &[&str] = &["GET"];
@@ -79,6 +82,7 @@ fn route(path: &str) -> Option<(Endpoint, &'static [&'static str])> {
         "catalog/datacenters" => Some((E::CatalogDatacenters, GET)),
         "status/leader" => Some((E::StatusLeader, GET)),
         "status/peers" => Some((E::StatusPeers, GET)),
+        "peerings" => Some((E::Peerings, GET)),
         _ => None,
     };
     if plain.is_some() {
@@ -111,6 +115,8 @@ fn route(path: &str) -> Option<(Endpoint, &'static [&'static str])> {
         (E::HealthConnect(name), GET)
     } else if let Some(name) = rest("catalog/connect/") {
         (E::CatalogConnect(name), GET)
+    } else if let Some(name) = rest("peering/") {
+        (E::Peering(name), GET)
     } else if let Some(name) = rest("catalog/service/") {
         (E::CatalogService(name), GET)
     } else {
@@ -203,6 +209,8 @@ impl Core {
             E::CatalogNodes => self.catalog_nodes(&options),
             E::CatalogDatacenters => Ok(Reply::json(serde_json::json!([self.config.datacenter]))),
             E::StatusLeader => Ok(Reply::json(serde_json::json!(self.leader()))),
+            E::Peerings => self.peerings(&options).await,
+            E::Peering(name) => self.peering(&options, &name).await,
             E::StatusPeers => Ok(Reply::json(serde_json::json!([self.leader()]))),
         }
     }

@@ -160,6 +160,7 @@ impl DataDir {
             entries,
             catalog: catalog(stored.services, stored.checks, index),
             ca,
+            peerings: Default::default(),
         };
         Ok(Some(Restored {
             state,

@@ -47,6 +47,9 @@ pub(crate) fn smallest(needs: &Needs<'_>) -> String {
         }
         out.push_str("node_prefix \"\" { policy = \"read\" }\n");
     }
+    out.push_str(
+        "\n# Roots of cluster peers; only where intentions name some\n# peering = \"read\"\n",
+    );
     out.trim_end().to_owned()
 }
 
