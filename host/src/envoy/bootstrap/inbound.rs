@@ -82,14 +82,7 @@ pub(super) fn clusters(inbound: &Inbound) -> Result<Vec<String>, BootstrapError>
 
 fn tcp(bootstrap: &Bootstrap, inbound: &Inbound) -> String {
     let policy = match &inbound.policy {
-        PolicyBy::Filter(filter) => format!(
-            "\
-- name: portcullis
-  typed_config:
-    \"@type\": type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm
-{}",
-            indented(&plugin(bootstrap, inbound, filter), 4)
-        ),
+        PolicyBy::Filter(filter) => plugin(bootstrap, inbound, filter, "network"),
         PolicyBy::ExtAuthz(_) => format!(
             "\
 - name: portcullis
@@ -142,14 +135,7 @@ fn tcp(bootstrap: &Bootstrap, inbound: &Inbound) -> String {
 
 fn http(bootstrap: &Bootstrap, inbound: &Inbound) -> String {
     let policy = match &inbound.policy {
-        PolicyBy::Filter(filter) => format!(
-            "\
-- name: portcullis
-  typed_config:
-    \"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
-{}",
-            indented(&plugin(bootstrap, inbound, filter), 4)
-        ),
+        PolicyBy::Filter(filter) => plugin(bootstrap, inbound, filter, "http"),
         PolicyBy::ExtAuthz(_) => format!(
             "\
 - name: portcullis
@@ -243,8 +229,8 @@ fn grpc_service() -> String {
     )
 }
 
-/// The plugin of the filter, below `typed_config`.
-fn plugin(bootstrap: &Bootstrap, inbound: &Inbound, filter: &Filter) -> String {
+/// The filter, in a chain of this kind: `network` or `http`.
+fn plugin(bootstrap: &Bootstrap, inbound: &Inbound, filter: &Filter, kind: &str) -> String {
     let mut agent = Map::new();
     let cluster = if filter.agent.is_some() { AGENT } else { SDS };
     agent.insert("cluster".to_owned(), Value::from(cluster));
@@ -262,19 +248,22 @@ fn plugin(bootstrap: &Bootstrap, inbound: &Inbound, filter: &Filter) -> String {
     let settings = Value::Object(settings).to_string();
     format!(
         "\
-config:
-  name: portcullis
-  root_id: portcullis
-  # A VM that failed is replaced; FAIL_OPEN would let everybody pass.
-  failure_policy: FAIL_RELOAD
-  vm_config:
-    # Whoever has the same one can write the policy.
-    vm_id: portcullis
-    runtime: envoy.wasm.runtime.v8
-    code: {{local: {{filename: {}}}}}
-  configuration:
-    \"@type\": type.googleapis.com/google.protobuf.StringValue
-    value: {}
+- name: portcullis
+  typed_config:
+    \"@type\": type.googleapis.com/envoy.extensions.filters.{kind}.wasm.v3.Wasm
+    config:
+      name: portcullis
+      root_id: portcullis
+      # A VM that failed is replaced; FAIL_OPEN would let everybody pass.
+      failure_policy: FAIL_RELOAD
+      vm_config:
+        # Whoever has the same one can write the policy.
+        vm_id: portcullis
+        runtime: envoy.wasm.runtime.v8
+        code: {{local: {{filename: {}}}}}
+      configuration:
+        \"@type\": type.googleapis.com/google.protobuf.StringValue
+        value: {}
 ",
         quoted(&filter.file.display().to_string()),
         quoted(&settings)
