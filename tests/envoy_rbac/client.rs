@@ -57,6 +57,20 @@ impl Client {
         }
     }
 
+    /// The same client, which resumes its sessions where it may.
+    pub(crate) fn resuming(&self) -> Self {
+        let resumes = |config: &ClientConfig| {
+            let mut config = config.clone();
+            config.resumption = Resumption::in_memory_sessions(8);
+            Arc::new(config)
+        };
+        Self {
+            uris: self.uris.clone(),
+            http1: resumes(&self.http1),
+            http2: resumes(&self.http2),
+        }
+    }
+
     /// Sends a request on a connection of its own.
     pub(crate) fn ask(&self, address: SocketAddr, question: &Question) -> Answer {
         match self.exchange(address, question) {

@@ -13,4 +13,5 @@ mod ours;
 mod question;
 mod recorded;
 mod scene;
+mod sidecar;
 mod tokens;

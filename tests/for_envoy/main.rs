@@ -3,6 +3,7 @@
 mod bootstrap;
 mod example;
 mod ext_authz;
+mod filter;
 mod operators;
 mod relay;
 mod scene;

@@ -42,7 +42,7 @@ fn mesh(agent: &dyn Agent, web: &Path, db: &Path, app: &Echo, ports: [u16; 3]) -
 }
 
 /// The serial numbers of all leaf certificates that Envoy has.
-fn serials(envoy: &Envoy) -> Vec<String> {
+pub(crate) fn serials(envoy: &Envoy) -> Vec<String> {
     let certs: Value = serde_json::from_str(&envoy.admin("/certs")).expect("JSON");
     let chains = certs["certificates"].as_array().expect("certificates");
     let first = chains
