@@ -1,0 +1,174 @@
+//! What was published is loaded into the policies.
+
+use serde_json::value::RawValue;
+
+use super::documents::{
+    PublishedRoots, in_words, mesh_document, published_default, service_document,
+};
+use super::{Layer, Supply, Ticked};
+use crate::chain;
+use crate::filter::Shelf;
+use crate::filter::topic::Topic;
+use crate::intention::Protocol;
+use crate::policy::{Document, Policy};
+use crate::time::Timestamp;
+
+impl Supply {
+    /// Loads what was published.
+    pub(super) fn take_over(&mut self, shelf: &impl Shelf, now: u64, ticked: &mut Ticked) {
+        let mut mesh_changed = self.take_over_roots(shelf, now, ticked);
+        if let Some(topic) = &mut self.default_policy {
+            if let Some(value) = topic.take(shelf, now) {
+                topic.accepted();
+                self.known_default = published_default(&value);
+                mesh_changed = true;
+            }
+            let budget = self.settings.max_stale_ms;
+            let age = topic.confirmed_at().map(|at| now.saturating_sub(at));
+            if self.known_default.is_some() && budget != 0 && age.is_some_and(|age| age > budget) {
+                self.known_default = None;
+                topic.again();
+                mesh_changed = true;
+            }
+        }
+        if let Some(topic) = &mut self.mesh_entry
+            && let Some(value) = topic.take(shelf, now)
+        {
+            let raw = String::from_utf8(value)
+                .ok()
+                .and_then(|json| RawValue::from_string(json).ok());
+            match raw {
+                Some(raw) => {
+                    topic.accepted();
+                    self.known_normalization = Some(raw).filter(|raw| raw.get() != "null");
+                    mesh_changed = true;
+                }
+                None => topic.refused(),
+            }
+        }
+        if mesh_changed {
+            self.load_mesh(ticked);
+        }
+        if let Some(list) = self.intentions.take(shelf, now) {
+            match std::str::from_utf8(&list) {
+                Ok(list) => self.load_intentions(list, ticked),
+                Err(_) => self.intentions.refused(),
+            }
+        }
+    }
+
+    fn take_over_roots(&mut self, shelf: &impl Shelf, now: u64, ticked: &mut Ticked) -> bool {
+        let Some(value) = self.roots.take(shelf, now) else {
+            return false;
+        };
+        let read = serde_json::from_slice::<PublishedRoots>(&value)
+            .map_err(|error| error.to_string())
+            .and_then(|roots| self.check_trust_domain(&roots).map(|()| roots));
+        match read {
+            Ok(roots) => {
+                self.roots.accepted();
+                self.known_roots = Some(roots);
+                true
+            }
+            Err(error) => {
+                ticked.problems.push(format!("roots are refused: {error}"));
+                self.roots.refused();
+                false
+            }
+        }
+    }
+
+    /// Loads the document `mesh` into every policy.
+    fn load_mesh(&mut self, ticked: &mut Ticked) {
+        let Some(roots) = &self.known_roots else {
+            return;
+        };
+        let default = self
+            .known_default
+            .as_ref()
+            .map(|(policy, source)| (*policy, source.as_str()));
+        let document = mesh_document(
+            &self.settings,
+            roots,
+            default,
+            self.known_normalization.as_deref(),
+        );
+        match document {
+            Ok(body) => {
+                if !self.load("mesh".to_owned(), &|_| body.clone(), ticked) {
+                    self.roots.refused();
+                }
+            }
+            Err(error) => ticked.problems.push(error),
+        }
+    }
+
+    fn load_intentions(&mut self, list: &str, ticked: &mut Ticked) {
+        let body = |protocol| service_document(protocol, list);
+        if self.load(self.settings.service.document(), &body, ticked) {
+            self.intentions.accepted();
+        } else {
+            self.intentions.refused();
+        }
+    }
+
+    /// Loads one document into every policy; whether all took it.
+    fn load(
+        &mut self,
+        name: String,
+        body: &dyn Fn(Protocol) -> Vec<u8>,
+        ticked: &mut Ticked,
+    ) -> bool {
+        self.generation = self.generation.saturating_add(1);
+        let mut is_taken = true;
+        for (protocol, policy) in &mut self.policies {
+            let document = Document {
+                name: name.clone(),
+                body: Some(body(*protocol)),
+                confirmed_at: Timestamp::from_millis(0),
+            };
+            let report = policy.load(self.generation, vec![document]);
+            is_taken &= report.refused.is_empty();
+            for problem in report.refused.iter().chain(&report.warnings) {
+                ticked.problems.push(in_words(problem));
+            }
+        }
+        ticked.has_changed |= is_taken;
+        is_taken
+    }
+
+    /// Tells the policies how old their documents are.
+    pub(super) fn touch(&mut self, now: u64, wall: Timestamp) {
+        let at = |topic: &Topic| {
+            let age = now.saturating_sub(topic.confirmed_at()?);
+            Some(wall.saturating_sub_millis(age))
+        };
+        let mesh = at(&self.roots);
+        let service = at(&self.intentions);
+        let name = self.settings.service.document();
+        for (_, policy) in &mut self.policies {
+            if let Some(at) = mesh {
+                policy.touch(&["mesh".to_owned()], at);
+            }
+            if let Some(at) = service {
+                policy.touch(std::slice::from_ref(&name), at);
+            }
+        }
+    }
+
+    /// The policy of a layer; made when it is first asked for, as only the filter's first
+    /// connection tells where it stands.
+    pub(super) fn prepare(&mut self, shelf: &impl Shelf, layer: Layer, now: u64, wall: Timestamp) {
+        let protocol = self.protocol(layer);
+        if self.policies.iter().any(|(known, _)| *known == protocol) {
+            return;
+        }
+        self.policies
+            .push((protocol, Policy::new(chain::rustcrypto())));
+        let mut ticked = Ticked::default();
+        self.load_mesh(&mut ticked);
+        self.intentions.again();
+        self.take_over(shelf, now, &mut ticked);
+        self.touch(now, wall);
+    }
+}
