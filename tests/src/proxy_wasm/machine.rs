@@ -1,0 +1,168 @@
+//! One VM: the callbacks that Envoy would make.
+
+use wasmtime::{Instance, Store, TypedFunc};
+
+use super::Filter;
+use super::world::{Answer, Call, Did, Shelf, World};
+
+/// One VM with one root context.
+pub struct Machine {
+    store: Store<World>,
+    instance: Instance,
+    contexts: u32,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+/// The only root context.
+const ROOT: u32 = 1;
+/// A second.
+const SECOND: u64 = 1_000_000_000;
+
+impl Machine {
+    /// Starts a VM; `Err` is its log if it refuses the configuration.
+    ///
+    /// # Errors
+    /// When it refuses the configuration.
+    ///
+    /// # Panics
+    /// When it traps.
+    pub fn start(filter: &Filter, shelf: &Shelf, configuration: &str) -> Result<Self, Vec<String>> {
+        let world = World {
+            shelf: shelf.clone(),
+            configuration: configuration.as_bytes().to_vec(),
+            monotonic: 1_000 * SECOND,
+            wall: SECOND,
+            ..World::default()
+        };
+        let mut store = Store::new(filter.module.engine(), world);
+        let instance = filter
+            .linker
+            .instantiate(&mut store, &filter.module)
+            .expect("an instance");
+        let mut machine = Self {
+            store,
+            instance,
+            contexts: ROOT,
+        };
+        machine.call::<(), ()>("_initialize", ());
+        machine.call::<(u32, u32), ()>("proxy_on_context_create", (ROOT, 0));
+        let length = u32::try_from(configuration.len()).expect("short");
+        let good: u32 = machine.call("proxy_on_configure", (ROOT, length));
+        if good == 1 {
+            Ok(machine)
+        } else {
+            Err(std::mem::take(&mut machine.world().log))
+        }
+    }
+
+    /// Everything outside of the filter.
+    pub fn world(&mut self) -> &mut World {
+        self.store.data_mut()
+    }
+
+    fn call<P: wasmtime::WasmParams, R: wasmtime::WasmResults>(
+        &mut self,
+        name: &str,
+        args: P,
+    ) -> R {
+        let function: TypedFunc<P, R> = self
+            .instance
+            .get_typed_func(&mut self.store, name)
+            .expect("the filter exports it");
+        function
+            .call(&mut self.store, args)
+            .unwrap_or_else(|trap| panic!("{name}: {trap:?}"))
+    }
+
+    /// What was done since this was asked last.
+    pub fn did(&mut self) -> Did {
+        std::mem::take(&mut self.world().did)
+    }
+
+    /// Half a second passes.
+    pub fn tick(&mut self) {
+        self.world().monotonic += SECOND / 2;
+        self.world().context = ROOT;
+        self.call::<u32, ()>("proxy_on_tick", ROOT);
+    }
+
+    /// Answers the oldest request with what `answer` gives; `None` is no reply at all.
+    /// Whether there was one.
+    pub fn answer(&mut self, answer: impl FnOnce(&Call) -> Option<Answer>) -> bool {
+        if self.world().calls.is_empty() {
+            return false;
+        }
+        let call = self.world().calls.remove(0);
+        let reply = answer(&call).map(|(status, headers, body)| {
+            let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
+            let status = (b":status".to_vec(), status.to_string().into_bytes());
+            let all: Vec<_> = std::iter::once(status)
+                .chain(headers.into_iter().map(bytes))
+                .collect();
+            (all, body)
+        });
+        let (count, length) = reply.as_ref().map_or((0, 0), |(headers, body)| {
+            (u32::try_from(headers.len()), u32::try_from(body.len()))
+                .pipe(|(count, length)| (count.expect("few"), length.expect("short")))
+        });
+        self.world().reply = reply;
+        self.world().context = ROOT;
+        let arguments = (ROOT, call.token, count, length, 0_u32);
+        self.call::<(u32, u32, u32, u32, u32), ()>("proxy_on_http_call_response", arguments);
+        self.world().reply = None;
+        true
+    }
+
+    /// A new connection, or a request if there is the property of its protocol.
+    pub fn context(&mut self) -> u32 {
+        self.contexts += 1;
+        let context = self.contexts;
+        self.world().context = context;
+        self.call::<(u32, u32), ()>("proxy_on_context_create", (context, ROOT));
+        context
+    }
+
+    /// Bytes come from the client, or from the application; whether they go on.
+    pub fn bytes(&mut self, context: u32, from_client: bool) -> bool {
+        self.world().context = context;
+        let name = if from_client {
+            "proxy_on_downstream_data"
+        } else {
+            "proxy_on_upstream_data"
+        };
+        self.call::<(u32, u32, u32), u32>(name, (context, 4, 0)) == 0
+    }
+
+    /// Headers come; whether they go on.
+    pub fn request(&mut self, context: u32) -> bool {
+        self.world().context = context;
+        let arguments = (context, 1_u32, 1_u32);
+        self.call::<(u32, u32, u32), u32>("proxy_on_request_headers", arguments) == 0
+    }
+
+    /// A context ends.
+    pub fn delete(&mut self, context: u32) {
+        self.call::<u32, ()>("proxy_on_delete", context);
+    }
+
+    /// A metric by name.
+    pub fn metric(&mut self, name: &str) -> Option<i64> {
+        let metrics = &self.world().metrics;
+        let found = metrics.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| *value)
+    }
+}
+
+/// `value.pipe(f)` is `f(value)`.
+trait Pipe: Sized {
+    fn pipe<R>(self, f: impl FnOnce(Self) -> R) -> R {
+        f(self)
+    }
+}
+
+impl<T> Pipe for T {}
