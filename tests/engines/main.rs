@@ -5,8 +5,10 @@
 mod adapter;
 mod filter;
 mod host_calls;
+mod mesh;
 mod plan;
 mod rust;
+mod shared_data;
 
 use std::collections::BTreeSet;
 

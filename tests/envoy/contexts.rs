@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use portcullis_dev_agent::{DevAgent, Fault};
-use portcullis_tests::envoy::{
-    Envoy, Plan, Plugin, cluster, http_manager, listener, settings, tls,
-};
+use portcullis_tests::envoy::{Plan, Plugin, cluster, http_manager, listener, settings, tls};
 use portcullis_tests::stage::within;
 use portcullis_tests::{components, ports};
 use serde_json::{Value, json};
@@ -18,7 +16,7 @@ use serde_json::{Value, json};
 use crate::application::Application;
 use crate::client::{body, full};
 use crate::greeter::Greeter;
-use crate::scene::{agent, client, get, get_becomes, ping, ping_becomes};
+use crate::scene::{agent, client, get, get_becomes, is_sound, ping, ping_becomes};
 
 const DATA: &str = "ON_DOWNSTREAM_DATA";
 
@@ -38,15 +36,6 @@ fn http(plan: Plan, before: &[Value], filters: &[Value]) -> (Plan, SocketAddr) {
         plan.listener(listener),
         SocketAddr::from(([127, 0, 0, 1], port)),
     )
-}
-
-/// No VM has failed.
-fn is_sound(envoy: &Envoy) {
-    let log = envoy.log();
-    assert!(!log.contains("panicked"), "{log}");
-    assert!(!log.contains("Function: proxy_"), "{log}");
-    let reloads = envoy.stat("wasm.portcullis.vm_reload_success");
-    assert!(matches!(reloads, None | Some(0)), "{reloads:?}");
 }
 
 /// A body comes back.

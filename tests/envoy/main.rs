@@ -17,5 +17,6 @@ mod live;
 mod peers;
 mod requests;
 mod scene;
+mod shared_data;
 mod vectors;
 mod workers;

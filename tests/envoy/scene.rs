@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig};
+use portcullis_tests::envoy::Envoy;
 use portcullis_tests::stage::{ANY, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -65,4 +66,13 @@ pub(crate) async fn get_becomes(client: &Client, path: &str, status: u16) {
 /// A client of a service.
 pub(crate) fn client(agent: &DevAgent, service: &str, address: SocketAddr) -> Client {
     Client::new(agent, service, address)
+}
+
+/// No VM has failed.
+pub(crate) fn is_sound(envoy: &Envoy) {
+    let log = envoy.log();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(!log.contains("Function: proxy_"), "{log}");
+    let reloads = envoy.stat("wasm.portcullis.vm_reload_success");
+    assert!(matches!(reloads, None | Some(0)), "{reloads:?}");
 }

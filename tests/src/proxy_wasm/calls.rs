@@ -182,6 +182,7 @@ fn streams(linker: &mut Linker<World>) -> wasmtime::Result<()> {
             world.tokens += 1;
             let number = world.tokens;
             world.calls.push(Call {
+                root: world.context,
                 token: number,
                 cluster,
                 headers,

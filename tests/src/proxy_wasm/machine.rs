@@ -5,10 +5,11 @@ use wasmtime::{Instance, Store, TypedFunc};
 use super::Filter;
 use super::world::{Answer, Call, Did, Shelf, World};
 
-/// One VM with one root context.
+/// One VM with one root context for each plugin.
 pub struct Machine {
     store: Store<World>,
     instance: Instance,
+    roots: Vec<u32>,
     contexts: u32,
 }
 
@@ -18,13 +19,11 @@ impl std::fmt::Debug for Machine {
     }
 }
 
-/// The only root context.
-const ROOT: u32 = 1;
 /// A second.
 const SECOND: u64 = 1_000_000_000;
 
 impl Machine {
-    /// Starts a VM; `Err` is its log if it refuses the configuration.
+    /// Starts a VM with one plugin; `Err` is its log if that refuses the configuration.
     ///
     /// # Errors
     /// When it refuses the configuration.
@@ -34,7 +33,6 @@ impl Machine {
     pub fn start(filter: &Filter, shelf: &Shelf, configuration: &str) -> Result<Self, Vec<String>> {
         let world = World {
             shelf: shelf.clone(),
-            configuration: configuration.as_bytes().to_vec(),
             monotonic: 1_000 * SECOND,
             wall: SECOND,
             ..World::default()
@@ -47,16 +45,33 @@ impl Machine {
         let mut machine = Self {
             store,
             instance,
-            contexts: ROOT,
+            roots: Vec::new(),
+            contexts: 0,
         };
         machine.call::<(), ()>("_initialize", ());
-        machine.call::<(u32, u32), ()>("proxy_on_context_create", (ROOT, 0));
+        machine.plugin(configuration)?;
+        Ok(machine)
+    }
+
+    /// A further plugin in the same VM: its root context.
+    ///
+    /// # Errors
+    /// The log, when it refuses the configuration.
+    ///
+    /// # Panics
+    /// When it traps.
+    pub fn plugin(&mut self, configuration: &str) -> Result<u32, Vec<String>> {
+        self.contexts += 1;
+        let root = self.contexts;
+        self.world().configuration = configuration.as_bytes().to_vec();
+        self.world().context = root;
+        self.call::<(u32, u32), ()>("proxy_on_context_create", (root, 0));
         let length = u32::try_from(configuration.len()).expect("short");
-        let good: u32 = machine.call("proxy_on_configure", (ROOT, length));
-        if good == 1 {
-            Ok(machine)
+        if self.call::<(u32, u32), u32>("proxy_on_configure", (root, length)) == 1 {
+            self.roots.push(root);
+            Ok(root)
         } else {
-            Err(std::mem::take(&mut machine.world().log))
+            Err(std::mem::take(&mut self.world().log))
         }
     }
 
@@ -87,8 +102,10 @@ impl Machine {
     /// Half a second passes.
     pub fn tick(&mut self) {
         self.world().monotonic += SECOND / 2;
-        self.world().context = ROOT;
-        self.call::<u32, ()>("proxy_on_tick", ROOT);
+        for root in self.roots.clone() {
+            self.world().context = root;
+            self.call::<u32, ()>("proxy_on_tick", root);
+        }
     }
 
     /// Answers the oldest request with what `answer` gives; `None` is no reply at all.
@@ -111,8 +128,8 @@ impl Machine {
                 .pipe(|(count, length)| (count.expect("few"), length.expect("short")))
         });
         self.world().reply = reply;
-        self.world().context = ROOT;
-        let arguments = (ROOT, call.token, count, length, 0_u32);
+        self.world().context = call.root;
+        let arguments = (call.root, call.token, count, length, 0_u32);
         self.call::<(u32, u32, u32, u32, u32), ()>("proxy_on_http_call_response", arguments);
         self.world().reply = None;
         true
@@ -120,10 +137,16 @@ impl Machine {
 
     /// A new connection, or a request if there is the property of its protocol.
     pub fn context(&mut self) -> u32 {
+        let first = self.roots[0];
+        self.context_of(first)
+    }
+
+    /// The same, of a plugin.
+    pub fn context_of(&mut self, root: u32) -> u32 {
         self.contexts += 1;
         let context = self.contexts;
         self.world().context = context;
-        self.call::<(u32, u32), ()>("proxy_on_context_create", (context, ROOT));
+        self.call::<(u32, u32), ()>("proxy_on_context_create", (context, root));
         context
     }
 

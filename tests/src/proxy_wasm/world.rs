@@ -42,6 +42,8 @@ impl Shelf {
 /// A request of the filter.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// The root context that sent it.
+    pub root: u32,
     /// What its answer is found by.
     pub token: u32,
     /// Envoy's cluster.
