@@ -36,3 +36,4 @@ pub mod policy;
 pub mod re2;
 pub mod time;
 pub mod watch;
+mod words;

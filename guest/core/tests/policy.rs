@@ -478,6 +478,41 @@ fn a_connection_to_an_http_service_is_judged_where_requests_cannot_differ() {
     }
 }
 
+/// The key of the last target is remembered: whatever was asked before, each target has
+/// its own answer.
+#[test]
+fn targets_in_any_order_have_the_same_answers() {
+    let mut policy = of_rules(&[rule("web", "allow")]);
+    let web = svc(T, "web");
+    let targets = [
+        ("db", Reason::Intention),
+        ("", Reason::MalformedTarget),
+        ("DB", Reason::Intention),
+        ("d b", Reason::MalformedTarget),
+        ("default/default/db", Reason::Intention),
+        ("other", Reason::UnknownTarget),
+        ("default/db", Reason::Intention),
+        ("db/", Reason::MalformedTarget),
+    ];
+    for (first, _) in targets {
+        for (second, reason) in targets {
+            for target in [first, second, second] {
+                let _ = ask(&mut policy, target, &[&web], 0);
+            }
+            assert_eq!(
+                ask(&mut policy, second, &[&web], 0).code,
+                reason,
+                "`{second}` after `{first}`"
+            );
+        }
+    }
+    let mut fresh = of_rules(&[rule("web", "allow")]);
+    assert_eq!(
+        ask(&mut fresh, "", &[&web], 0).code,
+        Reason::MalformedTarget
+    );
+}
+
 #[test]
 fn peers_are_origins_of_their_own() {
     let mut policy = of_rules(&[

@@ -82,7 +82,31 @@ fn check_name(name: &[u8], value: &[u8], version: HttpVersion) -> Result<(), Bad
 }
 
 /// Whether a token (RFC 9110) may have the byte.
-pub(super) const fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKENS.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+const TOKENS: [bool; 256] = {
+    let mut tokens = [false; 256];
+    let mut byte: u8 = 0;
+    loop {
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::as_conversions,
+            reason = "a byte is below 256"
+        )]
+        {
+            tokens[byte as usize] = may_be_in_token(byte);
+        }
+        if byte == 255 {
+            break;
+        }
+        byte += 1;
+    }
+    tokens
+};
+
+const fn may_be_in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -64,6 +64,17 @@ pub(super) fn canonical(path: &[u8]) -> Result<Cow<'_, [u8]>, Unreadable> {
     let mut normal = Normal::with_capacity(path.len());
     normal.out.extend_from_slice(kept);
     while let [byte, after @ ..] = rest {
+        if normal.percent.is_none() {
+            let plain = rest.iter().position(|byte| kind_of(*byte) != Kind::Plain);
+            let (run, other) = rest
+                .split_at_checked(plain.unwrap_or(rest.len()))
+                .ok_or(Unreadable)?;
+            if !run.is_empty() {
+                normal.out.extend_from_slice(run);
+                rest = other;
+                continue;
+            }
+        }
         rest = after;
         match kind_of(*byte) {
             Kind::Plain => normal.push(*byte),

@@ -306,13 +306,22 @@ impl<'r> Prepared<'r> {
         if self.is_split_cookie(name) && values.iter().all(|value| value.is_empty()) {
             return Found::Absent;
         }
-        let mut readings = vec![self.envoys(name, &values)];
-        if is_strict {
-            readings.extend(all(name, &values));
-            if values.iter().any(|value| has_edges(value)) {
-                let trimmed: Vec<&[u8]> = values.iter().map(|value| trim(value)).collect();
-                readings.extend(all(name, &trimmed));
+        // Envoy's first: one value, or else any of them.
+        let mut readings = Vec::with_capacity(4);
+        readings.extend(self.as_one_value(name, &values));
+        if !is_strict {
+            if readings.is_empty() {
+                readings.push(Reading::Any(values));
             }
+            return Found::Several(readings);
+        }
+        let trimmed: Option<Vec<&[u8]>> = values
+            .iter()
+            .any(|value| has_edges(value))
+            .then(|| values.iter().map(|value| trim(value)).collect());
+        add_all(name, values, &mut readings);
+        if let Some(trimmed) = trimmed {
+            add_all(name, trimmed, &mut readings);
         }
         Found::Several(readings)
     }
@@ -322,10 +331,10 @@ impl<'r> Prepared<'r> {
         name == b"cookie" && self.request.version == HttpVersion::Http2
     }
 
-    /// How Envoy 1.40 reads a repeated header.
-    fn envoys<'p>(&self, name: &[u8], values: &[&'p [u8]]) -> Reading<'p> {
-        if self.is_split_cookie(name) {
-            Reading::Single(Cow::Owned(joined_cookies(values)))
+    /// How Envoy 1.40 reads a repeated header that it makes one value of.
+    fn as_one_value<'p>(&self, name: &[u8], values: &[&'p [u8]]) -> Option<Reading<'p>> {
+        let one = if self.is_split_cookie(name) {
+            joined_cookies(values)
         } else if JOINED.binary_search(&name).is_ok() {
             // Envoy leaves out empty ones.
             let full: Vec<&[u8]> = values
@@ -333,10 +342,11 @@ impl<'r> Prepared<'r> {
                 .filter(|value| !value.is_empty())
                 .copied()
                 .collect();
-            Reading::Single(Cow::Owned(full.join(&b","[..])))
+            full.join(&b","[..])
         } else {
-            Reading::Any(values.to_vec())
-        }
+            return None;
+        };
+        Some(Reading::Single(Cow::Owned(one)))
     }
 }
 
@@ -353,17 +363,16 @@ fn joined_cookies(values: &[&[u8]]) -> Vec<u8> {
     joined
 }
 
-/// All readings of a repeated header.
-fn all<'p>(name: &[u8], values: &[&'p [u8]]) -> Vec<Reading<'p>> {
-    let mut readings = vec![
-        Reading::Any(values.to_vec()),
-        Reading::Every(values.to_vec()),
-        Reading::Single(Cow::Owned(values.join(&b","[..]))),
-    ];
-    if name == b"cookie" {
-        readings.push(Reading::Single(Cow::Owned(values.join(&b"; "[..]))));
-    }
-    readings
+/// Adds all readings of a repeated header, first that any of its values counts.
+fn add_all<'p>(name: &[u8], values: Vec<&'p [u8]>, readings: &mut Vec<Reading<'p>>) {
+    let joined = |with: &[u8]| Reading::Single(Cow::Owned(values.join(with)));
+    let (by_comma, by_semicolon) = (joined(b","), (name == b"cookie").then(|| joined(b"; ")));
+    readings.extend([
+        Reading::Any(values.clone()),
+        Reading::Every(values),
+        by_comma,
+    ]);
+    readings.extend(by_semicolon);
 }
 
 /// Who is called: the target's authority, `:authority`, or `Host`, which is then no header.
@@ -458,8 +467,13 @@ fn once(
     if !normalization.insecure_disable_path_normalization {
         let canonical =
             path::canonical(&now).map_err(|path::Unreadable| BadRequest::PathCharacter)?;
-        if *canonical != *now {
-            now = Cow::Owned(canonical.into_owned());
+        // What is borrowed is what was there.
+        let changed = match canonical {
+            Cow::Owned(canonical) if *canonical != *now => Some(canonical),
+            _ => None,
+        };
+        if let Some(canonical) = changed {
+            now = Cow::Owned(canonical);
         }
     }
     if normalization.merge_slashes
@@ -467,5 +481,6 @@ fn once(
     {
         now = Cow::Owned(merged);
     }
-    Ok((*now != *path || redirect).then(|| (now.into_owned(), redirect)))
+    let is_changed = matches!(&now, Cow::Owned(now) if **now != *path);
+    Ok((is_changed || redirect).then(|| (now.into_owned(), redirect)))
 }

@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use super::error::DestinationError;
 use super::model::write_name;
 use crate::identity::{Excerpt, ServicePath};
+use crate::words;
 
 /// The partition and the namespace of whatever does not say.
 pub(crate) const DEFAULT: &str = "default";
@@ -309,18 +310,31 @@ pub(super) trait SourceKey {
 }
 
 /// A [`SourceKey`] taken apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub(super) struct KeyParts<'a> {
     pub(super) origin: OriginPart<'a>,
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Hash)]
 pub(super) enum OriginPart<'a> {
     Local(&'a str),
     Peer(&'a str),
     Anywhere,
+}
+
+impl PartialEq for KeyParts<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |one: &str, other: &str| words::same(one.as_bytes(), other.as_bytes());
+        let origins = match (self.origin, other.origin) {
+            (OriginPart::Local(one), OriginPart::Local(other))
+            | (OriginPart::Peer(one), OriginPart::Peer(other)) => same(one, other),
+            (OriginPart::Anywhere, OriginPart::Anywhere) => true,
+            _ => false,
+        };
+        origins && same(self.namespace, other.namespace) && same(self.name, other.name)
+    }
 }
 
 impl SourceKey for Source {
@@ -341,6 +355,12 @@ impl SourceKey for Source {
 impl SourceKey for KeyParts<'_> {
     fn key(&self) -> KeyParts<'_> {
         *self
+    }
+}
+
+impl Hash for KeyParts<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.origin, self.namespace, self.name).hash(state);
     }
 }
 

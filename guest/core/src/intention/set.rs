@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
-
 use super::decode;
 use super::error::{DecodeError, Problem};
 use super::json;
@@ -14,6 +12,7 @@ use super::pattern::{
 };
 use super::permission::Permission;
 use super::{Action, Protocol};
+use crate::words::WordHash;
 
 /// How names are compared, and requests that can be read in two ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,7 +37,48 @@ impl Matching {
 }
 
 /// Only operators write its keys, so nobody can make them collide.
-type Index = HashMap<Source, u32, FixedState>;
+#[derive(Clone, Debug, Default)]
+struct Index {
+    places: HashMap<Source, u32, WordHash>,
+    /// Which forms of names it has, so that others are not looked for: a name in a
+    /// namespace, every name of one, and every name.
+    forms: [bool; 3],
+}
+
+impl Index {
+    /// Adds a source, unless it has a place already.
+    fn add(&mut self, source: Source, place: u32) {
+        let [named, of_namespace, any] = &mut self.forms;
+        match (&*source.namespace, &*source.name) {
+            (WILDCARD, WILDCARD) => *any = true,
+            (_, WILDCARD) => *of_namespace = true,
+            _ => *named = true,
+        }
+        self.places.entry(source).or_insert(place);
+    }
+
+    /// The first place of a source that covers the caller.
+    fn first(&self, origin: OriginPart<'_>, caller: &Caller<'_>) -> Option<u32> {
+        let names = [
+            (caller.namespace, caller.name),
+            (caller.namespace, WILDCARD),
+            (WILDCARD, WILDCARD),
+        ];
+        names
+            .into_iter()
+            .zip(self.forms)
+            .filter(|(_, is_there)| *is_there)
+            .filter_map(|((namespace, name), _)| {
+                let key: &dyn SourceKey = &KeyParts {
+                    origin,
+                    namespace,
+                    name,
+                };
+                self.places.get(key).copied()
+            })
+            .min()
+    }
+}
 
 /// The intentions of one destination, in the order in which they are considered.
 ///
@@ -91,11 +131,11 @@ impl IntentionSet {
             }
             let source = &intention.source;
             set.anywhere |= source.origin == Origin::Anywhere;
-            set.exact.entry(source.clone()).or_insert(index);
+            set.exact.add(source.clone(), index);
             if !intention.rule.only_allows() {
                 let folded = source.folded();
                 set.cased |= folded != *source;
-                set.folded.entry(folded).or_insert(index);
+                set.folded.add(folded, index);
             }
         }
         set.permissions = intentions
@@ -153,6 +193,9 @@ impl IntentionSet {
     }
 
     fn probe_folded(&self, caller: &Caller<'_>) -> Option<u32> {
+        if self.folded.places.is_empty() {
+            return None;
+        }
         let partition = match caller.origin {
             CallerOrigin::Local(partition) => partition,
             CallerOrigin::Peer(_) => "",
@@ -183,26 +226,9 @@ impl IntentionSet {
             CallerOrigin::Local(partition) => OriginPart::Local(partition),
             CallerOrigin::Peer(peer) => OriginPart::Peer(peer),
         };
-        let from = |origin| {
-            [
-                (caller.namespace, caller.name),
-                (caller.namespace, WILDCARD),
-                (WILDCARD, WILDCARD),
-            ]
-            .into_iter()
-            .filter_map(|(namespace, name)| {
-                let key: &dyn SourceKey = &KeyParts {
-                    origin,
-                    namespace,
-                    name,
-                };
-                index.get(key).copied()
-            })
-            .min()
-        };
-        let known = from(origin);
+        let known = index.first(origin, caller);
         if self.anywhere {
-            first(known, from(OriginPart::Anywhere))
+            first(known, index.first(OriginPart::Anywhere, caller))
         } else {
             known
         }

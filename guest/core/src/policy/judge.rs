@@ -16,6 +16,7 @@ use crate::http::{BadRequest, Preparation, Prepared};
 use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
 use crate::intention::{Caller, Decision, Effect, HeaderChange, Reason, Verdict};
 use crate::time::Timestamp;
+use crate::words::same;
 
 /// What becomes of a question.
 pub(super) struct Judgement {
@@ -165,7 +166,9 @@ fn local_service<'r>(mesh: &Mesh, client: &Client, recent: &'r mut Recent) -> Op
         return None;
     };
     let id = recent.identity(uri)?;
-    if *id.trust_domain() != mesh.trust_domain {
+    let names = [id.trust_domain(), &mesh.trust_domain];
+    let [of_client, own] = names.map(|name| name.as_str().as_bytes());
+    if !same(of_client, own) {
         return None;
     }
     id.service().map(Caller::local)

@@ -29,12 +29,11 @@ pub use trace::{Step, Trace};
 
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
-
 use crate::chain::{self, Algorithms, Usage, VerifiedPeer, VerifyError};
 use crate::identity::{Excerpt, IdentityError, SpiffeId};
 use crate::intention::{Decision, Destination, Reason};
 use crate::time::Timestamp;
+use crate::words::{self, WordHash};
 use mesh::Mesh;
 use reading::Refused;
 use recent::Recent;
@@ -46,11 +45,12 @@ pub struct Policy {
     algorithms: Algorithms,
     generation: u64,
     mesh: Option<Mesh>,
-    services: HashMap<String, Service, FixedState>,
+    services: HashMap<String, Service, WordHash>,
     /// By the provider's name.
     key_sets: KeySets,
     recent: Recent,
-    /// Room for the key of the target that is asked about.
+    /// The target that was asked about last, and its key.
+    target: String,
     key: String,
 }
 
@@ -65,6 +65,7 @@ impl Policy {
             services: HashMap::default(),
             key_sets: HashMap::default(),
             recent: Recent::new(),
+            target: String::new(),
             key: String::new(),
         }
     }
@@ -197,7 +198,7 @@ impl Policy {
         now: Timestamp,
     ) -> Decision {
         let generation = self.generation;
-        if Destination::write_key(target, &mut self.key).is_err() {
+        if !self.find_key(target) {
             return Decision::denied(Reason::MalformedTarget, generation);
         }
         let Some(mesh) = &mut self.mesh else {
@@ -221,6 +222,20 @@ impl Policy {
         };
         let judgement = judge::judge(&asked, &mut self.recent);
         judgement.into_decision(generation)
+    }
+
+    /// Puts the target's key into `self.key`, where it mostly is already; false if the
+    /// target cannot name a service.
+    fn find_key(&mut self, target: &str) -> bool {
+        if !target.is_empty() && words::same(target.as_bytes(), self.target.as_bytes()) {
+            return true;
+        }
+        self.target.clear();
+        let names_one = Destination::write_key(target, &mut self.key).is_ok();
+        if names_one {
+            self.target.push_str(target);
+        }
+        names_one
     }
 
     /// Checks a presented chain (DER, leaf first) against the loaded roots.

@@ -4,10 +4,13 @@
 //! reading it once is enough. Places are few and found by the end of the text,
 //! where services differ; a newcomer takes the place of whoever was there.
 
+use std::hash::Hasher as _;
+
 use crate::identity::SpiffeId;
+use crate::words::{WordHasher, same};
 
 /// Room for so many identities.
-const PLACES: usize = 64;
+const PLACES: u64 = 64;
 /// How much of the end of a URI finds its place.
 const END: usize = 16;
 
@@ -20,29 +23,31 @@ pub(super) struct Recent {
 impl Recent {
     pub(super) fn new() -> Self {
         Self {
-            places: vec![None; PLACES],
+            places: vec![None; usize::try_from(PLACES).unwrap_or(1)],
         }
     }
 
     /// What `uri` names; `None` if it is not a SPIFFE ID.
     pub(super) fn identity(&mut self, uri: &str) -> Option<&SpiffeId> {
         let place = self.places.get_mut(place_of(uri))?;
-        if !matches!(place, Some((known, _)) if **known == *uri) {
+        if !matches!(place, Some((known, _)) if same(known.as_bytes(), uri.as_bytes())) {
             *place = Some((uri.into(), SpiffeId::parse(uri).ok()?));
         }
         place.as_ref().map(|(_, id)| id)
     }
 }
 
-/// FNV-1a over the end of the text. Whoever aims for a place that is taken only makes
-/// both be read again.
+/// By the end of the text. Whoever aims for a place that is taken only makes both be
+/// read again.
 fn place_of(uri: &str) -> usize {
-    let end = uri.bytes().rev().take(END);
-    let hash = end.fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    // The upper half, because the lower bits of FNV mix least.
-    usize::try_from(hash >> 16).unwrap_or(0) % PLACES
+    let whole = uri.as_bytes();
+    let mut hasher = WordHasher::default();
+    hasher.write(
+        whole
+            .last_chunk::<END>()
+            .map_or(whole, <[u8; END]>::as_slice),
+    );
+    usize::try_from(hasher.finish() % PLACES).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -64,7 +69,7 @@ mod tests {
             assert_eq!(recent.identity(uri), SpiffeId::parse(uri).ok().as_ref());
             assert_eq!(recent.identity(uri), SpiffeId::parse(uri).ok().as_ref());
         }
-        assert!(recent.places.len() == PLACES);
+        assert_eq!(recent.places.len(), 64);
     }
 
     #[test]

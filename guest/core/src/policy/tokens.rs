@@ -3,8 +3,6 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
-
 use super::Policy;
 use super::document::LoadProblem;
 use super::freshness::Freshness;
@@ -16,6 +14,7 @@ use crate::intention::json::{self, At, Fields};
 use crate::intention::{Action, HeaderChange, Jwt, Rule, Tokens};
 use crate::jwt::{Jwks, Presented, Provider, Providers, Verifier};
 use crate::time::Timestamp;
+use crate::words::WordHash;
 
 /// What the names of such documents begin with; the provider's name follows.
 pub(super) const PREFIX: &str = "jwks/";
@@ -90,7 +89,7 @@ pub(super) fn read_providers(
 }
 
 /// The key sets that the host has handed in, by the provider's name.
-pub(super) type KeySets = HashMap<String, KeySet, FixedState>;
+pub(super) type KeySets = HashMap<String, KeySet, WordHash>;
 
 impl Mesh {
     fn verifier<'p, 'r>(
