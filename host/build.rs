@@ -8,18 +8,21 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use sha2::{Digest as _, Sha256};
+
 const TARGET: &str = "wasm32-wasip2";
 const OVERRIDE: &str = "PORTCULLIS_POLICY_WASM";
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
-    match component() {
-        Ok(path) => {
+    match component().and_then(|path| Ok((sha256(&path)?, path))) {
+        Ok((sha256, path)) => {
             println!("cargo::rerun-if-changed={}", path.display());
             println!(
                 "cargo::rustc-env=PORTCULLIS_POLICY_COMPONENT={}",
                 path.display()
             );
+            println!("cargo::rustc-env=PORTCULLIS_POLICY_SHA256={sha256}");
             ExitCode::SUCCESS
         }
         Err(problem) => {
@@ -27,6 +30,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Found out here, so that a program need not read the whole component at its start.
+fn sha256(path: &Path) -> Result<String, String> {
+    let wasm = std::fs::read(path)
+        .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    Ok(Sha256::digest(&wasm)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 fn component() -> Result<PathBuf, String> {

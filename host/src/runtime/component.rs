@@ -18,6 +18,9 @@ use super::imports::{self, State};
 /// The component that was built with this library.
 static EMBEDDED: &[u8] = include_bytes!(env!("PORTCULLIS_POLICY_COMPONENT"));
 
+/// Its SHA-256. Most starts have it compiled in the cache, and never look at its bytes.
+const EMBEDDED_SHA256: [u8; 32] = sha256_of(env!("PORTCULLIS_POLICY_SHA256"));
+
 /// What a policy must export.
 const DECISIONS: &str = "portcullis:mesh/decisions@0.1.0";
 
@@ -144,7 +147,8 @@ impl Component {
     /// # Errors
     /// When it cannot be compiled or this machine has no engine.
     pub fn embedded(options: &ComponentOptions) -> Result<Self, ComponentError> {
-        Self::from_bytes("the built-in policy component", EMBEDDED, options)
+        let name = "the built-in policy component";
+        Self::with_digest(name, EMBEDDED, EMBEDDED_SHA256, options)
     }
 
     /// A component of the user's.
@@ -172,8 +176,16 @@ impl Component {
         wasm: &[u8],
         options: &ComponentOptions,
     ) -> Result<Self, ComponentError> {
+        Self::with_digest(name, wasm, Sha256::digest(wasm).into(), options)
+    }
+
+    fn with_digest(
+        name: &str,
+        wasm: &[u8],
+        sha256: [u8; 32],
+        options: &ComponentOptions,
+    ) -> Result<Self, ComponentError> {
         let engine = engine().map_err(ComponentError::Engine)?;
-        let sha256: [u8; 32] = Sha256::digest(wasm).into();
         let compiled = compiled(engine, name, wasm, sha256, options)?;
         exports_decisions(engine, name, &compiled)?;
         let imports = imports::imports(engine, &compiled);
@@ -267,6 +279,27 @@ impl fmt::Debug for Component {
             self.0.name,
             self.sha256()
         )
+    }
+}
+
+/// Reads 64 hexadecimal digits when this is compiled.
+const fn sha256_of(text: &str) -> [u8; 32] {
+    let text = text.as_bytes();
+    assert!(text.len() == 64, "a SHA-256 has 64 digits");
+    let mut digest = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        digest[at] = digit(text[2 * at]) << 4 | digit(text[2 * at + 1]);
+        at += 1;
+    }
+    digest
+}
+
+const fn digit(text: u8) -> u8 {
+    match text {
+        b'0'..=b'9' => text - b'0',
+        b'a'..=b'f' => text - b'a' + 10,
+        _ => panic!("no hexadecimal digit"),
     }
 }
 
@@ -430,4 +463,14 @@ fn key(engine: &Engine, sha256: &[u8; 32]) -> Key {
     digest.write(sha256);
     engine.precompile_compatibility_hash().hash(&mut digest);
     Key(digest.0.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_found_when_this_was_built_is_that_of_the_bytes() {
+        assert_eq!(EMBEDDED_SHA256, <[u8; 32]>::from(Sha256::digest(EMBEDDED)));
+    }
 }
