@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 
 /// `text` in printable ASCII, at most about `longest` bytes of it: the rest is
 /// counted, not shown. Everything else becomes `\n`, `\r`, `\t` or `\u{...}`.
-pub(crate) fn escape(text: &str, longest: usize) -> String {
+#[must_use]
+pub fn escape(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len().min(longest));
     for (at, character) in text.char_indices() {
         if out.len() >= longest {
@@ -30,9 +31,29 @@ pub(crate) fn escape(text: &str, longest: usize) -> String {
     out
 }
 
+/// The same for a part of a sentence: line breaks and tabs become spaces, and what is cut off
+/// is not counted.
+#[must_use]
+pub fn visible(text: &str, longest: usize) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        if out.len() >= longest {
+            out.push_str("...");
+            break;
+        }
+        match character {
+            ' '..='~' => out.push(character),
+            '\n' | '\r' | '\t' => out.push(' '),
+            other => out.extend(other.escape_unicode()),
+        }
+    }
+    out.trim_end().to_owned()
+}
+
 /// `text` as a JSON string in printable ASCII, quotes included, shortened
 /// likewise.
-pub(crate) fn json_string(text: &str, longest: usize) -> String {
+#[must_use]
+pub fn json_string(text: &str, longest: usize) -> String {
     let mut out = String::with_capacity(text.len().min(longest) + 2);
     out.push('"');
     for (at, character) in text.char_indices() {
@@ -56,7 +77,8 @@ pub(crate) fn json_string(text: &str, longest: usize) -> String {
 }
 
 /// A JSON document in printable ASCII: whatever else is in it stands in a string.
-pub(crate) fn ascii_json(document: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn ascii_json(document: &str) -> Cow<'_, str> {
     if document.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Cow::Borrowed(document);
     }
@@ -120,5 +142,12 @@ mod tests {
         assert!(escape(&long, 500).len() < 550);
         assert!(json_string(&long, 500).len() < 550);
         assert!(escape(&long, 500).ends_with("more bytes)"));
+    }
+
+    #[test]
+    fn text_from_the_network_stays_on_one_line_and_short() {
+        let text = visible("a\r\n\u{1b}[2J\u{2028}é", 100);
+        assert_eq!(text, "a  \\u{1b}[2J\\u{2028}\\u{e9}");
+        assert!(visible(&"\u{202e}".repeat(10_000), 200).len() < 220);
     }
 }

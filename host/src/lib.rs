@@ -30,6 +30,7 @@ pub mod definitions;
 pub mod difference;
 pub mod entries;
 pub mod envoy;
+pub mod escape;
 pub mod eval;
 pub mod expectations;
 pub mod jwks;

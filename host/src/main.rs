@@ -1,7 +1,6 @@
 //! The command `portcullis`.
 
 mod cli;
-mod escape;
 mod log_writer;
 mod telemetry;
 #[cfg(feature = "otel")]

@@ -241,7 +241,7 @@ fn report(config: &RegistrationConfig, missing: &[String]) -> Result<HttpRequest
         [] => registration::pass(&config.check_id(), "ready"),
         missing => registration::fail(
             &config.check_id(),
-            &crate::agent_client::visible(&missing.join("; "), 400),
+            &crate::escape::visible(&missing.join("; "), 400),
         ),
     }
 }

@@ -21,8 +21,8 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::escape::{escape, json_string};
 use crate::log_writer;
+use portcullis::escape::{escape, json_string};
 
 /// The longest value of a field that is written.
 const LONGEST_VALUE: usize = 4_096;

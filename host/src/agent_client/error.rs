@@ -111,32 +111,3 @@ impl AgentError {
         }
     }
 }
-
-/// Text from the network in at most `longest` printable characters.
-pub(crate) fn visible(text: &str, longest: usize) -> String {
-    let mut out = String::new();
-    for character in text.chars() {
-        if out.len() >= longest {
-            out.push_str("...");
-            break;
-        }
-        match character {
-            ' '..='~' => out.push(character),
-            '\n' | '\r' | '\t' => out.push(' '),
-            other => out.extend(other.escape_unicode()),
-        }
-    }
-    out.trim_end().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_from_the_network_stays_on_one_line_and_short() {
-        let text = visible("a\r\n\u{1b}[2J\u{2028}é", 100);
-        assert_eq!(text, "a  \\u{1b}[2J\\u{2028}\\u{e9}");
-        assert!(visible(&"\u{202e}".repeat(10_000), 200).len() < 220);
-    }
-}

@@ -3,7 +3,8 @@
 use super::address::AgentAddress;
 use super::config::AgentConfig;
 use super::connect::ConnectError;
-use super::error::{AgentError, visible};
+use super::error::AgentError;
+use crate::escape::visible;
 
 /// How much of another library's words is repeated.
 const MAX_DETAIL: usize = 400;

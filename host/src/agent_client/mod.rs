@@ -31,10 +31,10 @@ use tokio::sync::Notify;
 pub use address::AgentAddress;
 pub use config::{AgentConfig, AgentFlags, ConfigError};
 pub use error::AgentError;
-pub(crate) use error::visible;
 pub(crate) use tls::root_store;
 pub use token::{Secret, TokenSource};
 
+use crate::escape::visible;
 use connect::Connector;
 use scope::with_scope;
 use token::TokenHeader;

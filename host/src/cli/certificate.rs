@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// The longest name that is shown.
 const LONGEST: usize = 2_100;

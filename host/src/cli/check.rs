@@ -21,7 +21,7 @@ use super::identity::Identity;
 use super::jwks::JwksArgs;
 use super::output::{self, Format, OutputArgs, Paint, paint};
 use super::proxy::arguments::{DefaultPolicy, Matching};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// What the names of documents with keys begin with; the provider's name follows.
 const KEY_SETS: &str = "jwks/";

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{self, Format, OutputArgs};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// Compile and try out a policy component before a proxy uses it
 #[derive(Debug, clap::Args)]

@@ -14,7 +14,7 @@ use super::entries::{Mesh, MeshArgs, default_note, wrong};
 use super::failure::Failure;
 use super::lint::counted;
 use super::output::{self, Format, OutputArgs, Paint, paint};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// How many requests of one pair of services are shown.
 const SHOWN: usize = 5;

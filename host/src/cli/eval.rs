@@ -11,7 +11,7 @@ use portcullis::runtime::{Limits, Policy, PolicyError, PolicyOptions, aws_lc};
 use super::decider::ComponentArgs;
 use super::failure::Failure;
 use super::output;
-use crate::escape::ascii_json;
+use portcullis::escape::ascii_json;
 
 /// So much is read at once, and about so much written.
 const READ_AT_ONCE: usize = 64 << 10;

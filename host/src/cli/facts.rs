@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::entries::Entries;
 use portcullis::jwks::{JwksSettings, Source, fetch};
-use portcullis_core::agent::default_policy::{self, Discovery};
+use portcullis::watcher::{DefaultPolicy as Found, find_default_policy};
 use portcullis_core::agent::{
-    AllowDeny, HttpReply, HttpRequest, Query, ReplyError, ReplyHeaders, RequestError, authorize,
-    config, matches, peerings, roots, self_info,
+    HttpReply, HttpRequest, Query, ReplyError, ReplyHeaders, RequestError, config, matches,
+    peerings, roots,
 };
 use portcullis_core::intention::Destination;
 use serde::Deserialize;
@@ -254,35 +254,13 @@ pub(crate) async fn discover(
     destination: &str,
     trust_domain: &str,
 ) -> (&'static str, String) {
-    let told = client.ask(&self_info::request(), self_info::decode).await;
-    let mut found = match told {
-        Ok(info) => default_policy::from_self(&Ok(info)),
-        Err(_) => Discovery::Probe,
-    };
-    if found == Discovery::Probe {
-        found = match default_policy::probe(destination, trust_domain, rand::random()) {
-            Ok(request) => match client.ask(&request, authorize::decode).await {
-                Ok(answer) => default_policy::from_probe(&Ok(answer)),
-                Err(error) => Discovery::Unknown {
-                    because: error.to_string(),
-                },
-            },
-            Err(error) => Discovery::Unknown {
-                because: error.to_string(),
-            },
-        };
-    }
-    match found {
-        Discovery::Known {
-            policy: AllowDeny::Allow,
-            source,
-        } => ("allow", source.to_owned()),
-        Discovery::Known {
-            policy: AllowDeny::Deny,
-            source,
-        } => ("deny", source.to_owned()),
-        Discovery::Unknown { because } => ("unknown", because),
-        Discovery::Probe => ("unknown", "the agent does not tell".to_owned()),
+    let trust_domain = std::future::ready(Some(trust_domain.to_owned()));
+    match find_default_policy(client, destination, trust_domain).await {
+        Ok(Found::Known { allow, source }) => {
+            (if allow { "allow" } else { "deny" }, source.to_owned())
+        }
+        Ok(Found::Unknown { because }) => ("unknown", because),
+        Err(error) => ("unknown", error.to_string()),
     }
 }
 

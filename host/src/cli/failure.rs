@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::process::ExitCode;
 
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// The longest line that is printed.
 const LONGEST: usize = 2_000;

@@ -84,7 +84,7 @@ fn missing(body: &[u8]) -> Vec<String> {
         .into_iter()
         .flatten()
         .filter_map(|lack| lack["text"].as_str())
-        .map(|text| crate::escape::escape(text, 500))
+        .map(|text| portcullis::escape::escape(text, 500))
         .collect()
 }
 

@@ -18,7 +18,7 @@ use super::decider::ComponentArgs;
 use super::failure::Failure;
 use super::identity::Identity;
 use super::output::{self, Format, OutputArgs, Paint, paint};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// The largest file that is read.
 const LARGEST: u64 = 1 << 20;

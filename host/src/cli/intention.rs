@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::agent::{AgentArgs, ask, ask_for};
 use super::failure::Failure;
 use super::output::{self, Format, OutputArgs, Paint, paint};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// The longest description that is shown in the table.
 const LONGEST_DESCRIPTION: usize = 60;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::entries::{MeshArgs, default_note, wrong};
 use super::failure::Failure;
 use super::output::{self, Format, OutputArgs, Paint, paint};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// Find rules that do not do what they say, each with a request that proves it
 ///

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use super::output;
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// Write the manual pages: portcullis.1 and one for each command
 #[derive(Debug, clap::Args)]

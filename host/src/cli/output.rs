@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::failure::Failure;
-use crate::escape::ascii_json;
+use portcullis::escape::ascii_json;
 
 /// `--output text|json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::lint::counted;
 use super::output::{self, Format, OutputArgs, Paint, paint};
 use super::proxy::arguments::DefaultPolicy;
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// Check expectations against intentions, before they are live
 ///

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::decider::ComponentArgs;
 use super::failure::Failure;
 use super::output::{self, Format, OutputArgs};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// The WIT package that components implement.
 const WIT: &str = "portcullis:mesh@0.1.0";

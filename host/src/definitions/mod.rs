@@ -199,7 +199,7 @@ pub(crate) fn content(path: &Path, problem: Problem) -> DefinitionError {
     DefinitionError::Content {
         path: path.to_owned(),
         line: problem.line,
-        problem: crate::agent_client::visible(&problem.text, 400),
+        problem: crate::escape::visible(&problem.text, 400),
     }
 }
 

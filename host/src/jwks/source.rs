@@ -171,7 +171,7 @@ impl Place {
             }
             Self::File(path) => path.display().to_string(),
         };
-        crate::agent_client::visible(&text, 200)
+        crate::escape::visible(&text, 200)
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Instant;
 use portcullis_core::intention::Decision;
 
 use super::copy::Counts;
-use crate::agent_client::visible;
 use crate::decisions::Told;
+use crate::escape::visible;
 
 /// How much of a text from elsewhere is logged.
 const LONGEST: usize = 512;

@@ -129,7 +129,7 @@ impl One<'_> {
     }
 
     fn shown(&self) -> String {
-        crate::agent_client::visible(&self.0.json, 80)
+        crate::escape::visible(&self.0.json, 80)
     }
 
     fn number(&self, most: u64) -> Result<u64, Refused> {

@@ -186,7 +186,7 @@ fn application(
         Err(_) => {
             refused.push(Refused::new(
                 "Proxy.LocalServiceAddress",
-                format!("is `{}`", crate::agent_client::visible(host, 80)),
+                format!("is `{}`", crate::escape::visible(host, 80)),
                 "write an IP address or a host name",
             ));
             None
@@ -210,7 +210,7 @@ fn listen(
             "Address",
             format!(
                 "is `{}`, which is no IP address to listen on",
-                crate::agent_client::visible(&registered.address, 80)
+                crate::escape::visible(&registered.address, 80)
             ),
             "say by `bind_address` in the proxy's Config where to listen",
         ));
@@ -326,10 +326,7 @@ fn door(
     if ip.is_none() {
         refused.push(Refused::new(
             at("LocalBindAddress"),
-            format!(
-                "is `{}`",
-                crate::agent_client::visible(&one.bind_address, 80)
-            ),
+            format!("is `{}`", crate::escape::visible(&one.bind_address, 80)),
             "write an IP address of this machine",
         ));
     }
@@ -349,7 +346,7 @@ fn mode(one: &Upstream, at: &impl Fn(&str) -> String, refused: &mut Vec<Refused>
     if mode.is_none() {
         refused.push(Refused::new(
             at("LocalBindSocketMode"),
-            format!("is `{}`", crate::agent_client::visible(text, 80)),
+            format!("is `{}`", crate::escape::visible(text, 80)),
             "write permissions in octal, such as `0660`",
         ));
     }

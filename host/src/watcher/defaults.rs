@@ -1,5 +1,6 @@
 //! Finds out what holds when no intention matches, and looks again now and then.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,21 +96,35 @@ pub(super) async fn discover(
 }
 
 async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<DefaultPolicy, AgentError> {
+    let mut roots = hub.roots();
+    let trust_domain = async {
+        let roots = roots.wait_for(Option::is_some).await.ok()?;
+        roots.as_ref().map(|roots| roots.trust_domain.clone())
+    };
+    find(client, service, trust_domain).await
+}
+
+/// Asks an agent what holds when no intention matches: by what it tells of itself, else by
+/// the answer to a question about `service` and a source that no rule names. The trust domain
+/// is waited for only where that is asked.
+///
+/// # Errors
+/// When the agent gives no answer; a refusal is one.
+pub async fn find(
+    client: &AgentClient,
+    service: &str,
+    trust_domain: impl Future<Output = Option<String>>,
+) -> Result<DefaultPolicy, AgentError> {
+    let unknown = |because: &str| DefaultPolicy::Unknown {
+        because: because.to_owned(),
+    };
     let about = answer(client, &self_info::request(), self_info::decode).await?;
     let discovery = match default_policy::from_self(&about) {
         Discovery::Probe => {
-            let mut roots = hub.roots();
-            let Ok(trust_domain) = roots
-                .wait_for(Option::is_some)
-                .await
-                .map(|roots| roots.as_ref().map(|roots| roots.trust_domain.clone()))
-            else {
-                return Ok(DefaultPolicy::Unknown {
-                    because: "the watchers have ended".to_owned(),
-                });
+            let Some(trust_domain) = trust_domain.await else {
+                return Ok(unknown("the watchers have ended"));
             };
-            match default_policy::probe(service, &trust_domain.unwrap_or_default(), rand::random())
-            {
+            match default_policy::probe(service, &trust_domain, rand::random()) {
                 Ok(request) => {
                     default_policy::from_probe(&answer(client, &request, authorize::decode).await?)
                 }
@@ -125,10 +140,8 @@ async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<DefaultPo
             allow: policy == AllowDeny::Allow,
             source,
         },
-        Discovery::Probe => DefaultPolicy::Unknown {
-            because: "the agent gave no answer".to_owned(),
-        },
-        Discovery::Unknown { because } => DefaultPolicy::Unknown { because },
+        Discovery::Probe => unknown("the agent gave no answer"),
+        Discovery::Unknown { because } => unknown(&because),
     })
 }
 

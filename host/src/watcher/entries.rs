@@ -140,7 +140,7 @@ pub async fn protocol_of(
         None => Ok(Protocol::Tcp),
         Some(name) => Protocol::from_code(&name).ok_or_else(|| ProtocolError::Unknown {
             service: service.to_owned(),
-            protocol: crate::agent_client::visible(&name, 40),
+            protocol: crate::escape::visible(&name, 40),
         }),
     }
 }

@@ -567,15 +567,13 @@ impl Hub {
                 document = warning.document,
                 at = warning.pointer,
                 "{}",
-                crate::agent_client::visible(&warning.text, 400)
+                crate::escape::visible(&warning.text, 400)
             );
         }
         let mut refused = BTreeMap::new();
         for problem in &report.refused {
-            let text = crate::agent_client::visible(
-                &format!("{}: {}", problem.pointer, problem.text),
-                400,
-            );
+            let text =
+                crate::escape::visible(&format!("{}: {}", problem.pointer, problem.text), 400);
             tracing::warn!(
                 document = problem.document,
                 problem = text,

@@ -267,7 +267,7 @@ impl Keeper {
                     known.good = known.good.saturating_add(1);
                 }
                 Err((reason, error)) => {
-                    let error = crate::agent_client::visible(&error, 400);
+                    let error = crate::escape::visible(&error, 400);
                     if known.error.as_ref() != Some(&error) {
                         tracing::warn!(
                             provider = name,

@@ -34,7 +34,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub use activity::WatchActivity;
-pub use defaults::DefaultPolicySource;
+pub use defaults::{DefaultPolicySource, find as find_default_policy};
 pub use entries::{KnownProtocol, ProtocolError, protocol_of};
 pub use hub::MeshRoots;
 pub use instances::KnownEndpoints;

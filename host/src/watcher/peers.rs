@@ -218,7 +218,7 @@ fn say(before: &KnownPeers, now: &KnownPeers) {
             }
             (None, Some(error)) => {
                 if was_known || before.is_none_or(|before| before.error.as_ref() != Some(error)) {
-                    let error = crate::agent_client::visible(error, 400);
+                    let error = crate::escape::visible(error, 400);
                     tracing::warn!(
                         peer = name,
                         error,

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::failure::Failure;
 use crate::cli::lint::counted;
 use crate::cli::output::{self, Format, OutputArgs, Paint, paint};
-use crate::escape::escape;
+use portcullis::escape::escape;
 
 /// Find what makes the policy in a configuration of Envoy useless or open
 ///

@@ -8,8 +8,8 @@ use portcullis_core::http::HttpVersion;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::agent_client::visible;
 use crate::envoy::percent::decoded;
+use crate::escape::visible;
 use crate::proxy::Question;
 
 /// The longest text that is repeated in the log.

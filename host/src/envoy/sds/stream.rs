@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::Counted;
 use super::secrets::{LEAF, ROOTS, Secrets};
-use crate::agent_client::visible;
+use crate::escape::visible;
 
 /// How much of Envoy's reason is repeated.
 const REASON: usize = 400;

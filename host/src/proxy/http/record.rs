@@ -15,7 +15,7 @@ use super::super::stats::Stats;
 use super::cutter::Cause;
 use super::live::Place;
 use super::trace;
-use crate::agent_client::visible;
+use crate::escape::visible;
 
 /// How much of a path is logged.
 const LONGEST_PATH: usize = 1024;
