@@ -7,6 +7,7 @@ mod host;
 mod imports;
 mod node;
 mod ours;
+mod peers;
 mod relay;
 mod replies;
 mod scripted;
@@ -92,6 +93,7 @@ impl Story {
                 [
                     "GET /v1/agent/connect/ca/roots",
                     "GET /v1/connect/intentions/match",
+                    "GET /v1/peerings",
                     "POST /v1/agent/connect/authorize",
                 ]
                 .contains(&request.as_str()),

@@ -2,9 +2,10 @@
 
 mod intake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::agent::default_policy;
+use portcullis_core::agent::peerings::{self, Peering};
 use portcullis_core::agent::{AllowDeny, HttpRequest, matches, roots};
 use portcullis_core::chain;
 use portcullis_core::intention::Destination;
@@ -31,6 +32,8 @@ struct Service {
     destination: Destination,
     thing: Thing,
     asked: u64,
+    /// The peers that its intentions name.
+    named: BTreeSet<String>,
 }
 
 /// An instance's state.
@@ -46,6 +49,9 @@ pub(crate) struct Mesh {
     default_policy: Thing,
     known_default: Option<(AllowDeny, &'static str)>,
     services: BTreeMap<String, Service>,
+    /// Asked for only while intentions name a peer.
+    peerings: Thing,
+    known_peerings: Vec<Peering>,
     /// In simple mode: the last failure of `authorize` itself.
     pub(crate) authorize_error: Option<String>,
 }
@@ -75,6 +81,8 @@ impl Mesh {
             default_policy: Thing::polled(DEFAULT_POLICY_EVERY_MS, seed.rotate_left(7)),
             known_default,
             services: BTreeMap::new(),
+            peerings: Thing::blocking(seed.rotate_left(14)),
+            known_peerings: Vec::new(),
             authorize_error: None,
             settings,
         }
@@ -137,6 +145,29 @@ impl Mesh {
                 matches::request(&[name], &query(due)).map_err(|e| e.to_string())
             });
         }
+        self.pump_peerings(now);
+    }
+
+    /// Follows the peerings while intentions name one.
+    fn pump_peerings(&mut self, now: Moment) {
+        if !self.names_peers() {
+            if self.peerings.current().is_some() {
+                self.peerings = Thing::blocking(self.seed.rotate_left(14));
+                self.known_peerings.clear();
+                // What was loaded a moment ago loads again, with less.
+                let _ = self.load_mesh();
+            }
+            return;
+        }
+        if let Some(result) = self.peerings.arrived(now) {
+            self.take_peerings(now, result);
+        }
+        let request = |due: &WatchRequest| Ok(peerings::request(&due.query()));
+        self.peerings.send(&self.agent, now, request);
+    }
+
+    fn names_peers(&self) -> bool {
+        !self.is_simple() && self.services.values().any(|one| !one.named.is_empty())
     }
 
     /// Who has no rule that names it: see [`default_policy::probe`].
@@ -196,6 +227,7 @@ impl Mesh {
                 destination,
                 thing,
                 asked,
+                named: BTreeSet::new(),
             },
         );
     }
@@ -227,12 +259,19 @@ impl Mesh {
             let now = self.now(wall);
             if now.monotonic >= deadline {
                 self.needed_mut(key.as_deref()).for_each(Thing::waited);
+                self.peerings.waited();
                 break;
             }
             let timer = clock::at(deadline);
+            let needs_peerings = key
+                .as_ref()
+                .and_then(|key| self.services.get(key))
+                .is_some_and(|service| !service.named.is_empty());
+            let peerings = self.peerings.awaited_once().filter(|_| needs_peerings);
             let mut pollables: Vec<_> = self
                 .needed(key.as_deref())
                 .filter_map(|thing| thing.awaited(now, max_stale))
+                .chain(peerings)
                 .map(Fetch::pollable)
                 .collect();
             if pollables.is_empty() {
@@ -265,6 +304,10 @@ impl Mesh {
         {
             self.known_default = None;
             // What was loaded a moment ago loads again.
+            let _ = self.load_mesh();
+        }
+        if !self.known_peerings.is_empty() && self.peerings.is_stale(now, max_stale) {
+            self.known_peerings.clear();
             let _ = self.load_mesh();
         }
         self.touch("mesh", &[mesh]);
@@ -329,6 +372,9 @@ impl Mesh {
         let mut all = vec![watched("roots".to_owned(), &self.roots)];
         if self.probes() {
             all.push(watched("default-policy".to_owned(), &self.default_policy));
+        }
+        if self.names_peers() {
+            all.push(watched("peerings".to_owned(), &self.peerings));
         }
         for service in self.services.values() {
             let mut one = watched(service.destination.document(), &service.thing);

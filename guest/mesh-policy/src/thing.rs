@@ -190,6 +190,15 @@ impl Thing {
         self.fetch.as_ref().filter(|fetch| nothing || soon(fetch))
     }
 
+    /// The request under way, if its answer is worth waiting for and nobody has waited for
+    /// it in vain: what else is known may decide without.
+    pub(crate) fn awaited_once(&self) -> Option<&Fetch> {
+        let soon = |fetch: &&Fetch| {
+            !self.waited && (self.current.is_none() || self.lagging || fetch.is_answering())
+        };
+        self.fetch.as_ref().filter(soon)
+    }
+
     /// A caller has waited as long as it may.
     pub(crate) fn waited(&mut self) {
         self.waited = true;

@@ -1,13 +1,14 @@
-//! What a component may ask the agent: three endpoints of one authority, nothing else.
+//! What a component may ask the agent: four endpoints of one authority, nothing else.
 //!
 //! Everything is compared as it would be sent. What would have to be decoded or
-//! normalised first to be one of the three is not one of the three.
+//! normalised first to be one of them is none of them.
 
 /// The endpoints, by method and exact path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Roots,
     Match,
+    Peerings,
     Authorize,
 }
 
@@ -42,6 +43,7 @@ impl Scope {
         let endpoint = match (method.as_str(), target.path()) {
             ("GET", "/v1/agent/connect/ca/roots") => Endpoint::Roots,
             ("GET", "/v1/connect/intentions/match") => Endpoint::Match,
+            ("GET", "/v1/peerings") => Endpoint::Peerings,
             ("POST", "/v1/agent/connect/authorize") => Endpoint::Authorize,
             _ => return None,
         };
@@ -124,7 +126,7 @@ mod tests {
     const AUTHORIZE: &str = "http://127.0.0.1:8500/v1/agent/connect/authorize";
 
     #[test]
-    fn the_three_endpoints_are_allowed() {
+    fn the_four_endpoints_are_allowed() {
         assert_eq!(ask("GET", ROOTS), Some(Endpoint::Roots));
         assert_eq!(
             ask("GET", &format!("{ROOTS}?index=12&wait=300s&dc=dc1")),
@@ -135,6 +137,10 @@ mod tests {
             ask("GET", &format!("{MATCH}?{query}")),
             Some(Endpoint::Match)
         );
+        let peerings = "http://127.0.0.1:8500/v1/peerings";
+        let blocking = format!("{peerings}?index=7&wait=60s");
+        assert_eq!(ask("GET", peerings), Some(Endpoint::Peerings));
+        assert_eq!(ask("GET", &blocking), Some(Endpoint::Peerings));
         assert_eq!(ask("POST", AUTHORIZE), Some(Endpoint::Authorize));
     }
 
@@ -150,6 +156,11 @@ mod tests {
             ("get", ROOTS),
             ("GET", "http://127.0.0.1:8500/"),
             ("GET", "http://127.0.0.1:8500"),
+            // a peering by its name, and what makes one
+            ("GET", "http://127.0.0.1:8500/v1/peering/a"),
+            ("POST", "http://127.0.0.1:8500/v1/peerings"),
+            ("POST", "http://127.0.0.1:8500/v1/peering/token"),
+            ("GET", "http://127.0.0.1:8500/v1/peerings?name=x"),
             // ways to write one endpoint as another
             (
                 "GET",

@@ -1,4 +1,4 @@
-//! The HTTP that a component is lent: the agent's three endpoints, through our client.
+//! The HTTP that a component is lent: the agent's four endpoints, through our client.
 //!
 //! The token is added by the client, never by the component, and no header of the
 //! component's is sent but `accept` and `content-type`. Errors have fixed words.
@@ -168,7 +168,7 @@ async fn question(
                     .to_vec(),
             )
         }
-        Endpoint::Roots | Endpoint::Match => None,
+        Endpoint::Roots | Endpoint::Match | Endpoint::Peerings => None,
     };
     Ok(HttpRequest {
         method: if body.is_some() {

@@ -1,6 +1,6 @@
 //! `mesh-policy` components: decisions from documents that the component fetches itself.
 //!
-//! The agent is reached through HTTP that this host lends: three endpoints of one
+//! The agent is reached through HTTP that this host lends: four endpoints of one
 //! authority, with a token that the component never sees. A component runs only while it is
 //! called, so calls may wait for the agent; they are asynchronous, and never part
 //! of a TLS callback.

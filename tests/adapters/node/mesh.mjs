@@ -3,7 +3,7 @@
 //   node mesh.mjs <module made by jco transpile> <agent host:port>
 //
 // The guest's HTTP goes to a relay in this process, which is what a host must be: it lets
-// exactly three requests through, adds the token (CONSUL_HTTP_TOKEN) and follows no redirect.
+// exactly four requests through, adds the token (CONSUL_HTTP_TOKEN) and follows no redirect.
 // The relay runs in a thread of its own, because calls into the guest block this one.
 import { createServer, request } from 'node:http';
 import { createInterface } from 'node:readline';
@@ -13,6 +13,7 @@ import { Worker, isMainThread, parentPort, workerData } from 'node:worker_thread
 const allowed = new Set([
   'GET /v1/agent/connect/ca/roots',
   'GET /v1/connect/intentions/match',
+  'GET /v1/peerings',
   'POST /v1/agent/connect/authorize',
 ]);
 const parameters = new Set(['by', 'name', 'index', 'wait', 'consistent']);

@@ -1,10 +1,10 @@
 //! Takes over replies: reads them, and loads what changed into the policy.
 use portcullis_core::agent::default_policy::{self, Discovery};
-use portcullis_core::agent::{AllowDeny, ReplyError, authorize, matches, roots};
+use portcullis_core::agent::{AllowDeny, ReplyError, authorize, matches, peerings, roots};
 use portcullis_core::policy::Document;
 use portcullis_core::time::Timestamp;
 use portcullis_core::watch::{Digest, Event, Position};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Mesh, query_name};
 use crate::fetch::Reply;
@@ -54,6 +54,44 @@ impl Mesh {
         }
     }
 
+    pub(super) fn take_peerings(&mut self, now: Moment, result: Result<Reply, String>) {
+        let read = result.and_then(|reply| {
+            let read = peerings::decode(&reply.as_reply()).map_err(|e| e.to_string())?;
+            Ok((Position::of(&reply.as_reply()), read))
+        });
+        let (at, read) = match read {
+            Ok(read) => read,
+            Err(error) => return self.peerings.failed(now, &error),
+        };
+        // Heartbeats come and go while the roots stay.
+        let digest = Digest::of(format!("{read:?}").as_bytes());
+        if matches!(self.peerings.good(now, &at, digest), Event::WentBack { .. })
+            || self.known_peerings == read
+        {
+            return;
+        }
+        let before = std::mem::replace(&mut self.known_peerings, read);
+        if let Err(error) = self.load_mesh() {
+            self.known_peerings = before;
+            self.peerings.refused(now, &error);
+        }
+    }
+
+    /// The bundles of the peers that intentions name, as the document has them.
+    fn peers(&self) -> Map<String, Value> {
+        let is_named = |name: &str| self.services.values().any(|one| one.named.contains(name));
+        let named = self
+            .known_peerings
+            .iter()
+            .filter(|peering| is_named(peering.name.as_str()));
+        named
+            .filter_map(|peering| {
+                let bundle = peering.bundle.as_ref().ok()?;
+                Some((peering.name.to_string(), bundle.document()))
+            })
+            .collect()
+    }
+
     pub(super) fn take_service(&mut self, now: Moment, key: &str, result: Result<Reply, String>) {
         let Some(service) = self.services.get_mut(key) else {
             return;
@@ -83,10 +121,19 @@ impl Mesh {
             Event::Changed => {
                 let body = format!(r#"{{"protocol":"tcp","intentions":{}}}"#, list.json);
                 let confirmed = service.thing.current();
-                if let Err(error) = self.load(document, body.into_bytes(), confirmed)
-                    && let Some(service) = self.services.get_mut(key)
-                {
-                    service.thing.refused(now, &error);
+                let named = peerings::named_by(list.json);
+                let loaded = self.load(document, body.into_bytes(), confirmed);
+                let Some(service) = self.services.get_mut(key) else {
+                    return;
+                };
+                match loaded {
+                    Err(error) => service.thing.refused(now, &error),
+                    Ok(()) if service.named != named => {
+                        service.named = named;
+                        // What was loaded a moment ago loads again, with other peers.
+                        let _ = self.load_mesh();
+                    }
+                    Ok(()) => {}
                 }
             }
             Event::Unchanged => {
@@ -113,6 +160,7 @@ impl Mesh {
             "default_policy_source": source,
             "matching": if self.settings.envoy_matching { "envoy" } else { "strict" },
             "max_stale_ms": self.settings.max_stale,
+            "peers": self.peers(),
         });
         self.load(
             "mesh".to_owned(),
