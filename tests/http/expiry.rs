@@ -11,8 +11,10 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::application::Application;
-use crate::client::{Client, empty, read_until, send};
-use crate::scene::{permit, speaks};
+use crate::client::{Body, Client, empty, read_until, send};
+use crate::jwt::provider;
+use crate::scene::{intentions, permit, speaks};
+use crate::tokens::Issuer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
@@ -88,4 +90,106 @@ async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
     assert!(line["reason"].contains("has expired"), "{line:?}");
     assert_eq!(application.paths().len(), asked, "nothing more arrived");
     drop(proxy);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_with_the_token_that_let_it_in() {
+    let stage = Stage::new().await;
+    speaks(&stage.agent, "http");
+    let issuer = Issuer::new("k1");
+    let keys = json!({ "Local": { "JWKS": issuer.inline() } });
+    let entry = provider(keys, json!({}));
+    stage.agent.put_config_entry(&entry).expect("a provider");
+    let all = |jwt: serde_json::Value| json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/" }, "JWT": jwt }]);
+    let okta = json!({ "Providers": [{ "Name": "okta" }] });
+    intentions(
+        &stage.agent,
+        json!([
+            { "Name": "web", "Permissions": all(okta) },
+            { "Name": "free", "Permissions": all(serde_json::Value::Null) },
+        ]),
+    );
+    let application = Application::start().await;
+    let clock = Clock::manual(Clock::system().now());
+    let member = Member::start(WatcherConfig {
+        clock: clock.clone(),
+        max_stale: None,
+        ..stage.config("api")
+    });
+    member.ready(HUNG).await.unwrap();
+    let to = To::Tcp(application.address.to_string());
+    let config = ProxyConfig {
+        inbound: Some(InboundConfig::new(ANY, to)),
+        ..ProxyConfig::default()
+    };
+    let proxy = Proxy::start(member, config).unwrap();
+    let web = Client::new(&stage.agent, "web", front(&proxy));
+    let free = Client::new(&stage.agent, "free", front(&proxy));
+    let (short, long) = (issuer.token(600, "x"), issuer.token(3_000, "x"));
+    let request = |path: &str, token: &str| -> Request<Body> {
+        Request::get(format!("https://a{path}"))
+            .header("authorization", format!("Bearer {token}"))
+            .body(empty())
+            .unwrap()
+    };
+
+    let mut two = web.http2().await;
+    let mut others = free.http2().await;
+    let mut streams = Vec::new();
+    for (client, token) in [(&web, &short), (&web, &long), (&free, &short)] {
+        let sender = if std::ptr::eq(client, &web) {
+            &mut two
+        } else {
+            &mut others
+        };
+        let answer = within(sender.send_request(request("/live", token)))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let mut stream = answer.into_body();
+        assert!(within(stream.frame()).await.unwrap().is_ok());
+        streams.push(stream);
+    }
+    let mut one = web.connect(&[]).await;
+    let head = format!("GET /live?access_token={short} HTTP/1.1\r\nhost: a\r\n\r\n");
+    one.write_all(head.as_bytes()).await.unwrap();
+    let began = read_until(&mut one, |read| read.contains("first")).await;
+    assert!(began.starts_with("HTTP/1.1 200"), "{began}");
+
+    // Within the skew the token is still good.
+    let start = clock.now();
+    let after = |seconds: u64| start.saturating_add_millis(seconds * 1_000);
+    clock.set(after(630));
+    let answer = within(two.send_request(request("/x", &short)))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(proxy.stats().cut, 0);
+
+    clock.set(after(662));
+    assert!(
+        within(streams[0].frame()).await.unwrap().is_err(),
+        "a reset"
+    );
+    let rest = read_until(&mut one, |_| false).await;
+    assert!(!rest.contains("\r\n0\r\n\r\n"), "no whole answer: {rest}");
+    let answer = within(two.send_request(request("/x", &short)))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    // What another token let in, or none, goes on, and so does the connection.
+    let answer = within(two.send_request(request("/x", &long)))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    for stream in &mut streams[1..] {
+        let next = tokio::select! {
+            biased;
+            next = stream.frame() => next,
+            () = std::future::ready(()) => None,
+        };
+        assert!(next.is_none(), "{next:?}");
+    }
+    let line = logged("inbound", "api", "jwt-not-satisfied").await;
+    assert!(line["reason"].contains("not"), "{line:?}");
 }

@@ -79,11 +79,14 @@ impl Judged {
         };
         match refused {
             Some(response) => Err(Box::new(response)),
-            None => Ok(Allowed {
-                path: path.map(Into::into),
-                headers,
-                place,
-            }),
+            None => {
+                place.ends(self.judge.token_ends(question), self.judge.clock().now());
+                Ok(Allowed {
+                    path: path.map(Into::into),
+                    headers,
+                    place,
+                })
+            }
         }
     }
 }

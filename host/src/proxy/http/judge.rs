@@ -11,7 +11,8 @@ use portcullis_core::identity::Kind;
 use portcullis_core::intention::{Decision, Effect, Reason};
 use portcullis_core::policy::{Client, HeaderNeeds};
 
-use super::xfcc;
+use super::{token_end, xfcc};
+use crate::clock::Clock;
 use crate::decisions::{Asked, Decided, Decisions, Told};
 use crate::tls::PeerVerifier;
 
@@ -143,6 +144,19 @@ impl Judge {
     /// Whether the client's certificate has ended.
     pub(super) fn has_expired(&self, peer: &VerifiedPeer) -> bool {
         self.verifier.clock().now() >= peer.not_after
+    }
+
+    /// When what could be its tokens end; none where no rule asks for one.
+    pub(super) fn token_ends(&self, question: &Question) -> Box<[u64]> {
+        // Rules about tokens look at every header: any of them may carry one.
+        match self.needs().1 {
+            HeaderNeeds::All => token_end::of(&question.target, &question.headers),
+            _ => Box::default(),
+        }
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        self.verifier.clock()
     }
 
     /// A decision in one sentence. There are few, and the last ones are remembered.

@@ -20,6 +20,7 @@ mod reading;
 mod record;
 mod serve;
 mod settings;
+mod token_end;
 mod trace;
 mod trailers;
 mod tunnel;

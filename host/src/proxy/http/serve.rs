@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::access::Ending;
 use super::super::lifetime::Lifetime;
 use super::super::live::{Fallen, Standing};
+use super::admission::Judged;
 use super::conversation::Conversation;
 use super::cutter::Cause;
 use super::gate::{Gate, HeadLimits, Resets, Speaks};
@@ -160,6 +161,9 @@ async fn run<W: Future>(
                     }
                 }
             }
+            judged = token_ended(conversation) => {
+                conversation.live.judge_ended(&judged.judge, &judged.peer, judged.judge.clock());
+            }
             ending = fallen(&mut life.standing), if over.is_none() => {
                 conversation.live.cut(&Cause {
                     code: "certificate-expired",
@@ -194,6 +198,15 @@ pub(super) async fn published(generations: &mut Option<watch::Receiver<u64>>) ->
         *generations = None;
     }
     changed
+}
+
+/// Waits until a token of a request has ended, where requests are judged.
+async fn token_ended(conversation: &Conversation) -> &Judged {
+    let Some(judged) = &conversation.judged else {
+        return std::future::pending().await;
+    };
+    conversation.live.token_ended(judged.judge.clock()).await;
+    judged
 }
 
 /// Waits until the client's certificate is no longer good.

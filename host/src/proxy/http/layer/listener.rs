@@ -284,6 +284,9 @@ impl Guarded {
                         }
                     }
                 }
+                () = live.token_ended(judged.judge.clock()) => {
+                    live.judge_ended(&judged.judge, &judged.peer, judged.judge.clock());
+                }
                 ending = fallen(&mut standing) => {
                     live.cut(&Cause {
                         code: "certificate-expired",
