@@ -147,6 +147,10 @@ pub(crate) fn names_are_exported(exported: &[Exposition]) {
         "inbound_tcp_authz_deny_total",
         "ready",
         "component_failures_total",
+        "peer_roots",
+        "jwks_stale_seconds",
+        "decision_log_lines_total",
+        "shadow_decisions_total",
     ] {
         assert!(used.contains(&format!("portcullis_{name}")), "{name}");
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use portcullis_dev_agent::DevAgent;
 use portcullis_tests::stage::{Echo, ask, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -205,6 +206,8 @@ pub(crate) async fn play() -> Vec<Exposition> {
     .await;
     let denied = scrape(&db).sum("portcullis_inbound_tcp_authz_deny_total", &[]);
 
+    let all = everything_else(&alive, &application).await;
+
     // The agent goes.
     alive.shutdown().await;
     reaches(
@@ -220,7 +223,63 @@ pub(crate) async fn play() -> Vec<Exposition> {
         denied
     );
     assert!(last.len() < 200, "{} series", last.len());
-    vec![last, scrape(&web)]
+    vec![last, scrape(&web), all]
+}
+
+/// A proxy of HTTP with all that can be had: tokens, a peer, the decision log, a candidate.
+async fn everything_else(alive: &DevAgent, application: &str) -> Exposition {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let key = serde_json::json!({ "keys": [{
+        "kty": "EC", "crv": "P-256", "use": "sig", "kid": "1",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+    }] });
+    std::fs::write(file("keys.json"), key.to_string()).expect("a file");
+    let candidate = serde_json::json!({
+        "Kind": "service-intentions", "Name": "api",
+        "Sources": [{ "Name": "web", "Action": "deny" }],
+    });
+    std::fs::write(file("candidate.json"), candidate.to_string()).expect("a file");
+    let beta = portcullis_testkit::TestCa::new("beta.consul");
+    alive
+        .set_peering("beta", vec![beta.pem()])
+        .expect("a peering");
+    for entry in [
+        serde_json::json!({
+            "Kind": "jwt-provider", "Name": "okta", "Issuer": "okta",
+            "JSONWebKeySet": { "Local": { "Filename": file("keys.json") } },
+        }),
+        serde_json::json!({
+            "Kind": "service-intentions", "Name": "api",
+            "Sources": [{ "Name": "web", "Peer": "beta", "Action": "allow" }],
+        }),
+    ] {
+        alive.put_config_entry(&entry).expect("an entry");
+    }
+    let (log, shadow) = (file("decisions.ndjson"), file("candidate.json"));
+    let flags = [
+        "-service",
+        "api",
+        "-service-addr",
+        application,
+        "-listen",
+        "127.0.0.1:0",
+        "-protocol",
+        "http",
+        "-decision-log",
+        &log,
+        "-shadow-intentions",
+        &shadow,
+    ];
+    let api = Operated::start(alive.address(), &flags);
+    api.ready();
+    reaches(&api, "portcullis_peer_roots", &[("peer", "beta")], 1.0).await;
+    let provider = [("provider", "okta")];
+    reaches(&api, "portcullis_jwks_stale_seconds", &provider, 0.0).await;
+    reaches(&api, "portcullis_jwks_fetches_total", &provider, 1.0).await;
+    reaches(&api, "portcullis_shadow_ready", &[], 1.0).await;
+    scrape(&api)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
