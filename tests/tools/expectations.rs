@@ -276,3 +276,68 @@ fn what_cannot_be_read_is_named_with_file_line_and_field() {
         &["bad.hcl:1", "`smtp`", "grpc"],
     );
 }
+
+#[test]
+fn keys_of_providers_come_from_their_files() {
+    let data = include_str!("../../guest/core/tests/data/jwt/tokens.json");
+    let data: serde_json::Value = serde_json::from_str(data).expect("JSON");
+    let keys = data["keys"]["all"].to_string();
+    let entries = r#"
+Kind = "service-defaults"
+Name = "api"
+Protocol = "http"
+---
+Kind = "service-intentions"
+Name = "api"
+Sources = [{ Name = "web" Permissions = [{
+  Action = "allow" HTTP { PathPrefix = "/" } JWT { Providers = [{ Name = "okta" }] }
+}] }]
+---
+Kind = "jwt-provider"
+Name = "okta"
+Issuer = "okta"
+JSONWebKeySet { Local { Filename = "keys.json" } }
+"#;
+    let files: Vec<String> = entries.split("---").map(str::to_owned).collect();
+    let token = data["tokens"]["ES256"].as_str().expect("a token");
+    assert_eq!(data["now"], 1_800_000_000);
+    let at = "2027-01-15T08:00:00Z";
+    let tests = format!(
+        r#"
+default_policy = "deny"
+test {{
+  name = "with a token"  source = "web"  target = "api"  at = "{at}"
+  request {{ path = "/" headers = {{ authorization = "Bearer {token}" }} }}
+  expect = "allow"
+}}
+test {{
+  name = "without"  source = "web"  target = "api"  at = "{at}"
+  request {{ path = "/" }}
+  expect {{ code = "jwt-not-satisfied" }}
+}}
+"#
+    );
+    let folder = Folder::new(&[
+        ("defaults.hcl", &files[0]),
+        ("api.hcl", &files[1]),
+        ("okta.hcl", &files[2]),
+        ("keys.json", &keys),
+        ("api.test.hcl", &tests),
+    ]);
+    let run = || {
+        let entries = ["defaults.hcl", "api.hcl", "okta.hcl"];
+        let mut arguments = vec!["test", "api.test.hcl"];
+        arguments.extend(entries.iter().flat_map(|file| ["-intentions", file]));
+        folder.run(&arguments)
+    };
+    let said = run();
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "2 tests: 2 passed, 0 failed\n"),
+        "{said:?}"
+    );
+    std::fs::remove_file(folder.path().join("keys.json")).expect("it was there");
+    let said = run();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("its keys are not loaded"), "{said:?}");
+}

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use portcullis::entries::Entries;
 use portcullis::expectations::{self, Expect, Outcome, Runner, Suite, Test};
+use portcullis::jwks::{FetchError, JwksSettings, Source, fetch};
 use portcullis_core::intention::DefaultPolicy as Known;
 use portcullis_core::re2::Pattern;
 use serde_json::{Map, Value, json};
 
 use super::entries::{Engine, Mesh, MeshArgs, wrong};
 use super::failure::Failure;
+use super::jwks::JwksArgs;
 use super::lint::counted;
 use super::output::{self, Format, OutputArgs, Paint, paint};
 use super::proxy::arguments::DefaultPolicy;
@@ -47,6 +49,8 @@ pub(crate) struct TestArgs {
     /// Run only tests whose name has this RE2 pattern in it
     #[arg(long, value_name = "PATTERN")]
     run: Option<String>,
+    #[command(flatten)]
+    jwks: JwksArgs,
     #[command(flatten)]
     mesh: MeshArgs,
     #[command(flatten)]
@@ -185,7 +189,29 @@ async fn mesh_of(arguments: &TestArgs, suite: &Suite) -> Result<Mesh, Failure> {
             default_source: "assumed".to_owned(),
         });
     }
-    arguments.mesh.read(files).await
+    let mut mesh = arguments.mesh.read(files).await?;
+    fetch_keys(&mut mesh, &arguments.jwks.settings()?).await?;
+    Ok(mesh)
+}
+
+/// Has the keys of providers that are in files, or on servers that may be asked.
+async fn fetch_keys(mesh: &mut Mesh, jwks: &JwksSettings) -> Result<(), Failure> {
+    for provider in mesh.entries.providers() {
+        let entry = serde_json::value::to_raw_value(&provider);
+        let Some(source) = entry.ok().and_then(|entry| Source::of(&entry)) else {
+            continue;
+        };
+        match fetch(&source, jwks).await {
+            Ok(keys) => mesh.entries.set_keys(&source.provider, &keys),
+            // Then the trace of a test that needs it says that its keys are not loaded.
+            Err(FetchError::NotAllowed(_) | FetchError::File(_)) => {}
+            Err(error) => {
+                let what = format!("the keys of `{}`", source.provider);
+                return Err(Failure::while_doing(what, &error));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn run_suite(

@@ -12,6 +12,7 @@ mod schema;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use portcullis_core::intention::{Destination, Intention, IntentionSet, Origin, Problem, Source};
 use serde_json::Value;
 
@@ -279,6 +280,20 @@ impl Entries {
     #[must_use]
     pub fn providers(&self) -> Vec<Value> {
         self.providers.values().cloned().collect()
+    }
+
+    /// Gives a provider its keys in the entry itself, in place of the server or file that it
+    /// names.
+    pub fn set_keys(&mut self, provider: &str, keys: &[u8]) {
+        let keys = base64::engine::general_purpose::STANDARD.encode(keys);
+        let named =
+            |entry: &&mut Value| entry.get("Name").and_then(Value::as_str) == Some(provider);
+        for entry in self.providers.values_mut().filter(named) {
+            if let Some(fields) = entry.as_object_mut() {
+                let local = serde_json::json!({ "Local": { "JWKS": keys } });
+                fields.insert("JSONWebKeySet".to_owned(), local);
+            }
+        }
     }
 
     /// The cluster peerings that sources name.
