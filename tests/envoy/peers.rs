@@ -4,16 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portcullis_testkit::TestCa;
-use portcullis_tests::envoy::{Plan, Plugin, cluster, listener, settings, tcp_proxy, tls};
+use portcullis_tests::envoy::{
+    Plan, Plugin, cluster, http_manager, listener, settings, tcp_proxy, tls,
+};
 use portcullis_tests::ports;
+use portcullis_tests::replayed::{self, Said};
 use portcullis_tests::stage::within;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
+use crate::application::Application;
 use crate::client::{Client, tls_client};
 use crate::greeter::Greeter;
-use crate::scene::{agent, client, ping, ping_becomes};
+use crate::scene::{agent, client, get, ping, ping_becomes};
 
 const DATA: &str = "ON_DOWNSTREAM_DATA";
 
@@ -69,6 +73,72 @@ async fn a_certificate_that_envoy_did_not_verify_is_refused_or_verified_by_the_f
     assert_eq!(ping(&client(&agent, "evil", verifying)).await, None);
     envoy.stat_reaches("wasmcustom.portcullis.db.denied.certificate-refused", 1);
     assert_eq!(app.received(), b"ping".repeat(app.received().len() / 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_filter_builds_paths_by_the_intermediates_that_the_agent_lists() {
+    let root = TestCa::new("t.consul");
+    let intermediate = root.intermediate(|draft| draft);
+    let leaf = intermediate.service("web").issue();
+    let allow = json!([{ "SourceName": "web", "SourceNS": "default", "DestinationName": "db",
+        "DestinationNS": "default", "SourceType": "consul", "Action": "allow" }]);
+    let said = [vec![], vec![intermediate.pem()]].map(|intermediates| Said {
+        intentions: allow.clone(),
+        trust_domain: json!("t.consul"),
+        root: root.pem(),
+        intermediates,
+        mesh: Value::Null,
+    });
+    let agent = replayed::agent(said.into()).await;
+    let (app, http) = (Greeter::start(b"").await, Application::start().await);
+    let server = root.service("db").issue();
+    let mut plan = Plan::with(&server.pem(), &server.key_pem(), &root.pem())
+        .cluster(cluster("agent", agent))
+        .cluster(cluster("app", app.address))
+        .cluster(cluster("http", http.address));
+    let mut doors = Vec::new();
+    for (verification, place) in [("filter", 0), ("filter", 1), ("envoy", 0)] {
+        let plugin = Plugin::new(json!({
+            "service": "db", "default_policy": "deny", "peer_verification": verification,
+            "agent": { "cluster": "agent", "datacenter": format!("g{place}") },
+        }));
+        let change = |tls: &mut Value| {
+            if verification == "filter" {
+                accept_untrusted(tls);
+            }
+        };
+        let (next, connections) = with_tls(plan, &plugin, change);
+        let mut tls = tls(next.folder());
+        change(&mut tls);
+        let mut manager = http_manager("http", &[plugin.http()], &next.access_log());
+        // Whatever Envoy can say about what the client presented.
+        let config = &mut manager["typed_config"];
+        config["forward_client_cert_details"] = json!("SANITIZE_SET");
+        config["set_current_client_cert_details"] = json!({ "cert": true, "chain": true });
+        let [port] = ports::free::<1>();
+        plan = next.listener(listener(port, &tls, &[manager]));
+        doors.push((connections, SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    let Some(envoy) =
+        plan.start("the_filter_builds_paths_by_the_intermediates_that_the_agent_lists")
+    else {
+        return;
+    };
+    let with = |address| Client::with(leaf.chain().to_vec(), leaf.key(), address);
+    for (place, is_known) in [(0, false), (1, true), (2, true)] {
+        let (connections, requests) = doors[place];
+        let passed = ping(&with(connections)).await.is_some();
+        let status = get(&with(requests), "/").await;
+        let expected = (is_known, if is_known { 200 } else { 403 });
+        assert_eq!((passed, status.as_u16()), expected, "{place}");
+    }
+    // The application got both certificates: the filter has seen the header, and not used it.
+    let asked = http.asked();
+    let chain = asked[0].headers["x-forwarded-client-cert"].to_str();
+    let chain = chain.expect("text");
+    assert_eq!(chain.matches("BEGIN").count(), 3, "{chain:?}");
+    let refused = "wasmcustom.portcullis.db.denied.certificate-refused";
+    envoy.stat_reaches(refused, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

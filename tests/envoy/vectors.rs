@@ -200,6 +200,7 @@ async fn the_vectors_through_a_real_envoy() {
         intentions: lines[0]["question"]["intentions"].clone(),
         trust_domain: lines[0]["question"]["trust_domain"].clone(),
         root: ca.pem(),
+        intermediates: Vec::new(),
         mesh: Value::Null,
     });
     let agent = replayed::agent(said.collect()).await;

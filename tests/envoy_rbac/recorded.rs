@@ -104,6 +104,7 @@ impl Beside {
             intentions: set.list.clone(),
             trust_domain: json!(scene.trust_domain),
             root: scene.ca.pem(),
+            intermediates: Vec::new(),
             mesh: json!({ "Kind": "mesh", "HTTP": { "Incoming": {
                 "RequestNormalization": set.setting.normalization,
             }}}),

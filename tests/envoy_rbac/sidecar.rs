@@ -182,6 +182,11 @@ fn consuls_extension_fails_closed_and_names_the_wrong_field() {
     assert_eq!(plugin.get("failure_policy"), None, "{plugin}");
     assert_eq!(plugin.get("fail_open"), None, "{plugin}");
     let _ = scene.set(&[json!({ "Name": "web", "Action": "deny" })], &[], None);
+    let web = scene.client("web");
+    // The filter may have followed before Envoy has Consul's RBAC.
+    eventually("RBAC has followed", SOON, || {
+        (ask(&scene, &web, "/") == By::Rbac).then_some(())
+    });
     let dump = tempfile::NamedTempFile::new().expect("a file");
     fs::write(dump.path(), scene.admin("/config_dump").expect("a dump")).expect("it is written");
     let mut lint: Command = program::portcullis(["envoy", "lint"]);
@@ -196,13 +201,13 @@ fn consuls_extension_fails_closed_and_names_the_wrong_field() {
     eventually("the field in Envoy's log", SOON, || {
         scene.log().contains(named).then_some(())
     });
-    let web = scene.client("web");
     assert_eq!(ask(&scene, &web, "/"), By::Rbac);
     assert_eq!(ask(&scene, &scene.client("other"), "/"), By::Application);
-    // And is followed again once it is right.
+    // And Envoy follows Consul again once it is right.
     extend(&scene, &configuration());
     let _ = scene.set(&[json!({ "Name": "other", "Action": "deny" })], &[], None);
-    eventually("the change", SOON, || {
-        (ask(&scene, &scene.client("other"), "/") != By::Application).then_some(())
+    let other = scene.client("other");
+    eventually("RBAC has followed again", SOON, || {
+        (ask(&scene, &other, "/") == By::Rbac).then_some(())
     });
 }

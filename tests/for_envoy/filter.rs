@@ -1,9 +1,10 @@
 //! The filter in a mesh of Envoys as `portcullis envoy bootstrap` writes them, on a Consul with
 //! ACLs: certificates and policy come by way of `portcullis sds -relay`, which has the token.
 
-use std::io::{ErrorKind, Read as _};
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use portcullis_dev_agent::DevAgentConfig;
 use portcullis_tests::consul::{Consul, Options};
 use portcullis_tests::echo::{self, Echo};
 use portcullis_tests::envoy_process as envoy;
@@ -12,7 +13,7 @@ use portcullis_tests::process::eventually;
 use portcullis_tests::{components, pair};
 
 use crate::bootstrap::Mesh;
-use crate::scene::{Agent, SOON, WithAcls};
+use crate::scene::{Agent, Dev, SOON, Server, WithAcls};
 use crate::sds::serials;
 
 /// The same agent for those who have another token.
@@ -112,4 +113,73 @@ fn the_filter_behind_a_relay_stands_a_rotation_under_load() {
         assert!(echo::open(mesh.door).is_err());
     }
     assert_eq!(app.received(), received, "not one byte of who is refused");
+}
+
+/// An application that speaks first, and then echoes.
+fn greeter() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut part = [0; 64];
+                stream.write_all(GREETING)?;
+                while let count @ 1.. = stream.read(&mut part)? {
+                    stream.write_all(&part[..count])?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    address
+}
+
+const GREETING: &[u8] = b"220 hello\r\n";
+
+/// How much of the greeting is heard, and whether an echo comes for what is said then.
+fn meet(door: SocketAddr) -> (Vec<u8>, bool) {
+    let mut stream = TcpStream::connect(door).expect("it listens");
+    stream.set_read_timeout(Some(SOON)).expect("a socket");
+    let (mut heard, mut byte) = (Vec::new(), [0]);
+    while heard != GREETING && matches!(stream.read(&mut byte), Ok(1)) {
+        heard.push(byte[0]);
+    }
+    let is_served = heard == GREETING && echo::exchange(&mut stream).is_ok();
+    (heard, is_served)
+}
+
+#[test]
+fn a_greeting_leaks_by_ext_authz_and_not_by_the_filter() {
+    let Some(program) = envoy::program("a_greeting_leaks_by_ext_authz_and_not_by_the_filter")
+    else {
+        return;
+    };
+    let agent = Dev::start(DevAgentConfig::for_tests());
+    let authz = Server::start("ext-authz", &agent, "db", &[]);
+    for (policy, leaks) in [
+        (
+            format!("-ext-authz=unix:{}", authz.socket().display()),
+            true,
+        ),
+        (
+            format!("-filter={}", components::envoy_filter().display()),
+            false,
+        ),
+    ] {
+        pair::intention(&agent.api(), "web", "db", "allow", "");
+        let mesh = Mesh::start(&agent, &program, greeter(), &policy, &[]);
+        eventually("web is served", SOON, || {
+            (0..16).all(|_| meet(mesh.door).1).then_some(())
+        });
+        pair::intention(&agent.api(), "web", "db", "deny", "");
+        eventually("web is refused", SOON, || {
+            (0..16).all(|_| !meet(mesh.door).1).then_some(())
+        });
+        for _ in 0..10 {
+            let (heard, is_served) = meet(mesh.door);
+            assert!(!is_served);
+            assert_eq!(heard, if leaks { GREETING } else { b"" }, "{policy}");
+        }
+    }
+    drop(authz.stop());
 }

@@ -19,6 +19,8 @@ pub struct Said {
     pub trust_domain: Value,
     /// The root certificate in PEM.
     pub root: String,
+    /// Those that it lists with it.
+    pub intermediates: Vec<String>,
     /// The `mesh` entry; null if there is none.
     pub mesh: Value,
 }
@@ -67,7 +69,8 @@ async fn answer(mut stream: TcpStream, said: Arc<Vec<Said>>) -> Option<()> {
             (Some(name), _) => json!({ name.replace("%2F", "/"): said.intentions }),
             (None, "/v1/config/mesh/mesh") => said.mesh.clone(),
             (None, _) => json!({ "ActiveRootID": "1", "TrustDomain": said.trust_domain,
-                "Roots": [{ "ID": "1", "Name": "", "RootCert": said.root, "Active": true }] }),
+                "Roots": [{ "ID": "1", "Name": "", "RootCert": said.root,
+                    "IntermediateCerts": said.intermediates, "Active": true }] }),
         };
         let (status, body) = match body {
             Value::Null => ("404 Not Found", "no such entry".to_owned()),
