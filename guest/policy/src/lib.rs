@@ -14,12 +14,6 @@
 mod bindings;
 mod convert;
 
-/// Arguments and answers are allocated; the standard library's allocator took a tenth of a
-/// decision about a request.
-#[cfg(target_family = "wasm")]
-#[global_allocator]
-static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
-
 use std::cell::RefCell;
 
 use bindings::exports::portcullis::mesh::decisions as wit;
