@@ -17,6 +17,11 @@ pub(crate) struct Moment {
 pub(crate) fn now() -> Moment {
     Moment {
         monotonic: host::monotonic_clock() / 1_000_000,
-        wall: Timestamp::from_millis(host::wall_clock() / 1_000_000),
+        wall: wall(),
     }
+}
+
+/// This moment by the clock of certificates.
+pub(crate) fn wall() -> Timestamp {
+    Timestamp::from_millis(host::wall_clock() / 1_000_000)
 }

@@ -13,7 +13,7 @@ use portcullis_core::policy::Client;
 use portcullis_core::time::Timestamp;
 use proxy_wasm::types::{LogLevel, Status};
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::host::{self, SharedData};
 use crate::known::{EXPIRED, FAILED, Known, NOT_NORMALIZED, REFUSED};
 use crate::ledger::{Count, Ledger};
@@ -201,12 +201,25 @@ impl Filter {
         self.supply.is_ready(layer)
     }
 
+    /// This moment, for a decision. The clock that nobody sets is asked only where something
+    /// has to be waited for or loaded first; else the last tick's time will do.
+    pub(crate) fn now(&self, layer: Layer) -> Moment {
+        if self.is_ready(layer) && self.supply.is_prepared(layer) {
+            Moment {
+                monotonic: self.ticked_at,
+                wall: clock::wall(),
+            }
+        } else {
+            clock::now()
+        }
+    }
+
     /// What is decided about a connection.
     pub(crate) fn judge_connection(&mut self, known: &mut Known, now: Moment) -> Outcome {
         if let Some(outcome) = self.check(Layer::Connections, known, now) {
             return outcome;
         }
-        let decision = self.authorize(Layer::Connections, &known.client, None, now);
+        let decision = self.authorize(Layer::Connections, known.client(), None, now);
         outcome(&decision)
     }
 
@@ -220,13 +233,13 @@ impl Filter {
         if let Some(outcome) = self.check(Layer::Requests, known, now) {
             return outcome;
         }
-        let client = if known.is_mesh_gateway {
+        let client = if known.is_mesh_gateway() {
             &Client {
                 via_gateway: forwarded_client(request),
-                ..known.client.clone()
+                ..known.client().clone()
             }
         } else {
-            &known.client
+            known.client()
         };
         let decision = self.authorize(Layer::Requests, client, Some(request), now);
         match decision.effect {
@@ -258,9 +271,9 @@ impl Filter {
             return Some(Outcome::denied(EXPIRED));
         }
         let by_filter = self.settings().peer_verification == PeerVerification::Filter;
-        if !by_filter || known.leaf.is_empty() {
+        let Some(leaf) = known.leaf().filter(|_| by_filter) else {
             return None;
-        }
+        };
         if !self.is_ready(layer) {
             return Some(Outcome::denied(Reason::NotReady.code()));
         }
@@ -268,14 +281,9 @@ impl Filter {
         if known.verified_by == Some(roots) {
             return None;
         }
-        let verified = self.supply.verify(
-            &SharedData,
-            layer,
-            &known.leaf,
-            &[],
-            now.monotonic,
-            now.wall,
-        );
+        let verified = self
+            .supply
+            .verify(&SharedData, layer, leaf, &[], now.monotonic, now.wall);
         match verified {
             Ok(_) => {
                 known.verified_by = Some(roots);

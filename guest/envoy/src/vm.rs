@@ -16,7 +16,7 @@ use proxy_wasm::types::{Action, LogLevel, StreamType};
 use crate::clock::{self, Moment};
 use crate::filter::{Filter, Outcome};
 use crate::host;
-use crate::known::{FAILED, Known, connection_id};
+use crate::known::{FAILED, Known, Seen, connection_id};
 
 /// How many connections' peers are remembered for their next requests.
 const MAX_REMEMBERED: usize = 8_192;
@@ -71,6 +71,8 @@ struct Vm {
     contexts: BTreeMap<u32, Context>,
     /// Peers by connection and filter.
     remembered: BTreeMap<(u64, u64), Known>,
+    /// Certificates that were read before.
+    seen: Seen,
 }
 
 thread_local! {
@@ -218,16 +220,16 @@ impl Vm {
         }
     }
 
-    /// The filter of a context, and the context.
-    fn place(&mut self, context: u32) -> Option<(u64, &mut Filter, &mut State)> {
+    /// The filter of a context, the context, and the certificates that were read before.
+    fn place(&mut self, context: u32) -> Option<(&mut Filter, &mut State, &mut Seen)> {
         let place = self.contexts.get_mut(&context)?;
         let id = *self.roots.get(&place.root)?;
         let filter = self.filters.get_mut(&id)?;
-        Some((id, filter, &mut place.state))
+        Some((filter, &mut place.state, &mut self.seen))
     }
 
     fn bytes(&mut self, context: u32, side: Side) -> Action {
-        let Some((_, filter, state)) = self.place(context) else {
+        let Some((filter, state, seen)) = self.place(context) else {
             return refuse_connection();
         };
         match state {
@@ -245,8 +247,8 @@ impl Vm {
                 return refuse_connection();
             }
         }
-        let now = clock::now();
-        let mut known = Known::read(filter.settings().peer_verification, false);
+        let now = filter.now(Layer::Connections);
+        let mut known = Known::read(seen, filter.settings().peer_verification, false);
         let can_wait = side == Side::Client
             && known.refused.is_none()
             && filter.settings().start_wait_ms > 0
@@ -267,7 +269,6 @@ impl Vm {
     }
 
     fn request(&mut self, context: u32) -> Action {
-        let now = clock::now();
         let connection = connection_id();
         let Some(place) = self.contexts.get_mut(&context) else {
             return refuse_request(Outcome::denied(FAILED));
@@ -276,15 +277,17 @@ impl Vm {
         let Some((id, filter)) = id.and_then(|id| Some((*id, self.filters.get_mut(id)?))) else {
             return refuse_request(Outcome::denied(FAILED));
         };
+        let now = filter.now(Layer::Requests);
         let verification = filter.settings().peer_verification;
+        let seen = &mut self.seen;
         let mut unnumbered;
         let known = match connection {
             Some(number) => self
                 .remembered
                 .entry((number, id))
-                .or_insert_with(|| Known::read(verification, true)),
+                .or_insert_with(|| Known::read(seen, verification, true)),
             None => {
-                unnumbered = Known::read(verification, true);
+                unnumbered = Known::read(seen, verification, true);
                 &mut unnumbered
             }
         };

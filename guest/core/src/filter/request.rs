@@ -133,12 +133,17 @@ impl<'m> Pairs<'m> {
             .split_at_checked(count.saturating_mul(8))
             .ok_or(RequestError::Malformed)?;
         let pairs = Self { lengths, text };
-        let whole = pairs.iter().fold(0_usize, |sum, (name, value)| {
-            sum.saturating_add(name.len())
-                .saturating_add(value.len())
-                .saturating_add(2)
-        });
-        if pairs.iter().count() != count || whole != text.len() {
+        let (found, whole) =
+            pairs
+                .iter()
+                .fold((0_usize, 0_usize), |(found, sum), (name, value)| {
+                    let sum = sum
+                        .saturating_add(name.len())
+                        .saturating_add(value.len())
+                        .saturating_add(2);
+                    (found.saturating_add(1), sum)
+                });
+        if found != count || whole != text.len() {
             return Err(RequestError::Malformed);
         }
         Ok(pairs)

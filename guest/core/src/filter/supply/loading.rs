@@ -156,13 +156,21 @@ impl Supply {
         }
     }
 
+    /// Whether the policy of a layer is loaded, so that [`Supply::authorize`] needs no time but
+    /// that of certificates.
+    #[must_use]
+    pub fn is_prepared(&self, layer: Layer) -> bool {
+        let protocol = self.protocol(layer);
+        self.policies.iter().any(|(known, _)| *known == protocol)
+    }
+
     /// The policy of a layer; made when it is first asked for, as only the filter's first
     /// connection tells where it stands.
     pub(super) fn prepare(&mut self, shelf: &impl Shelf, layer: Layer, now: u64, wall: Timestamp) {
-        let protocol = self.protocol(layer);
-        if self.policies.iter().any(|(known, _)| *known == protocol) {
+        if self.is_prepared(layer) {
             return;
         }
+        let protocol = self.protocol(layer);
         self.policies
             .push((protocol, Policy::new(chain::rustcrypto())));
         let mut ticked = Ticked::default();
