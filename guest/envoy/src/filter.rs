@@ -271,9 +271,7 @@ impl Filter {
             return Some(Outcome::denied(EXPIRED));
         }
         let by_filter = self.settings().peer_verification == PeerVerification::Filter;
-        let Some(leaf) = known.leaf().filter(|_| by_filter) else {
-            return None;
-        };
+        let leaf = known.leaf().filter(|_| by_filter)?;
         if !self.is_ready(layer) {
             return Some(Outcome::denied(Reason::NotReady.code()));
         }
