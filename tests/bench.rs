@@ -57,7 +57,7 @@ fn every_row_gives_figures() {
         "new mTLS connection, known",
         "bulk",
         "128-byte",
-        "resident memory",
+        "resident memory, idle",
         "start",
     ] {
         assert_eq!(per_peer(title), if with_peers { 3 } else { 1 }, "{title}");

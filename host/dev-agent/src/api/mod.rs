@@ -154,7 +154,7 @@ impl Core {
             // These do not look for them.
             E::AgentRoots | E::ConnectRoots | E::CaConfiguration | E::AgentSelf => {}
             E::StatusLeader | E::StatusPeers => {}
-            E::CatalogNodes => options::no_partition(request)?,
+            E::CatalogNodes | E::Peerings | E::Peering(_) => options::no_partition(request)?,
             _ => {
                 options::no_namespace(request)?;
                 options::no_partition(request)?;
