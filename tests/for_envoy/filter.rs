@@ -108,6 +108,11 @@ fn the_filter_behind_a_relay_stands_a_rotation_under_load() {
     let ended = live.read(&mut [0]).map_err(|error| error.kind());
     let is_end = matches!(ended, Ok(0) | Err(ErrorKind::ConnectionReset));
     assert!(is_end, "it is judged again: {ended:?}");
+    // Each worker looks on a tick of its own.
+    eventually("every worker refuses", SOON, || {
+        let all = (0..32).all(|_| echo::open(mesh.door).is_err());
+        all.then_some(())
+    });
     let received = app.received();
     for _ in 0..5 {
         assert!(echo::open(mesh.door).is_err());
