@@ -42,7 +42,7 @@ impl Supply {
     /// agent lists and those that the peer presented.
     ///
     /// # Errors
-    /// As [`Policy::verify_peer`].
+    /// As [`Policy::verify_peer`](crate::policy::Policy::verify_peer).
     pub fn verify(
         &mut self,
         shelf: &impl Shelf,
