@@ -19,6 +19,8 @@ mod percent;
 pub mod relay;
 #[cfg(feature = "envoy")]
 pub mod sds;
+#[cfg(feature = "envoy")]
+mod server;
 
 #[cfg(feature = "envoy")]
 pub use observer::ServerObserver;

@@ -53,6 +53,11 @@ impl ServerObserver {
         &self.address
     }
 
+    /// Stops the server.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
     /// Whether it is stopping.
     #[must_use]
     pub fn draining(&self) -> bool {

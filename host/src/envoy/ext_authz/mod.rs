@@ -24,12 +24,11 @@ use portcullis_core::policy::HeaderNeeds;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use tower_service::Service as _;
 
-use super::{ServerObserver, grpc, observer};
+use super::server::Server;
+use super::{ServerObserver, observer};
 use crate::decisions::Decisions;
 use crate::member::Member;
 use crate::metrics::Checks;
@@ -45,11 +44,8 @@ const MAX_QUESTION: usize = 1024 * 1024;
 /// A server of decisions, until it is dropped.
 #[derive(Debug)]
 pub struct ExtAuthz {
-    member: Member,
-    bound: ListenAddress,
+    server: Server,
     counts: Arc<Counted>,
-    ended: CancellationToken,
-    serving: JoinHandle<()>,
 }
 
 /// What a server has decided so far.
@@ -80,7 +76,6 @@ impl ExtAuthz {
     /// When the address cannot be bound.
     pub fn start(member: &Member, address: &ListenAddress, mode: u32) -> io::Result<Self> {
         let listener = Listener::bind(address, Some(mode))?;
-        let bound = listener.address()?;
         let counts = Arc::<Counted>::default();
         let verifier = member.tls().verifier().clone();
         let service: Arc<str> = member.service().into();
@@ -92,7 +87,6 @@ impl ExtAuthz {
             counts: Arc::clone(&counts),
         }));
         let service = AuthorizationServer::new(service).max_decoding_message_size(MAX_QUESTION);
-        let ended = CancellationToken::new();
         let answer = move |request: Request<Incoming>| {
             let mut service = service.clone();
             async move {
@@ -100,20 +94,15 @@ impl ExtAuthz {
                 response
             }
         };
-        let serving = tokio::spawn(grpc::serve(listener, answer, ended.clone()));
-        Ok(Self {
-            member: member.clone(),
-            bound,
-            counts,
-            ended,
-            serving,
-        })
+        let counted = observer::Counted::ExtAuthz(Arc::clone(&counts));
+        let server = Server::start(listener, member, counted, answer)?;
+        Ok(Self { server, counts })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> &ListenAddress {
-        &self.bound
+        self.server.observer().address()
     }
 
     /// What it has decided so far.
@@ -126,30 +115,18 @@ impl ExtAuthz {
     /// restart mends.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
-        self.ended.is_cancelled() || !self.serving.is_finished()
+        self.server.is_accepting()
     }
 
     /// Sees how it does, for operators.
     #[must_use]
     pub fn observer(&self) -> ServerObserver {
-        ServerObserver::new(
-            self.member.clone(),
-            self.bound.clone(),
-            observer::Counted::ExtAuthz(Arc::clone(&self.counts)),
-            self.ended.clone(),
-        )
+        self.server.observer().clone()
     }
 
     /// Ends; Envoy then refuses until somebody answers again.
-    pub async fn stop(mut self) {
-        self.ended.cancel();
-        let _ = (&mut self.serving).await;
-    }
-}
-
-impl Drop for ExtAuthz {
-    fn drop(&mut self) {
-        self.ended.cancel();
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 }
 

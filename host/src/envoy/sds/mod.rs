@@ -23,14 +23,13 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 use http::Request;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 use tower_service::Service as _;
 
 use super::relay::Relay;
-use super::{ServerObserver, grpc, observer};
+use super::server::Server;
+use super::{ServerObserver, observer};
 use crate::member::Member;
 use crate::proxy::{ListenAddress, Listener};
 use secrets::Secrets;
@@ -47,11 +46,8 @@ const WAITING: usize = 4;
 /// A server of leaf and roots, until it is dropped.
 #[derive(Debug)]
 pub struct Sds {
-    member: Member,
-    bound: ListenAddress,
+    server: Server,
     counts: Arc<Counted>,
-    ended: CancellationToken,
-    serving: JoinHandle<()>,
 }
 
 /// What a server has done so far.
@@ -101,7 +97,6 @@ impl Sds {
         relay: Option<Relay>,
     ) -> io::Result<Self> {
         let listener = Listener::bind(&ListenAddress::Unix(path), Some(mode))?;
-        let bound = listener.address()?;
         let counts = Arc::<Counted>::default();
         let service = Service {
             secrets: Secrets::of(member.watcher()),
@@ -109,7 +104,6 @@ impl Sds {
         };
         let service =
             SecretDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_QUESTION);
-        let ended = CancellationToken::new();
         let answer = move |request: Request<Incoming>| {
             let (mut service, relay) = (service.clone(), relay.clone());
             async move {
@@ -122,20 +116,15 @@ impl Sds {
                 }
             }
         };
-        let serving = tokio::spawn(grpc::serve(listener, answer, ended.clone()));
-        Ok(Self {
-            member: member.clone(),
-            bound,
-            counts,
-            ended,
-            serving,
-        })
+        let counted = observer::Counted::Sds(Arc::clone(&counts));
+        let server = Server::start(listener, member, counted, answer)?;
+        Ok(Self { server, counts })
     }
 
     /// Where the socket is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        match &self.bound {
+        match self.server.observer().address() {
             ListenAddress::Unix(path) => path,
             ListenAddress::Tcp(_) => Path::new(""),
         }
@@ -151,31 +140,19 @@ impl Sds {
     /// restart mends.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
-        self.ended.is_cancelled() || !self.serving.is_finished()
+        self.server.is_accepting()
     }
 
     /// Sees how it does, for operators.
     #[must_use]
     pub fn observer(&self) -> ServerObserver {
-        ServerObserver::new(
-            self.member.clone(),
-            self.bound.clone(),
-            observer::Counted::Sds(Arc::clone(&self.counts)),
-            self.ended.clone(),
-        )
+        self.server.observer().clone()
     }
 
     /// Ends all streams and takes the socket away. Envoy goes on with what it has, and asks
     /// again.
-    pub async fn stop(mut self) {
-        self.ended.cancel();
-        let _ = (&mut self.serving).await;
-    }
-}
-
-impl Drop for Sds {
-    fn drop(&mut self) {
-        self.ended.cancel();
+    pub async fn stop(self) {
+        self.server.stop().await;
     }
 }
 
