@@ -59,8 +59,9 @@ struct Requested {
     authority: Option<String>,
 }
 
+/// Why, as every JSON of ours has it.
 #[derive(Serialize)]
-struct Because {
+pub(crate) struct Because {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     intention: Option<u32>,
@@ -78,7 +79,7 @@ struct Beside {
 }
 
 impl Because {
-    fn of(decision: &Decision) -> Self {
+    pub(crate) fn of(decision: &Decision) -> Self {
         Self {
             code: decision.code.code(),
             intention: decision.intention,

@@ -14,6 +14,7 @@ use portcullis_core::intention::{Decision, Reason};
 use portcullis_core::policy::{Client, HeaderNeeds, Request};
 use portcullis_core::time::Timestamp;
 
+pub(crate) use line::Because;
 pub use log::{DecisionLog, DecisionLogConfig, DecisionLogError, Destination};
 
 use crate::runtime::Policy;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::EvalError;
+use crate::decisions::Because;
 use crate::runtime::{IdentityError, VerifyError};
 
 /// An answer's fields in their order, but for `id`, which comes first.
@@ -31,15 +32,6 @@ pub(super) struct Decided {
     /// With `--explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<Value>,
-}
-
-#[derive(Serialize)]
-struct Because {
-    code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    intention: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    permission: Option<u32>,
 }
 
 impl Fields {
@@ -70,11 +62,7 @@ pub(super) fn decision(
     let is_allowed = decision.is_allowed();
     let arrived = request.filter(|_| is_allowed).map(|request| request.path);
     Decided {
-        because: Because {
-            code: decision.code.code(),
-            intention: decision.intention,
-            permission: decision.permission,
-        },
+        because: Because::of(&decision),
         effect: decision.effect.code(),
         forwarded_headers: decision
             .headers
