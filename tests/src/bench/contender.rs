@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use portcullis_testkit::TestCa;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,7 +17,6 @@ use super::http::{self, Version, policy};
 use super::identity::Identity;
 use super::mesh::{CLIENT, ConsulMesh, Mesh, SERVICE, successor};
 use super::running::Running;
-use crate::api::Api;
 use crate::peers;
 
 /// One kind of proxy, of which any number can be started.
@@ -99,12 +98,7 @@ impl Contender for Ours {
         cores: Cores,
         application: SocketAddr,
     ) -> Result<Option<Running>> {
-        for entry in policy::entries() {
-            let reply = Api::new(self.mesh.agent(), None)
-                .send("PUT", "/v1/config", Some(&entry.to_string()))
-                .context("the agent does not answer")?;
-            ensure!(reply.status == 200, "`{entry}`: {}", reply.body);
-        }
+        policy::put_entries(self.mesh.agent())?;
         self.run(cores, application, Some(version)).map(Some)
     }
 }

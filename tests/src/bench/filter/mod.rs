@@ -20,7 +20,6 @@ use super::http::{Version, policy};
 use super::identity::Identity;
 use super::mesh::{CLIENT, DevMesh, Mesh, SERVICE};
 use super::running::Running;
-use crate::api::Api;
 use crate::{components, peers};
 
 /// Envoy that lets everybody pass who has a certificate.
@@ -100,12 +99,7 @@ pub fn contenders(bench: &Bench, by_itself: bool) -> Result<Vec<Rc<dyn Contender
 
 /// Intentions in the agent, and files for Envoy.
 fn prepare(mesh: &DevMesh) -> Result<Rc<TempDir>> {
-    for entry in policy::entries() {
-        let reply = Api::new(mesh.agent(), None)
-            .send("PUT", "/v1/config", Some(&entry.to_string()))
-            .context("the agent does not answer")?;
-        ensure!(reply.status == 200, "`{entry}`: {}", reply.body);
-    }
+    policy::put_entries(mesh.agent())?;
     let leaf = mesh
         .agent
         .issue(SERVICE)

@@ -1,10 +1,14 @@
 //! The intention that all judge by, and the request that its last permission allows.
 
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::bench::mesh::CLIENT;
 
 /// The service behind every proxy: not the one of bytes, whose protocol is another.
@@ -26,9 +30,23 @@ pub fn permissions() -> Value {
     ])
 }
 
+/// Gives them to the agent there.
+///
+/// # Errors
+/// When it does not take one.
+pub fn put_entries(agent: SocketAddr) -> Result<()> {
+    for entry in entries() {
+        let reply = Api::new(agent, None)
+            .send("PUT", "/v1/config", Some(&entry.to_string()))
+            .context("the agent does not answer")?;
+        ensure!(reply.status == 200, "`{entry}`: {}", reply.body);
+    }
+    Ok(())
+}
+
 /// The config entries, in the order in which an agent takes them.
 #[must_use]
-pub fn entries() -> [Value; 2] {
+fn entries() -> [Value; 2] {
     [
         json!({ "Kind": "service-defaults", "Name": SERVICE, "Protocol": "http" }),
         json!({
