@@ -4,8 +4,10 @@
 
 mod checks;
 mod components;
+mod failure;
 mod peers;
 mod report;
+mod second_try;
 mod shell;
 mod suite;
 mod tools;

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::failure;
 use crate::report::Report;
+use crate::second_try;
 use crate::shell;
 
 /// Everything that runs natively: all but the components.
@@ -30,14 +32,17 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
     build.arg("--no-run");
     shell::step(report, "build the tests", &mut build)?;
 
-    let mut cargo = cargo_test();
-    cargo.arg("--no-fail-fast");
-    cargo.env("PORTCULLIS_SKIPPED", &skipped);
-    cargo.env("PORTCULLIS_BIN", shell::target().join("release/portcullis"));
-    if !with_peers {
-        cargo.env("PORTCULLIS_NO_PEERS", "1");
-    }
-    let outcome = shell::step(report, "run the tests", &mut cargo);
+    let run = || {
+        let mut cargo = cargo_test();
+        cargo.arg("--no-fail-fast");
+        cargo.env("PORTCULLIS_SKIPPED", &skipped);
+        cargo.env("PORTCULLIS_BIN", shell::target().join("release/portcullis"));
+        if !with_peers {
+            cargo.env("PORTCULLIS_NO_PEERS", "1");
+        }
+        cargo
+    };
+    let outcome = shell::step(report, RUN, &mut run());
     let log =
         fs::read_to_string(shell::target().join("xtask/run-the-tests.log")).unwrap_or_default();
     count(report, &log);
@@ -48,10 +53,25 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
         report.skipped += 1;
         report.passed = report.passed.saturating_sub(1);
     }
-    failures(report, &log);
-    outcome.map(|_| ())?;
+    let failures = failure::failures(&log);
+    let told = failure::all_told(&log, &failures);
+    let (unstable, broken) = second_try::ask_again(report, failures, run);
+    for failure in &unstable {
+        report.unstable(failure);
+    }
+    for failure in &broken {
+        report.failed(&failure.to_string());
+    }
+    if told && broken.is_empty() {
+        report.forgive(RUN);
+    } else {
+        outcome?;
+    }
     traces(report)
 }
+
+/// The step that runs all tests.
+const RUN: &str = "run the tests";
 
 /// The test programs that talk to a real Consul agent.
 const OF_CONSUL: [&str; 14] = [
@@ -85,7 +105,9 @@ pub(crate) fn with_consul(report: &mut Report, agent: &Path) -> Result<()> {
     let log = fs::read_to_string(shell::target().join("xtask/run-the-tests-of-Consul.log"))
         .unwrap_or_default();
     count(report, &log);
-    failures(report, &log);
+    for failure in failure::failures(&log) {
+        report.failed(&failure.to_string());
+    }
     outcome.map(|_| ())
 }
 
@@ -108,39 +130,6 @@ fn cargo_test() -> std::process::Command {
         shell::cargo(),
         &[&["test", "--release"][..], &NATIVE].concat(),
     )
-}
-
-/// How much of a failed test's output stands in the summary.
-const LINES_OF_A_FAILURE: usize = 12;
-const LETTERS_OF_A_LINE: usize = 300;
-
-/// Names the tests that failed, each with the beginning of what it printed: on a machine
-/// that is gone afterwards, the summary is all that is left.
-fn failures(report: &mut Report, log: &str) {
-    let mut lines = log.lines().peekable();
-    while let Some(line) = lines.next() {
-        let Some(name) = line
-            .strip_prefix("---- ")
-            .and_then(|rest| rest.strip_suffix(" stdout ----"))
-        else {
-            continue;
-        };
-        let mut text = name.to_owned();
-        let mut left = LINES_OF_A_FAILURE;
-        while let Some(said) = lines.next_if(|line| !ends_a_failure(line)) {
-            if !said.trim().is_empty() && left > 0 {
-                left -= 1;
-                text.push_str("\n    ");
-                text.extend(said.chars().take(LETTERS_OF_A_LINE));
-            }
-        }
-        report.failed(&text);
-    }
-}
-
-/// Whether a test's output is over: the next one's begins, or the list of names.
-fn ends_a_failure(line: &str) -> bool {
-    line.starts_with("---- ") || line == "failures:"
 }
 
 /// Adds up cargo's `test result:` lines.
