@@ -29,17 +29,17 @@ pub(crate) fn build(report: &mut Report) -> Result<()> {
         cargo.args(["--package", package]);
     }
     shell::step(report, "build the components", &mut cargo)?;
-    filter(report)
+    filter(report).map(|_| ())
 }
 
-/// Builds `filter.wasm`.
-pub(crate) fn filter(report: &mut Report) -> Result<()> {
+/// Builds `filter.wasm`, and returns its file.
+pub(crate) fn filter(report: &mut Report) -> Result<PathBuf> {
     let mut cargo = filter_cargo("build");
     cargo.args(["--package", FILTER]);
     shell::step(report, "build the Envoy filter", &mut cargo)?;
     let file = portcullis_xtask::filter::place(&folder())?;
     report.note(format!("the Envoy filter is `{}`", file.display()));
-    Ok(())
+    Ok(file)
 }
 
 /// Cargo for guests: their own target folder, so that a build script may build

