@@ -42,6 +42,7 @@ mod entry;
 mod faults;
 mod http;
 mod persist;
+mod problems;
 mod spiffe;
 #[cfg(test)]
 mod timing;

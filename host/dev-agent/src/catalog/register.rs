@@ -6,6 +6,7 @@ use super::definition::{Definition, checks_of, definition};
 use super::proxy::{proxy_settings, upstream_problems};
 use super::{Check, Service};
 use crate::http::json::Object;
+use crate::problems;
 
 const GO_TYPE: &str = "struct { EnableTagOverrideSnake bool \"json:\\\"enable_tag_override\\\"\"; TaggedAddressesSnake map[string]structs.ServiceAddress \"json:\\\"tagged_addresses\\\"\"; *structs.Alias }";
 
@@ -198,25 +199,9 @@ fn validate(service: &Service) -> Result<(), String> {
     refuse("Validation failed", &problems)
 }
 
-/// Go's list of what is wrong, if anything is.
-fn refuse<T: std::fmt::Display>(title: &str, problems: &[T]) -> Result<(), String> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let plural = if problems.len() == 1 {
-        "error"
-    } else {
-        "errors"
-    };
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| format!("\t* {problem}\n"))
-        .collect();
-    Err(format!(
-        "{title}: {} {plural} occurred:\n{}\n",
-        problems.len(),
-        lines.concat()
-    ))
+/// Refuses under this title, if anything is wrong.
+fn refuse(title: &str, wrong: &[impl std::fmt::Display]) -> Result<(), String> {
+    problems::none(wrong).map_err(|list| format!("{title}: {list}"))
 }
 
 /// The check definitions of a service: `Check`, then `Checks`.

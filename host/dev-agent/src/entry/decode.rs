@@ -7,6 +7,7 @@ use super::fields::{
     Fields, INTENTION, INTENTIONS, JWT_PROVIDER, MESH, PROXY_DEFAULTS, SERVICE_DEFAULTS, Type,
 };
 use super::{KINDS, OTHER_KINDS};
+use crate::problems;
 
 /// Decodes an entry to its kind and its fields in Consul's spelling, empty
 /// ones left out.
@@ -109,18 +110,9 @@ fn run(object: &Map<String, Value>, fields: Fields) -> Result<Map<String, Value>
             lines.concat()
         ));
     }
-    if decoder.unknown.is_empty() {
-        return Ok(decoded);
-    }
     decoder.unknown.sort();
-    let count = decoder.unknown.len();
-    let plural = if count == 1 { "error" } else { "errors" };
-    let lines: Vec<_> = decoder
-        .unknown
-        .iter()
-        .map(|text| format!("\t* {text}\n"))
-        .collect();
-    Err(format!("{count} {plural} occurred:\n{}\n", lines.concat()))
+    problems::none(&decoder.unknown)?;
+    Ok(decoded)
 }
 
 struct Decoder {

@@ -6,6 +6,7 @@ use super::Entries;
 use super::precedence::text;
 use super::validate_intentions::{intentions, referenced};
 use super::validate_providers::jwt_provider;
+use crate::problems;
 
 pub(super) type Fields = Map<String, Value>;
 pub(super) type Result<T> = std::result::Result<T, String>;
@@ -75,28 +76,7 @@ fn meta(fields: &Fields) -> Result<()> {
             ));
         }
     }
-    several(&problems)
-}
-
-/// All problems in one text, as Consul words that.
-pub(super) fn several(problems: &[String]) -> Result<()> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let plural = if problems.len() == 1 {
-        "error"
-    } else {
-        "errors"
-    };
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| format!("\t* {problem}\n"))
-        .collect();
-    Err(format!(
-        "{} {plural} occurred:\n{}\n",
-        problems.len(),
-        lines.concat()
-    ))
+    problems::none(&problems)
 }
 
 fn mesh(fields: &mut Fields) -> Result<()> {
@@ -177,9 +157,9 @@ pub(super) fn whole(entries: &Entries) -> Result<()> {
         }
         for provider in referenced(&entry.fields) {
             if entries.get("jwt-provider", &provider).is_none() {
-                return Err(format!(
-                    "1 error occurred:\n\t* Referenced JWT Provider does not exist. Provider Name: {provider}\n\n"
-                ));
+                problems::none(&[format!(
+                    "Referenced JWT Provider does not exist. Provider Name: {provider}"
+                )])?;
             }
         }
     }

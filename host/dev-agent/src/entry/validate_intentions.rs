@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::precedence::{precedence, text};
 use super::validate::{Fields, Result};
+use crate::problems;
 
 const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE",
@@ -231,7 +232,7 @@ fn providers(jwt: &Value) -> impl Iterator<Item = &str> {
 
 fn providers_named(jwt: &Value) -> Result<()> {
     if providers(jwt).any(str::is_empty) {
-        return Err("1 error occurred:\n\t* JWT provider name is required\n\n".to_owned());
+        problems::none(&["JWT provider name is required"])?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::{GeneralPurpose, PAD, STANDARD};
 use serde_json::{Map, Value, json};
 
 use super::precedence::text;
-use super::validate::{Fields, Result, several};
+use super::validate::{Fields, Result};
+use crate::problems;
 
 /// Fills in defaults and checks an entry by itself.
 pub(super) fn jwt_provider(fields: &mut Fields) -> Result<()> {
@@ -21,7 +22,7 @@ pub(super) fn jwt_provider(fields: &mut Fields) -> Result<()> {
     }
     let locations = fields.get("Locations").and_then(Value::as_array);
     let problems = locations.into_iter().flatten().filter_map(location);
-    several(&problems.collect::<Vec<_>>())?;
+    problems::none(&problems.collect::<Vec<_>>())?;
     if let Some(forwarding) = object(fields, "Forwarding") {
         if text(forwarding, "HeaderName").is_empty() {
             return Err("Header name required for forwarding config".to_owned());
