@@ -153,6 +153,15 @@ impl Access {
 
     /// Writes the line of a request.
     pub(super) fn log_request(&self, ending: &Ending, request: &RequestLine<'_>) {
+        self.write(ending, Some(request));
+    }
+
+    /// Writes the line of a connection.
+    pub(super) fn log(&self, ending: &Ending) {
+        self.write(ending, None);
+    }
+
+    fn write(&self, ending: &Ending, request: Option<&RequestLine<'_>>) {
         let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
         let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
         let (dst_addr, error) = (text(&self.dst_addr), text(&ending.error));
@@ -164,6 +173,7 @@ impl Access {
         let shadow = self.told.difference.as_deref();
         let shadow_reason = shadow.map(|shadow| visible(&shadow.reason, LONGEST));
         let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // A level and a message have to be known when this is compiled.
         macro_rules! write {
             ($level:ident, $message:literal) => {
                 tracing::event!(
@@ -176,18 +186,18 @@ impl Access {
                         dst.service = self.dst_service.as_str(),
                         dst.identity = dst_identity.as_deref(),
                         direction = self.direction.as_str(),
-                        http.version = request.version,
-                        http.method = request.method,
-                        http.path = request.path,
-                        http.status = request.status,
-                        traceparent = request.trace,
+                        http.version = request.map(|request| request.version),
+                        http.method = request.map(|request| request.method),
+                        http.path = request.map(|request| request.path),
+                        http.status = request.and_then(|request| request.status),
+                        traceparent = request.and_then(|request| request.trace),
                         bytes_sent = self.counts.b_to_a.load(Ordering::Relaxed),
                         bytes_recv = self.counts.a_to_b.load(Ordering::Relaxed),
                         duration_ms = duration_ms,
                         code = code.as_str(),
                         reason = reason.as_str(),
                         intention = decision.and_then(|decision| decision.intention),
-                        permission = decision.and_then(|decision| decision.permission),
+                        permission = request.and(decision).and_then(|decision| decision.permission),
                         generation = decision.map(|decision| decision.generation),
                         decision = self.told.id.as_deref(),
                         shadow.effect = shadow.map(|shadow| shadow.decision.effect.code()),
@@ -200,62 +210,11 @@ impl Access {
                 )
             };
         }
-        if ending.refused {
-            write!(WARN, "request refused");
-        } else {
-            write!(INFO, "request answered");
-        }
-    }
-
-    /// Writes the line.
-    pub(super) fn log(&self, ending: &Ending) {
-        let direction = self.direction.as_str();
-        let text = |text: &Option<String>| text.as_deref().map(|text| visible(text, LONGEST));
-        let (src_identity, dst_identity) = (text(&self.src_identity), text(&self.dst_identity));
-        let (dst_addr, error) = (text(&self.dst_addr), text(&ending.error));
-        let src_addr = self
-            .src_addr
-            .map_or_else(|| "unix".to_owned(), |address| address.to_string());
-        let (code, reason) = (visible(&ending.code, 64), visible(&ending.reason, LONGEST));
-        let decision = self.decision.as_ref();
-        let shadow = self.told.difference.as_deref();
-        let shadow_reason = shadow.map(|shadow| visible(&shadow.reason, LONGEST));
-        let duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // Two levels, and a level has to be known when this is compiled.
-        macro_rules! write {
-            ($level:ident, $message:literal) => {
-                tracing::event!(
-                    target: "access",
-                    tracing::Level::$level,
-                    {
-                        src.addr = src_addr.as_str(),
-                        src.identity = src_identity.as_deref(),
-                        dst.addr = dst_addr.as_deref(),
-                        dst.service = self.dst_service.as_str(),
-                        dst.identity = dst_identity.as_deref(),
-                        direction = direction,
-                        bytes_sent = self.counts.b_to_a.load(Ordering::Relaxed),
-                        bytes_recv = self.counts.a_to_b.load(Ordering::Relaxed),
-                        duration_ms = duration_ms,
-                        code = code.as_str(),
-                        reason = reason.as_str(),
-                        intention = decision.and_then(|decision| decision.intention),
-                        generation = decision.map(|decision| decision.generation),
-                        decision = self.told.id.as_deref(),
-                        shadow.effect = shadow.map(|shadow| shadow.decision.effect.code()),
-                        shadow.code = shadow.map(|shadow| shadow.decision.code.code()),
-                        shadow.reason = shadow_reason.as_deref(),
-                        error = error.as_deref(),
-                        tls.version = self.tls,
-                    },
-                    $message
-                )
-            };
-        }
-        if ending.refused {
-            write!(WARN, "connection refused");
-        } else {
-            write!(INFO, "connection closed");
+        match (request, ending.refused) {
+            (Some(_), true) => write!(WARN, "request refused"),
+            (Some(_), false) => write!(INFO, "request answered"),
+            (None, true) => write!(WARN, "connection refused"),
+            (None, false) => write!(INFO, "connection closed"),
         }
     }
 }
