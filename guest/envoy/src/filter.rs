@@ -115,7 +115,8 @@ impl Filter {
         }
         self.tell();
         let age = self.supply.age(now.monotonic);
-        self.ledger.flush(age, self.supply.generation());
+        let lacking = self.supply.peers_without_bundle();
+        self.ledger.flush(age, self.supply.generation(), lacking);
         let budget = self.settings().max_stale_ms;
         let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
         let has_aged = is_stale != self.is_stale;
@@ -275,7 +276,7 @@ impl Filter {
         if !self.is_ready(layer) {
             return Some(Outcome::denied(Reason::NotReady.code()));
         }
-        let roots = self.supply.roots_number();
+        let roots = self.supply.anchors();
         if known.verified_by == Some(roots) {
             return None;
         }

@@ -38,6 +38,7 @@ pub(crate) struct Ledger {
     counts: BTreeMap<(Count, &'static str), (Option<u32>, i64)>,
     age: Option<u32>,
     generation: Option<u32>,
+    lacking: Option<u32>,
 }
 
 impl Ledger {
@@ -47,6 +48,7 @@ impl Ledger {
             counts: BTreeMap::from([((Count::Allowed, ""), (None, 0))]),
             age: None,
             generation: None,
+            lacking: None,
         }
     }
 
@@ -58,7 +60,7 @@ impl Ledger {
     }
 
     /// Tells Envoy.
-    pub(crate) fn flush(&mut self, age_ms: Option<u64>, generation: u64) {
+    pub(crate) fn flush(&mut self, age_ms: Option<u64>, generation: u64, lacking: usize) {
         for ((count, reason), (id, waiting)) in &mut self.counts {
             if id.is_none() {
                 *id = define(MetricType::Counter, &count.name(&self.service, reason));
@@ -73,9 +75,13 @@ impl Ledger {
         if self.generation.is_none() {
             self.generation = define(MetricType::Gauge, &name("generation"));
             self.age = define(MetricType::Gauge, &name("policy_age_seconds"));
+            self.lacking = define(MetricType::Gauge, &name("peers_without_bundle"));
         }
         if let Some(id) = self.generation {
             let _ = host::record_metric(id, generation);
+        }
+        if let (Some(id), Ok(lacking)) = (self.lacking, u64::try_from(lacking)) {
+            let _ = host::record_metric(id, lacking);
         }
         if let (Some(id), Some(age)) = (self.age, age_ms) {
             let _ = host::record_metric(id, age / 1_000);

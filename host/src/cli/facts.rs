@@ -201,7 +201,7 @@ pub(crate) async fn from_agent(
         DefaultPolicy::Auto => discover(client, destination, &roots.trust_domain).await,
         given => (given.as_str(), "flag".to_owned()),
     };
-    let (peers, lacks) = peers(client, &intentions).await?;
+    let (peers, lacks) = peers(client, &intentions, &roots.trust_domain).await?;
     Ok(Facts {
         peers,
         lacks,
@@ -219,6 +219,7 @@ pub(crate) async fn from_agent(
 async fn peers(
     client: &AgentClient,
     intentions: &str,
+    own: &str,
 ) -> Result<(Map<String, Value>, Vec<(String, String)>), Failure> {
     let (mut found, mut lacks) = (Map::new(), Vec::new());
     let named = peerings::named_by(intentions);
@@ -227,22 +228,16 @@ async fn peers(
     }
     let request = Ok(peerings::request(&Query::default()));
     let list = told(client, request, peerings::decode).await?;
-    for name in named {
-        let document = || format!("peers/{name}");
-        let peering = match &list {
-            Ok(list) => list.iter().find(|peering| peering.name == *name),
-            Err(refusal) => {
-                lacks.push((document(), refusal.clone()));
-                continue;
+    for name in &named {
+        let bundle = match &list {
+            Ok(list) => {
+                peerings::usable(name, &named, list, Some(own)).map_err(|why| why.to_string())
             }
+            Err(refusal) => Err(refusal.clone()),
         };
-        match peering.map(|peering| &peering.bundle) {
-            Some(Ok(bundle)) => drop(found.insert(name, bundle.document())),
-            Some(Err(why)) => lacks.push((document(), why.to_string())),
-            None => lacks.push((
-                document(),
-                "the agent has no peering of this name".to_owned(),
-            )),
+        match bundle {
+            Ok(bundle) => drop(found.insert(name.clone(), bundle.document())),
+            Err(why) => lacks.push((format!("peers/{name}"), why)),
         }
     }
     Ok((found, lacks))

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_core::agent::peerings::{self, Bundle, Peering};
+use portcullis_core::agent::peerings::{self, Peering, usable};
 use portcullis_core::agent::{HttpRequest, Query, RequestError};
 use portcullis_core::time::Timestamp;
 use portcullis_core::watch::{Digest, Settings};
@@ -183,7 +183,7 @@ fn tell(hub: &Hub, names: &BTreeSet<String>, seen: &Seen, known: &watch::Sender<
                 let asked = || "the agent has not answered yet".to_owned();
                 peer.error = Some(match unknown {
                     true => seen.error.clone().unwrap_or_else(asked),
-                    false => why,
+                    false => why.to_string(),
                 });
             }
         }
@@ -228,76 +228,5 @@ fn say(before: &KnownPeers, now: &KnownPeers) {
             }
             (None, None) => {}
         }
-    }
-}
-
-/// The bundle of a peer, or why the policy will have none.
-fn usable<'l>(
-    name: &str,
-    names: &BTreeSet<String>,
-    list: &'l [Peering],
-    own: Option<&str>,
-) -> Result<&'l Bundle, String> {
-    let peering = list
-        .iter()
-        .find(|peering| peering.name == *name)
-        .ok_or_else(|| "the agent has no peering of this name".to_owned())?;
-    let bundle = peering.bundle.as_ref().map_err(ToString::to_string)?;
-    if own == Some(bundle.trust_domain.as_str()) {
-        return Err("it claims this mesh's own trust domain".to_owned());
-    }
-    let twin = list.iter().find(|other| {
-        let is_same = other.bundle.as_ref().is_ok_and(|other| {
-            other.trust_domain == bundle.trust_domain
-                && other.exported_partition == bundle.exported_partition
-        });
-        is_same && other.name != peering.name && names.contains(other.name.as_str())
-    });
-    match twin {
-        None => Ok(bundle),
-        Some(twin) => Err(format!(
-            "the peering `{}` has the same trust domain and partition, so neither is believed",
-            twin.name
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peering(name: &str, trust_domain: &str) -> Peering {
-        Peering {
-            name: name.parse().unwrap(),
-            bundle: Ok(Bundle {
-                trust_domain: trust_domain.parse().unwrap(),
-                roots: vec!["PEM".to_owned()],
-                exported_partition: "default".parse().unwrap(),
-            }),
-        }
-    }
-
-    #[test]
-    fn a_peer_that_cannot_be_told_apart_has_no_bundle() {
-        let list = [
-            peering("a", "a.consul"),
-            peering("b", "b.consul"),
-            peering("c", "b.consul"),
-        ];
-        let all: BTreeSet<String> = ["a", "b", "c", "d"].map(str::to_owned).into();
-        let ask = |name: &str, own| {
-            usable(name, &all, &list, own).map(|found| found.trust_domain.to_string())
-        };
-        assert_eq!(ask("a", None).unwrap(), "a.consul");
-        assert!(
-            ask("a", Some("a.consul"))
-                .unwrap_err()
-                .contains("own trust domain")
-        );
-        assert!(ask("b", None).unwrap_err().contains("`c`"));
-        assert!(ask("d", None).unwrap_err().contains("no peering"));
-        // Nobody looks at one that no intention names.
-        let some: BTreeSet<String> = ["b".to_owned()].into();
-        assert!(usable("b", &some, &list, None).is_ok());
     }
 }

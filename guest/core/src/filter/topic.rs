@@ -157,6 +157,15 @@ impl Topic {
         }
     }
 
+    /// Nobody wants to know it for the time being: whoever has led leaves `nothing` behind, so
+    /// that nobody takes over later what was true once.
+    pub(super) fn rest(&mut self, shelf: &impl Shelf, now: u64, nothing: &[u8]) {
+        self.lost_at = None;
+        if self.watch.take().is_some() && self.head.is_some() {
+            self.publish(shelf, now, nothing, Digest::of(nothing));
+        }
+    }
+
     /// A good answer. What is new is checked and then published.
     ///
     /// # Errors
@@ -376,6 +385,32 @@ mod tests {
         one.sent(now, 1_000);
         one.lost(now + 1);
         assert!((1..20).any(|step| one.due(&shelf, now + step * 100).is_some()));
+    }
+
+    #[test]
+    fn what_rests_leaves_nothing_true_behind() {
+        let shelf = FakeShelf::default();
+        let mut one = leader(&shelf, 1, 0);
+        let mut two = topic(2);
+        publish(&mut one, &shelf, 600, 5, b"a");
+        for topic in [&mut one, &mut two] {
+            assert!(topic.take(&shelf, 700).is_some());
+            topic.accepted();
+        }
+        one.rest(&shelf, 800, b"[]");
+        two.rest(&shelf, 900, b"never led");
+        for topic in [&mut one, &mut two] {
+            assert_eq!(topic.take(&shelf, 1_000).as_deref(), Some(&b"[]"[..]));
+            topic.accepted();
+        }
+        one.rest(&shelf, 1_100, b"[]");
+        assert_eq!(one.number(), 2, "once is enough");
+        let mut now = 1_200;
+        while one.due(&shelf, now).is_none() {
+            now += 100;
+        }
+        publish(&mut one, &shelf, now, 5, b"a");
+        assert_eq!(two.take(&shelf, now).as_deref(), Some(&b"a"[..]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::agent::AllowDeny;
 use crate::chain;
@@ -29,6 +30,8 @@ struct MeshDocument<'a> {
     matching: &'a str,
     ambiguous_path: &'a str,
     max_stale_ms: u64,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    peers: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_normalization: Option<&'a RawValue>,
 }
@@ -43,6 +46,7 @@ pub(super) fn mesh_document(
     roots: &PublishedRoots,
     default: Option<(AllowDeny, &str)>,
     normalization: Option<&RawValue>,
+    peers: &Map<String, Value>,
 ) -> Result<Vec<u8>, String> {
     let (default_policy, default_policy_source) = match default {
         Some((AllowDeny::Allow, source)) => ("allow", source),
@@ -57,6 +61,7 @@ pub(super) fn mesh_document(
         matching: settings.matching,
         ambiguous_path: settings.ambiguous_path,
         max_stale_ms: settings.max_stale_ms,
+        peers,
         request_normalization: normalization,
     };
     serde_json::to_vec(&document).map_err(|error| error.to_string())

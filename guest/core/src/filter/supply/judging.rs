@@ -77,10 +77,11 @@ impl Supply {
             .verify_peer(&certificates, Usage::Client, None, wall)
     }
 
-    /// The number of the roots in force: what was verified with others counts no more.
+    /// The number of the roots in force, those of peers among them: what was verified with
+    /// others counts no more.
     #[must_use]
-    pub fn roots_number(&self) -> u64 {
-        self.roots.number()
+    pub const fn anchors(&self) -> u64 {
+        self.anchors
     }
 
     /// A decision in one sentence.

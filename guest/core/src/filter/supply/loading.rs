@@ -46,12 +46,27 @@ impl Supply {
                 None => topic.refused(),
             }
         }
+        self.take_over_intentions(shelf, now);
+        let own = self.known_roots.as_ref();
+        let own = own.map(|roots| roots.trust_domain.as_str());
+        let budget = self.settings.max_stale_ms;
+        if self.peers.take_over(shelf, now, budget, own, ticked) {
+            self.anchors = self.anchors.saturating_add(1);
+            mesh_changed = true;
+        }
         if mesh_changed {
             self.load_mesh(ticked);
         }
+        if let Some(list) = self.peers.released(now) {
+            self.load_intentions(&list, ticked);
+        }
+    }
+
+    /// A new list waits for the bundles of the peers that it names.
+    fn take_over_intentions(&mut self, shelf: &impl Shelf, now: u64) {
         if let Some(list) = self.intentions.take(shelf, now) {
-            match std::str::from_utf8(&list) {
-                Ok(list) => self.load_intentions(list, ticked),
+            match String::from_utf8(list) {
+                Ok(list) => self.peers.hold(list, now),
                 Err(_) => self.intentions.refused(),
             }
         }
@@ -68,6 +83,7 @@ impl Supply {
             Ok(roots) => {
                 self.roots.accepted();
                 self.known_roots = Some(roots);
+                self.anchors = self.anchors.saturating_add(1);
                 true
             }
             Err(error) => {
@@ -92,6 +108,7 @@ impl Supply {
             roots,
             default,
             self.known_normalization.as_deref(),
+            self.peers.documents(),
         );
         match document {
             Ok(body) => {
@@ -107,6 +124,7 @@ impl Supply {
         let body = |protocol| service_document(protocol, list);
         if self.load(self.settings.service.document(), &body, ticked) {
             self.intentions.accepted();
+            self.peers.loaded();
         } else {
             self.intentions.refused();
         }
@@ -176,6 +194,7 @@ impl Supply {
         let mut ticked = Ticked::default();
         self.load_mesh(&mut ticked);
         self.intentions.again();
+        self.peers.hurry();
         self.take_over(shelf, now, &mut ticked);
         self.touch(now, wall);
     }

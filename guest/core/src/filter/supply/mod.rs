@@ -3,6 +3,7 @@
 mod documents;
 mod judging;
 mod loading;
+mod peers;
 mod replies;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ mod tests;
 use serde_json::value::RawValue;
 
 use self::documents::PublishedRoots;
+use self::peers::Peers;
 pub use self::replies::Reply;
 use super::settings::{DefaultPolicySetting, Settings};
 use super::topic::Topic;
@@ -52,6 +54,8 @@ pub enum Asks {
     DefaultPolicy,
     /// The `mesh` config entry.
     MeshEntry,
+    /// The cluster peers, while intentions name one.
+    Peerings,
 }
 
 impl Asks {
@@ -63,6 +67,7 @@ impl Asks {
             Self::Intentions => "intentions",
             Self::DefaultPolicy => "default policy",
             Self::MeshEntry => "mesh entry",
+            Self::Peerings => "peerings",
         }
     }
 }
@@ -89,6 +94,7 @@ pub struct Supply {
     intentions: Topic,
     default_policy: Option<Topic>,
     mesh_entry: Option<Topic>,
+    peers: Peers,
     /// `agent/self` did not tell: the agent is probed.
     is_probing: bool,
     probes: u64,
@@ -97,6 +103,8 @@ pub struct Supply {
     known_normalization: Option<Box<RawValue>>,
     policies: Vec<(Protocol, Policy)>,
     generation: u64,
+    /// Rises when it changes whose certificates are believed.
+    anchors: u64,
 }
 
 impl Supply {
@@ -141,6 +149,8 @@ impl Supply {
                 .then(|| topic(&format!("default-policy/{service}"), polled)),
             mesh_entry: (may_be_http && known_normalization.is_none())
                 .then(|| topic("mesh-entry", polled)),
+            // A relay tells each service of its own peers alone.
+            peers: Peers::new(topic(&format!("peerings/{service}"), blocking)),
             is_probing: false,
             probes: 0,
             known_roots: None,
@@ -148,6 +158,7 @@ impl Supply {
             known_normalization,
             policies: Vec::new(),
             generation: 0,
+            anchors: 0,
             target: service,
             name,
             settings,
@@ -164,7 +175,7 @@ impl Supply {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.topics()
-            .fold(0, |sum, (_, topic)| sum.saturating_add(topic.number()))
+            .fold(0, |sum: u64, (_, topic)| sum.saturating_add(topic.number()))
     }
 
     /// Milliseconds since what decides was last confirmed; `None` before the first policy.
@@ -202,6 +213,7 @@ impl Supply {
             self.mesh_entry
                 .as_ref()
                 .map(|topic| (Asks::MeshEntry, topic)),
+            Some((Asks::Peerings, &self.peers.topic)),
         ]
         .into_iter()
         .flatten()
@@ -213,6 +225,7 @@ impl Supply {
             Asks::Intentions => Some(&mut self.intentions),
             Asks::DefaultPolicy => self.default_policy.as_mut(),
             Asks::MeshEntry => self.mesh_entry.as_mut(),
+            Asks::Peerings => Some(&mut self.peers.topic),
         }
     }
 
@@ -220,6 +233,12 @@ impl Supply {
     pub fn errors(&self) -> impl Iterator<Item = (Asks, &str)> {
         self.topics()
             .filter_map(|(asks, topic)| Some((asks, topic.last_error()?)))
+    }
+
+    /// How many peers that intentions name have no bundle: nobody of them is let in.
+    #[must_use]
+    pub fn peers_without_bundle(&self) -> usize {
+        self.peers.lacking()
     }
 
     /// Takes over what was published, and gives the requests that are due. To be called about
@@ -231,7 +250,11 @@ impl Supply {
             Asks::Intentions,
             Asks::DefaultPolicy,
             Asks::MeshEntry,
+            Asks::Peerings,
         ] {
+            if asks == Asks::Peerings && self.peers.rest(shelf, now) {
+                continue;
+            }
             let Some(topic) = self.topic(asks) else {
                 continue;
             };

@@ -1,13 +1,14 @@
 //! What the agent is asked, and what becomes of its replies: checked, then published.
 
+use serde_json::Map;
 use serde_json::value::RawValue;
 
 use super::documents::{PublishedRoots, mesh_document, service_document, trial};
-use super::{Asks, Supply};
+use super::{Asks, Supply, peers};
 use crate::agent::default_policy::{self, Discovery};
 use crate::agent::{
-    AllowDeny, HttpReply, HttpRequest, ReplyError, ReplyHeaders, authorize, config, matches, roots,
-    self_info,
+    AllowDeny, HttpReply, HttpRequest, ReplyError, ReplyHeaders, authorize, config, matches,
+    peerings, roots, self_info,
 };
 use crate::filter::Shelf;
 use crate::intention::{Destination, Protocol};
@@ -55,6 +56,7 @@ impl Supply {
                 Ok(self_info::request())
             }
             Asks::MeshEntry => config::get("mesh", "mesh", &query),
+            Asks::Peerings => Ok(peerings::request(&query)),
         };
         result.map_err(|error| error.to_string())
     }
@@ -72,6 +74,7 @@ impl Supply {
             Asks::Intentions => self.take_intentions(shelf, now, reply).map(|()| None),
             Asks::DefaultPolicy => self.take_default(shelf, now, reply),
             Asks::MeshEntry => self.take_entry(shelf, now, reply).map(|()| None),
+            Asks::Peerings => self.take_peerings(shelf, now, reply).map(|()| None),
         };
         match result {
             Ok(next) => next,
@@ -96,7 +99,7 @@ impl Supply {
         };
         self.check_trust_domain(&published)?;
         let value = serde_json::to_vec(&published).map_err(|error| error.to_string())?;
-        let document = mesh_document(&self.settings, &published, None, None)?;
+        let document = mesh_document(&self.settings, &published, None, None, &Map::new())?;
         let check = || trial("mesh".to_owned(), document);
         // What is refused has been noted by the topic, with its wait.
         let _ = self
@@ -185,6 +188,18 @@ impl Supply {
         Ok(None)
     }
 
+    fn take_peerings(&mut self, shelf: &impl Shelf, now: u64, reply: &Reply) -> Result<(), String> {
+        let reply = reply.as_reply();
+        let value = peerings::pruned(&reply, None).map_err(|error| peers::advice(&error))?;
+        let check = || peers::read(value.as_bytes()).map(drop);
+        let at = Position::of(&reply);
+        let _ = self
+            .peers
+            .topic
+            .good(shelf, now, &at, value.as_bytes(), check);
+        Ok(())
+    }
+
     fn take_entry(&mut self, shelf: &impl Shelf, now: u64, reply: &Reply) -> Result<(), String> {
         if reply.is_no_answer() {
             return Err(format!("the agent answered {}", reply.status));
@@ -203,6 +218,7 @@ impl Supply {
                 roots,
                 None,
                 Some(&normalization),
+                &Map::new(),
             )?),
             None => None,
         };

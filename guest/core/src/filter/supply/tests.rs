@@ -1,5 +1,7 @@
 //! Elections and policies of many workers on a fake shelf.
 
+mod peers;
+
 use super::*;
 use crate::agent::ReplyHeaders;
 use crate::filter::testing::FakeShelf;
@@ -48,6 +50,7 @@ struct Agent {
     list: String,
     index: u64,
     entry: (u16, String),
+    peerings: (u16, String),
     default_policy: &'static str,
     asked: Vec<Asks>,
 }
@@ -59,6 +62,7 @@ impl Agent {
             list: list(action),
             index: 1,
             entry: (404, String::new()),
+            peerings: (404, String::new()),
             default_policy: "deny",
             asked: Vec::new(),
         }
@@ -89,6 +93,10 @@ impl Agent {
                     status: self.entry.0,
                     body: self.entry.1.clone().into_bytes(),
                     ..Reply::default()
+                },
+                Asks::Peerings => Reply {
+                    status: self.peerings.0,
+                    ..reply(self.index, self.peerings.1.clone())
                 },
             };
             if let Some(next) = supply.reply(shelf, asks, now, &answer) {

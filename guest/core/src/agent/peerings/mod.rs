@@ -3,17 +3,24 @@
 //! It is the only place where the HTTP API tells a peer's roots. They follow a rotation of the
 //! peer's CA, old and new root together, and the question blocks on an index (Consul 1.20 and
 //! 1.22, built-in CA).
+
+mod pruned;
+mod usable;
+
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::ReplyError;
-use super::json::Object;
-use super::reply::HttpReply;
-use super::request::{HttpRequest, MAX_REPLY, Method, Query, Target};
+use crate::agent::error::ReplyError;
+use crate::agent::json::Object;
+use crate::agent::reply::HttpReply;
+use crate::agent::request::{HttpRequest, MAX_REPLY, Method, Query, Target};
 use crate::chain::{self, NoTrustDomain};
 use crate::identity::{Excerpt, IdentityError, Partition, PeerName, TrustDomain};
+
+pub use self::pruned::pruned;
+pub use self::usable::{Unusable, usable};
 
 /// One peering, as far as it says whose identities to believe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +150,8 @@ fn bundle(fields: &Object<'_>) -> Result<Bundle, NoBundle> {
         return Err(NoBundle::Inactive { state });
     }
     let pems = fields.list("PeerCAPems").map_err(unreadable)?;
-    let roots: Result<Vec<String>, _> = pems.iter().map(super::json::Value::string).collect();
+    let roots: Result<Vec<String>, _> =
+        pems.iter().map(crate::agent::json::Value::string).collect();
     let roots = roots.map_err(unreadable)?;
     if roots.is_empty() {
         return Err(NoBundle::NoRoots);
@@ -173,7 +181,7 @@ mod tests {
     use crate::agent::testing::{ok, status};
 
     /// The root of a Consul 1.22.2 and the trust domain that it names.
-    const ROOT: &str = include_str!("../../tests/data/consul/p256-root0.pem");
+    const ROOT: &str = include_str!("../../../tests/data/consul/p256-root0.pem");
     const TRUST_DOMAIN: &str = "51ed6d89-c0bc-08f4-371d-6d8bfbe0c10e.consul";
 
     fn reply(change: impl FnOnce(&mut serde_json::Value)) -> Vec<Peering> {
