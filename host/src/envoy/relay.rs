@@ -4,6 +4,8 @@
 //! read and written anew, so that only these questions about only this service ever reach
 //! the agent.
 
+mod peerings;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,13 +37,22 @@ pub struct Relay {
     destination: Option<Destination>,
 }
 
+/// A question that is answered.
+#[derive(Debug)]
+enum Question {
+    /// By the agent.
+    Agents(HttpRequest),
+    /// By what the agent says about peerings and intentions.
+    Peerings(Query),
+}
+
 /// Why a question is not asked.
 #[derive(Debug, PartialEq, Eq)]
 struct Refused(StatusCode, String);
 
 impl Relay {
     /// What may be asked, for people.
-    pub const QUESTIONS: &'static str = "GET /v1/agent/connect/ca/roots, GET /v1/connect/intentions/match?by=destination&name=SERVICE, GET /v1/config/mesh/mesh, POST /v1/agent/connect/authorize with Target SERVICE";
+    pub const QUESTIONS: &'static str = "GET /v1/agent/connect/ca/roots, GET /v1/connect/intentions/match?by=destination&name=SERVICE, GET /v1/config/mesh/mesh, GET /v1/peerings (those that intentions of SERVICE name), POST /v1/agent/connect/authorize with Target SERVICE";
 
     /// A relay to `agent` about `service`.
     #[must_use]
@@ -82,7 +93,14 @@ impl Relay {
                 return plain(status, text);
             }
         };
-        match self.agent.execute(&question).await {
+        let answer = match question {
+            Question::Agents(question) => {
+                let asked = self.agent.execute(&question).await;
+                asked.map_err(|error| error.to_string())
+            }
+            Question::Peerings(query) => self.peerings(&query).await,
+        };
+        match answer {
             Ok(reply) => {
                 let mut response = Response::new(Body::new(Full::new(reply.body)));
                 *response.status_mut() =
@@ -94,19 +112,19 @@ impl Relay {
                 }
                 response
             }
-            Err(error) => plain(StatusCode::BAD_GATEWAY, error.to_string()),
+            Err(error) => plain(StatusCode::BAD_GATEWAY, error),
         }
     }
 
-    /// The question to the agent that this request stands for.
+    /// What this request stands for.
     fn question(
         &self,
         method: &Method,
         path: &str,
         query: &str,
         body: &[u8],
-    ) -> Result<HttpRequest, Refused> {
-        match (method.as_str(), path) {
+    ) -> Result<Question, Refused> {
+        let request = match (method.as_str(), path) {
             ("GET", "/v1/agent/connect/ca/roots") => {
                 Ok(roots::request(&self.parameters(query, false)?.0))
             }
@@ -118,12 +136,17 @@ impl Relay {
                 let (query, _) = self.parameters(query, false)?;
                 config::get("mesh", "mesh", &query).map_err(|error| bad(error.to_string()))
             }
+            ("GET", "/v1/peerings") => {
+                let (query, _) = self.parameters(query, false)?;
+                return Ok(Question::Peerings(query));
+            }
             ("POST", "/v1/agent/connect/authorize") => self.authorize(query, body),
             _ => Err(Refused(
                 StatusCode::FORBIDDEN,
                 format!("this relay answers only {}", Self::QUESTIONS),
             )),
-        }
+        };
+        request.map(Question::Agents)
     }
 
     /// Query parameters, each known; `by` and `name` where they are wanted, for our service,
@@ -248,7 +271,12 @@ mod tests {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         relay()
             .question(&method, path, query, body.as_bytes())
-            .map(|request| format!("{} {}", request.method.as_str(), request.path_and_query))
+            .map(|question| match question {
+                Question::Agents(request) => {
+                    format!("{} {}", request.method.as_str(), request.path_and_query)
+                }
+                Question::Peerings(query) => format!("peerings after {:?}", query.after),
+            })
             .map_err(|Refused(status, _)| status)
     }
 
@@ -272,6 +300,8 @@ mod tests {
                 "GET /v1/connect/intentions/match?by=destination&name=default%2Fdb",
             ),
             ("/v1/config/mesh/mesh", "GET /v1/config/mesh/mesh"),
+            ("/v1/peerings", "peerings after Nothing"),
+            ("/v1/peerings?index=7&wait=60s", "peerings after Index(7)"),
         ] {
             assert_eq!(asked(Method::GET, target, ""), Ok(becomes.to_owned()));
         }
@@ -287,6 +317,10 @@ mod tests {
             (Method::GET, "/v1/agent/connect/ca/roots/../leaf/db"),
             (Method::GET, "/v1/agent/connect/ca/roots/"),
             (Method::PUT, "/v1/agent/connect/ca/roots"),
+            (Method::POST, "/v1/peerings"),
+            (Method::GET, "/v1/peerings/"),
+            (Method::GET, "/v1/peering/beta"),
+            (Method::POST, "/v1/peering/token"),
             (
                 Method::GET,
                 "/v1/connect/intentions/match?by=destination&name=api",
