@@ -134,24 +134,29 @@ impl Pool {
         })
     }
 
-    /// A free seat with an instance if there is any.
+    /// A free seat with an instance if there is any, else one that is taken: whoever has it
+    /// leaves an instance there. Only where every seat is empty, one of those.
     fn sit(&self) -> MutexGuard<'_, Chair> {
         let start = preferred();
         let order =
             || (0..self.seats.len()).map(|turn| start.wrapping_add(turn) % self.seats.len());
+        let mut taken = None;
         for (index, seat) in
             order().filter_map(|index| self.seats.get(index).map(|seat| (index, seat)))
         {
             let mut chair = match seat.0.try_lock() {
                 Ok(chair) => chair,
                 Err(TryLockError::Poisoned(poisoned)) => seat.vacated(poisoned),
-                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::WouldBlock) => {
+                    taken.get_or_insert(index);
+                    continue;
+                }
             };
             if chair.instance.is_some() || self.rebuild(&mut chair, index) {
                 return chair;
             }
         }
-        let index = start % self.seats.len();
+        let index = taken.unwrap_or(start % self.seats.len());
         let mut chair = self.lock(index);
         if chair.instance.is_none() {
             self.rebuild(&mut chair, index);
@@ -418,4 +423,44 @@ pub(super) fn preferred() -> usize {
         static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
     MINE.with(|mine| *mine)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::component::ComponentOptions;
+    use super::*;
+
+    #[test]
+    fn while_a_failed_instance_may_not_be_rebuilt_the_others_are_waited_for() {
+        let component = Component::embedded(&ComponentOptions::default()).unwrap();
+        let pool = Pool::new(&component, Limits::default(), 2).unwrap();
+        pool.lock(1).failed = true;
+        let (begin, begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let pool = &pool;
+            scope.spawn(move || {
+                // Whatever seat it prefers, there is one instance alone.
+                while pool.brake.allows(Instant::now()) {}
+                let asked = pool.ask(|_| {
+                    begin.send(()).unwrap();
+                    let _ = ended.recv();
+                    Ok(())
+                });
+                assert!(asked.is_ok());
+            });
+            begun.recv().unwrap();
+            // Threads that begin one after the other prefer different seats.
+            let asking: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| pool.ask(|_| Ok(()))))
+                .collect();
+            while pool.brake.allows(Instant::now()) {}
+            drop(end);
+            for asked in asking {
+                asked.join().unwrap().unwrap();
+            }
+        });
+    }
 }
