@@ -60,6 +60,13 @@ pub(crate) async fn run(suite: &mut Suite) {
         ("mesh", MESH),
         ("management", MANAGEMENT),
     ];
+    // Consul's HTTP API asks its servers about peerings by gRPC, and asks those that refuse again
+    // for many seconds.
+    let peerings = who.iter().flat_map(|(name, secret)| {
+        ["/v1/peerings", "/v1/peering/nope"]
+            .map(|target| Step::get(&format!("{name} reads {target}"), target).token(secret))
+    });
+    let peerings = suite.send_all(peerings.collect());
     for (name, secret) in who {
         reads(suite, name, secret).await;
     }
@@ -67,6 +74,7 @@ pub(crate) async fn run(suite: &mut Suite) {
         writes(suite, name, secret).await;
     }
     ways(suite).await;
+    suite.compare_all(peerings).await;
 }
 
 async fn unauthenticated_writes(suite: &mut Suite) {
@@ -181,8 +189,6 @@ async fn reads(suite: &mut Suite, who: &str, secret: &str) {
         "/v1/agent/checks",
         "/v1/agent/service/db",
         "/v1/agent/service/nope",
-        "/v1/peerings",
-        "/v1/peering/nope",
         "/v1/status/leader",
     ] {
         suite

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::agents::{Agent, Setup};
-use crate::client::{Answer, Call};
+use crate::client::{Answer, Call, send};
 use crate::compare::{self, Depth, Difference};
 
 /// The checked-in list of intended differences.
@@ -34,6 +35,13 @@ pub(crate) struct Step {
     headers: Vec<(&'static str, String)>,
     body: String,
     depth: Depth,
+}
+
+/// A step that both agents are about to answer.
+pub(crate) struct Sent {
+    step: Step,
+    real: JoinHandle<Answer>,
+    ours: JoinHandle<Answer>,
 }
 
 impl Step {
@@ -111,6 +119,34 @@ impl Suite {
         let (real, ours) = tokio::join!(self.real.call(&real), self.ours.call(&ours));
         self.compare(&step.name, step.depth, &real, &ours);
         (real, ours)
+    }
+
+    /// Sends steps to both, all at once and beside whatever else is done: for those that change
+    /// nothing, do not depend on what is changed, and take long. [`Suite::compare_all`] has the
+    /// replies.
+    pub(crate) fn send_all(&self, steps: Vec<Step>) -> Vec<Sent> {
+        let send_to = |agent: &Agent, step: &Step| {
+            let (address, call) = (agent.address, step.call(agent));
+            tokio::spawn(async move {
+                send(address, &call)
+                    .await
+                    .unwrap_or_else(|error| panic!("{call:?}: {error}"))
+            })
+        };
+        let both = |step: Step| Sent {
+            real: send_to(&self.real, &step),
+            ours: send_to(&self.ours, &step),
+            step,
+        };
+        steps.into_iter().map(both).collect()
+    }
+
+    /// Compares the replies to steps that were sent.
+    pub(crate) async fn compare_all(&mut self, all: Vec<Sent>) {
+        for Sent { step, real, ours } in all {
+            let (real, ours) = (real.await.expect("a reply"), ours.await.expect("a reply"));
+            self.compare(&step.name, step.depth, &real, &ours);
+        }
     }
 
     /// As [`Suite::run`], again until the replies agree or five seconds are
