@@ -13,7 +13,7 @@ use portcullis_tests::program;
 use portcullis_tests::proxy::Proxy;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// `web` reaches `db` through two proxies.
 struct Pair {

@@ -42,7 +42,7 @@ fn marked(mark: &str) -> BTreeSet<String> {
 #[track_caller]
 fn all_are_gone(mark: &str) {
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(30) {
+    while began.elapsed() < Duration::from_secs(90) {
         if marked(mark).is_empty() {
             return;
         }

@@ -114,7 +114,7 @@ fn what_holds_keys_writes_no_core_dump() {
         let mut process = portcullis_tests::process::Process::new(child);
         let of_process = |name: &str| format!("/proc/{}/{name}", process.id());
         let (program, limits) = (of_process("exe"), of_process("limits"));
-        eventually("core dumps are off", Duration::from_secs(30), || {
+        eventually("core dumps are off", Duration::from_secs(90), || {
             // The shell before it may have been started with none.
             let program = fs::read_link(&program).ok()?;
             if !program.ends_with("portcullis") {
@@ -128,7 +128,7 @@ fn what_holds_keys_writes_no_core_dump() {
         });
         process.signal(6);
         let ended = process
-            .wait(Duration::from_secs(30))
+            .wait(Duration::from_secs(90))
             .expect("SIGABRT ends it");
         assert_eq!(ended.signal(), Some(6), "{ended}");
         assert!(!ended.core_dumped(), "{ended}");

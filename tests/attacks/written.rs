@@ -87,7 +87,7 @@ fn client_hello(name: &[u8]) -> Vec<u8> {
 fn insult(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .expect("a timeout");
     // It may be closed while we still write.
     let _ = stream.write_all(bytes);

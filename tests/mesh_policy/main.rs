@@ -21,7 +21,7 @@ use serde_json::json;
 
 use host::{Decision, Host, Settings};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 const HOUR: u64 = 3_600_000;
 
 fn now() -> u64 {

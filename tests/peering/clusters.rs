@@ -22,7 +22,7 @@ use crate::scene::{Database, is_cut, open, reaches, refused};
 
 /// What of the local cluster the peer is called.
 const BETA: &str = "beta-peer";
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// The service `web` is exported by `beta`.
 struct Clusters {

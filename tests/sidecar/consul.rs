@@ -12,7 +12,7 @@ use portcullis_tests::program;
 use portcullis_tests::proxy::Proxy;
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

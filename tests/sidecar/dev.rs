@@ -14,7 +14,7 @@ use portcullis_tests::proxy::Proxy;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// `portcullis dev` with these flags, and where it listens.
 struct Dev {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::echo;
+
 /// A reply.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -119,7 +121,7 @@ impl Api {
     /// # Errors
     /// If the agent does not answer, or not with HTTP.
     pub fn send(&self, method: &str, path: &str, body: Option<&str>) -> std::io::Result<Reply> {
-        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+        let mut stream = TcpStream::connect_timeout(&self.address, echo::PATIENCE)?;
         stream.set_read_timeout(Some(Duration::from_secs(120)))?;
         let mut head = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n", self.address);
         if let Some(token) = &self.token {

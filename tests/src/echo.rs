@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// No answer takes longer, however loaded the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A TCP echo service on a port of its own, for the life of the test program.
 #[derive(Clone, Debug)]
 pub struct Echo {
@@ -75,8 +78,8 @@ impl Echo {
 /// # Errors
 /// If the connection is refused or closed before the answer.
 pub fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     exchange(&mut stream)?;
     Ok(stream)
 }

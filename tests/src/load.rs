@@ -21,7 +21,7 @@ const CALLERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(8);
 
 /// Nothing takes longer unless it hangs.
-const HUNG: Duration = Duration::from_secs(60);
+const HUNG: Duration = Duration::from_secs(300);
 
 /// What became of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Counts {
     pub refused: u64,
     /// Ended before the echo came: what a denied one looks like.
     pub closed: u64,
-    /// No echo within ten seconds.
+    /// No echo within [`echo::PATIENCE`].
     pub hung: u64,
     /// Another answer than the echo.
     pub wrong: u64,

@@ -13,6 +13,9 @@ use crate::program;
 /// Whoever writes nothing for so long has written what gathered.
 const QUIET: Duration = Duration::from_millis(50);
 
+/// What takes longer does not come.
+const HUNG: Duration = Duration::from_secs(90);
+
 /// A running proxy; killed when dropped. Its log is kept until then.
 #[derive(Debug)]
 pub struct Proxy {
@@ -114,10 +117,7 @@ impl Proxy {
         };
         let began = Instant::now();
         while found(&mut log).is_none() {
-            assert!(
-                began.elapsed() < Duration::from_secs(20),
-                "no `{text}` in the log:\n{log}"
-            );
+            assert!(began.elapsed() < HUNG, "no `{text}` in the log:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -145,9 +145,6 @@ impl Proxy {
     pub fn stop(&mut self) -> Option<i32> {
         self.process.signal(15);
         let process = &mut self.process;
-        eventually("the proxy ends", Duration::from_secs(40), || {
-            process.wait(Duration::ZERO)
-        })
-        .code()
+        eventually("the proxy ends", HUNG, || process.wait(Duration::ZERO)).code()
     }
 }

@@ -317,7 +317,7 @@ pub async fn logged(direction: &str, service: &str, code: &str) -> Line {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    match tokio::time::timeout(Duration::from_secs(20), wait).await {
+    match tokio::time::timeout(HUNG, wait).await {
         Ok(line) => line,
         Err(_) => panic!(
             "no {direction} line for {service} with `{code}`, but {:?}",

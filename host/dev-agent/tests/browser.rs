@@ -11,7 +11,7 @@ use portcullis_dev_agent::{DevAgent, DevAgentConfig, Fault, StartError};
 fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .expect("a timeout");
     stream
         .write_all(request.as_bytes())
