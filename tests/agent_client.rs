@@ -69,12 +69,7 @@ fn with_body(head: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn every_failure_is_one_line_that_says_what_to_do() {
-    let dead = TcpListener::bind(ANY)
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let dead = portcullis_tests::ports::closed().to_string();
     let unknown = error(&at("http://no-such-host.invalid:8500")).await;
     assert!(
         matches!(&unknown, AgentError::UnknownHost { host, .. } if host == "no-such-host.invalid"),

@@ -14,10 +14,10 @@ use portcullis::watcher::WatcherConfig;
 use portcullis_core::agent::{self, Query};
 use portcullis_core::identity::SpiffeId;
 use portcullis_dev_agent::DevAgentConfig;
-use portcullis_tests::components;
 use portcullis_tests::stage::{
-    ANY, Echo, Stage, access, ask, door, eventually, front, logged, within,
+    ANY, Echo, HUNG, Stage, access, ask, door, eventually, front, logged, within,
 };
+use portcullis_tests::{components, ports};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -226,7 +226,7 @@ async fn beyond_the_staleness_budget_everything_is_denied() {
         ..config
     };
     let member = Member::start(config);
-    member.ready(DRAIN).await.unwrap();
+    member.ready(HUNG).await.unwrap();
     let inbound = InboundConfig::new(ANY, echo.application());
     let inbound = Proxy::start(
         member,
@@ -270,21 +270,22 @@ fn fixed(stage: &Stage, service: &str, address: SocketAddr) -> Upstream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_starts_anew_is_followed_although_its_indexes_are_lower() {
-    let stage = Stage::new().await;
+    // Both on one port, which nobody else gets in between, nor a client of its own as its source.
+    let listen = ports::closed();
+    let config = || DevAgentConfig {
+        listen,
+        ..DevAgentConfig::for_tests()
+    };
+    let stage = Stage::with(config()).await;
     for _ in 0..20 {
         stage.agent.deny("web-i", "db-i").unwrap();
         stage.agent.allow("web-i", "db-i").unwrap();
     }
     let (_echo, _inbound, outbound) = pair(&stage, "web-i", "db-i").await;
     assert_eq!(ask(door(&outbound), b"1").await.unwrap(), b"1");
-    let listen = stage.agent.address();
     stage.agent.shutdown().await;
 
-    let stage = Stage::with(DevAgentConfig {
-        listen,
-        ..DevAgentConfig::for_tests()
-    })
-    .await;
+    let stage = Stage::with(config()).await;
     stage.agent.allow("web-i", "db-i").unwrap();
     // Another CA, another trust domain, all indexes lower, the registration forgotten.
     eventually("traffic goes on", async || {
@@ -307,8 +308,7 @@ async fn a_dead_instance_is_passed_over() {
     let stage = Stage::new().await;
     stage.agent.allow("web-j", "db-j").unwrap();
     let (_echo, _inbound, outbound) = pair(&stage, "web-j", "db-j").await;
-    // A port that was free a moment ago.
-    let dead = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
+    let dead = ports::closed();
     let registration = agent::registration::Registration {
         id: "dead".to_owned(),
         name: "db-j".to_owned(),
@@ -493,7 +493,7 @@ async fn a_port_in_use_is_a_clear_error() {
 async fn an_application_that_is_away_is_named() {
     let stage = Stage::new().await;
     stage.agent.allow("web-p", "db-p").unwrap();
-    let dead = TcpListener::bind(ANY).await.unwrap().local_addr().unwrap();
+    let dead = ports::closed();
     let _inbound = stage
         .inbound("db-p", Application::Tcp(dead.to_string()))
         .await;
@@ -599,7 +599,7 @@ async fn a_live_connection_ends_with_the_certificate_of_its_client() {
         ..stage.config("db-t")
     };
     let member = Member::start(config);
-    member.ready(DRAIN).await.unwrap();
+    member.ready(HUNG).await.unwrap();
     let inbound = InboundConfig::new(ANY, echo.application());
     let config = ProxyConfig {
         inbound: Some(inbound),
@@ -626,7 +626,7 @@ async fn decided_by(stage: &Stage, component: &std::path::Path, service: &str) -
         policy,
         ..stage.config(service)
     });
-    member.ready(DRAIN).await.unwrap();
+    member.ready(HUNG).await.unwrap();
     let echo = Echo::start().await;
     let inbound = InboundConfig::new(ANY, echo.application());
     let config = ProxyConfig {

@@ -338,11 +338,7 @@ fn a_proxy_that_cannot_work_says_why_and_one_that_may_later_waits() {
         &["/nonexistent.wasm", "No such file"],
     );
 
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .expect("a port")
-        .local_addr()
-        .expect("an address")
-        .to_string();
+    let closed = portcullis_tests::ports::closed().to_string();
     let mut waiting = portcullis([
         "proxy",
         "-service",

@@ -2,12 +2,13 @@
 
 use portcullis_dev_agent::{DefaultPolicy, DevAgent, DevAgentConfig, Fault};
 use portcullis_tests::envoy::{Plan, Plugin, cluster, settings};
+use portcullis_tests::ports;
 use portcullis_tests::stage::within;
 use serde_json::json;
 use std::time::Duration;
 
 use crate::greeter::Greeter;
-use crate::scene::{agent, client, ping, ping_becomes};
+use crate::scene::{agent, agent_at, client, ping, ping_becomes};
 
 const DATA: &str = "ON_DOWNSTREAM_DATA";
 const ROOTS: &str = "/v1/agent/connect/ca/roots";
@@ -15,7 +16,9 @@ const MATCH: &str = "/v1/connect/intentions/match";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_agent_the_last_good_policy_decides_until_it_is_too_old() {
-    let agent = agent().await;
+    // Another one takes this port afterwards, which nobody else gets in between.
+    let listen = ports::closed();
+    let agent = agent_at(listen).await;
     agent.allow("web", "db").expect("an intention");
     let app = Greeter::start(b"").await;
     let mut configuration = settings("db");
@@ -29,7 +32,6 @@ async fn without_the_agent_the_last_good_policy_decides_until_it_is_too_old() {
     };
     let web = client(&agent, "web", address);
     ping_becomes(&web, true).await;
-    let listen = agent.address();
     agent.shutdown().await;
     // Dead, but the last good policy is young.
     assert!(ping(&web).await.is_some());
@@ -68,7 +70,7 @@ async fn early_connections_wait_for_a_slow_agent_or_are_refused_in_time() {
     hasty["agent"]["cluster"] = json!("nobody");
     let mut patient = settings("db");
     patient["start_wait_ms"] = json!(60_000);
-    let [port] = portcullis_tests::ports::free::<1>();
+    let [port] = ports::free::<1>();
     let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let plan = Plan::new(&agent, "db")
         .cluster(cluster("app", app.address))

@@ -13,8 +13,13 @@ use crate::client::{Client, empty, send};
 
 /// An agent whose default is to deny.
 pub(crate) async fn agent() -> DevAgent {
+    agent_at(ANY).await
+}
+
+/// The same at this address.
+pub(crate) async fn agent_at(listen: SocketAddr) -> DevAgent {
     let config = DevAgentConfig {
-        listen: ANY,
+        listen,
         default_intention_policy: Some(DefaultPolicy::Deny),
         ..DevAgentConfig::default()
     };

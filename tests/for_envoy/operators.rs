@@ -1,12 +1,12 @@
 //! What operators are told by `portcullis sds` and `portcullis ext-authz`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use portcullis_dev_agent::DevAgentConfig;
 use portcullis_tests::api::{Api, Reply};
 use portcullis_tests::process::eventually;
-use portcullis_tests::program;
+use portcullis_tests::{ports, program};
 use serde_json::Value;
 
 use crate::ext_authz::{client, question};
@@ -106,8 +106,7 @@ fn certificates_are_reported_without_their_keys_and_a_drain_ends_them() {
 
 #[test]
 fn without_an_agent_they_are_alive_and_say_what_is_missing() {
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
-    let agent = Absent(closed.expect("an address"));
+    let agent = Absent(ports::closed());
     for (command, wanted) in [
         ("sds", &["leaf", "roots"][..]),
         (

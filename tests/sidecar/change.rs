@@ -158,8 +158,9 @@ async fn a_listener_keeps_its_socket_when_its_service_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_cannot_be_bound_harms_no_other() {
     let scene = Scene::new("db-d", "cache-d", "web-d").await;
-    let taken = TcpListener::bind(ANY).await.unwrap();
-    let (door, blocked) = (free(), taken.local_addr().unwrap());
+    // No port for outgoing connections: it must be free again afterwards.
+    let (door, blocked) = (free(), free());
+    let taken = TcpListener::bind(blocked).await.unwrap();
     let wanted = out(vec![local("cache-d", blocked), local("db-d", door)]);
     let failed = scene.web.change(wanted.clone(), LONG).await;
     let [error] = failed.as_slice() else {

@@ -1,7 +1,7 @@
 //! Free ports on the loopback interface.
 
 use std::collections::HashSet;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
 /// Below the ports that Linux gives to outgoing connections and to servers on port 0:
@@ -27,6 +27,15 @@ pub fn free<const N: usize>() -> [u16; N] {
             .find(|port| is_free(*port) && given.insert(*port))
             .expect("a free port")
     })
+}
+
+/// An address on loopback at which nobody listens, and that no socket gets by asking for any port.
+///
+/// # Panics
+/// If there is none left.
+pub fn closed() -> SocketAddr {
+    let [port] = free();
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 fn is_free(port: u16) -> bool {
