@@ -123,9 +123,23 @@ async fn a_changed_intention_is_in_force_for_new_connections_and_ends_live_ones(
         assert_eq!(rest, b"");
     }
     envoy.stat_reaches("wasmcustom.portcullis.db.closed.intention", 8);
+    // A worker that had none of them looks on a tick of its own.
+    let wait = async {
+        let mut row = 0;
+        while row < 32 {
+            row = if ping(&web).await.is_none() {
+                row + 1
+            } else {
+                0
+            };
+        }
+    };
+    within(wait).await;
+    let received = app.received();
     for _ in 0..10 {
         assert_eq!(ping(&web).await, None);
     }
+    assert_eq!(app.received(), received, "not one byte");
     agent.allow("web", "db").expect("an intention");
     ping_becomes(&web, true).await;
 }

@@ -107,7 +107,8 @@ impl Plugin {
 /// The configuration of the filter of `service`, whose agent is the cluster `agent`.
 #[must_use]
 pub fn settings(service: &str) -> Value {
-    json!({ "service": service, "agent": { "cluster": "agent" } })
+    // Whoever comes before the first policy waits for it, however slow the machine is.
+    json!({ "service": service, "agent": { "cluster": "agent" }, "start_wait_ms": 60_000 })
 }
 
 /// A cluster with one address.
