@@ -183,7 +183,13 @@ fn a_greeting_leaks_by_ext_authz_and_not_by_the_filter() {
         for _ in 0..10 {
             let (heard, is_served) = meet(mesh.door);
             assert!(!is_served);
-            assert_eq!(heard, if leaks { GREETING } else { b"" }, "{policy}");
+            assert!(leaks || heard.is_empty(), "{policy}: {heard:?}");
+        }
+        if leaks {
+            // It is a race of the greeting and the answer, so not every time.
+            eventually("the greeting leaks", SOON, || {
+                (meet(mesh.door).0 == GREETING).then_some(())
+            });
         }
     }
     drop(authz.stop());
