@@ -29,8 +29,9 @@ fn component() -> &'static Component {
 fn options(instances: usize) -> PolicyOptions {
     let limits = Limits {
         memory: 32 << 20,
-        decision: Duration::from_millis(300),
-        load: Duration::from_millis(500),
+        // Long enough for a machine that is short of processors.
+        decision: Duration::from_secs(2),
+        load: Duration::from_secs(4),
         ..Limits::default()
     };
     PolicyOptions { instances, limits }
@@ -417,7 +418,7 @@ async fn a_mesh_policy_that_loops_is_ended_and_replaced() {
             .expect("a client");
     let settings = MeshSettings {
         fetch_timeout: Duration::from_millis(10),
-        margin: Duration::from_millis(200),
+        margin: Duration::from_secs(2),
         ..MeshSettings::new(&client)
     };
     let policy = MeshPolicy::from_file(lent_http(), &ComponentOptions::default(), client, settings)

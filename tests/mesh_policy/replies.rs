@@ -173,7 +173,7 @@ fn an_older_state_is_read_again_before_it_counts() {
 /// It waits for a silent agent, but not for ever, and not every time.
 #[test]
 fn a_silent_agent_leaves_the_last_good_rules_in_force() {
-    let (agent, mut story) = denied(500);
+    let (agent, mut story) = denied(3_000);
     agent.say(|state| state.silent = true);
     // Nobody watches for more than a second, so the present state is asked for first.
     std::thread::sleep(Duration::from_millis(1_200));
