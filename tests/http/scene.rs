@@ -137,6 +137,15 @@ impl Scene {
         lines(&self.proxy, count)
     }
 
+    /// Waits until the metrics have all of these lines: some follow their answer.
+    pub(crate) async fn counts(&self, lines: &[&str]) {
+        portcullis_tests::stage::eventually(&lines.join(", "), async || {
+            let metrics = self.metrics();
+            lines.iter().all(|line| metrics.contains(line))
+        })
+        .await;
+    }
+
     /// The metrics as they are now.
     pub(crate) fn metrics(&self) -> String {
         let api = portcullis_tests::api::Api::new(self.metrics, None);
