@@ -29,7 +29,13 @@ impl Image {
         };
         open(folder.path());
         let program = folder.path().join("portcullis");
-        fs::copy(program::path(), &program).expect("a copy");
+        // By another process: if we had it open for writing, a test beside us could hand it on to
+        // its child, and nobody could run it meanwhile.
+        let copied = Command::new("cp")
+            .arg(program::path())
+            .arg(&program)
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "a copy");
         open(&program);
         fs::create_dir(folder.path().join("cache")).expect("a folder");
         open(&folder.path().join("cache"));
