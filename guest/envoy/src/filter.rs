@@ -236,7 +236,7 @@ impl Filter {
         }
         let client = if known.is_mesh_gateway() {
             &Client {
-                via_gateway: forwarded_client(request),
+                via_gateway: forwarded_client(request, known.leaf().unwrap_or_default()),
                 ..known.client().clone()
             }
         } else {

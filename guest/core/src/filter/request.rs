@@ -2,6 +2,8 @@
 
 use crate::agent::ReplyHeaders;
 use crate::http::{HttpVersion, Request};
+use crate::policy::xfcc;
+use crate::watch::Digest;
 
 /// The most headers that are read, pseudo headers included.
 const MAX_HEADERS: usize = 1_100;
@@ -83,10 +85,11 @@ pub fn read_reply(map: &[u8]) -> Result<(u16, ReplyHeaders), RequestError> {
     Ok((status, ReplyHeaders::read(fields)))
 }
 
-/// What the request says in `x-forwarded-client-cert`; several of them as one, joined with
-/// commas, which names nobody.
+/// What the client of a request, whose certificate is `leaf`, says in
+/// `x-forwarded-client-cert`, without what the proxy has added behind it about that client
+/// (`APPEND_FORWARD`); several of them as one, joined with commas, which names nobody.
 #[must_use]
-pub fn forwarded_client(request: &Request) -> Option<Vec<u8>> {
+pub fn forwarded_client(request: &Request, leaf: &[u8]) -> Option<Vec<u8>> {
     let mut rest = request.headers.as_slice();
     let mut next = || {
         let (length, after) = rest.split_first_chunk::<4>()?;
@@ -101,7 +104,8 @@ pub fn forwarded_client(request: &Request) -> Option<Vec<u8>> {
             values.push(value);
         }
     }
-    (!values.is_empty()).then(|| values.join(&b','))
+    let joined = (!values.is_empty()).then(|| values.join(&b','))?;
+    xfcc::before_own(&joined, &Digest::of(leaf).to_string()).map(<[u8]>::to_vec)
 }
 
 fn push(block: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), RequestError> {
@@ -233,12 +237,17 @@ mod tests {
     #[test]
     fn a_forwarded_client_is_found_and_several_are_one_that_names_nobody() {
         let of = |pairs: &[(&str, &str)]| {
-            forwarded_client(&read(&map(pairs), HttpVersion::Http2).unwrap())
+            forwarded_client(&read(&map(pairs), HttpVersion::Http2).unwrap(), b"leaf")
         };
         assert_eq!(of(&PAIRS), None);
         let one = ("x-forwarded-client-cert", "URI=a");
         assert_eq!(of(&[("x", "y"), one]).as_deref(), Some(&b"URI=a"[..]));
         assert_eq!(of(&[one, one]).as_deref(), Some(&b"URI=a,URI=a"[..]));
+        let own = format!("Hash={};URI=gateway", Digest::of(b"leaf"));
+        let own = ("x-forwarded-client-cert", own.as_str());
+        assert_eq!(of(&[own]), None, "the proxy alone has said it");
+        assert_eq!(of(&[one, own]).as_deref(), Some(&b"URI=a"[..]));
+        assert!(of(&[own, one]).is_some_and(|value| value.contains(&b',')));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod roots;
 mod service;
 mod tokens;
 mod trace;
-mod xfcc;
+pub(crate) mod xfcc;
 
 pub use document::{Document, LoadProblem, LoadReport};
 pub use question::{Client, HeaderNeeds};

@@ -49,6 +49,33 @@ pub(super) fn identity(header: &[u8]) -> Result<SpiffeId, Unnamed> {
     SpiffeId::parse(uri).map_err(Unnamed::NotSpiffe)
 }
 
+/// The header without the element that the proxy itself has added behind it about a client
+/// whose certificate has this SHA-256, in hexadecimal; `None` where there is nothing else.
+/// What cannot be read stays as it is.
+pub(crate) fn before_own<'h>(header: &'h [u8], digest: &str) -> Option<&'h [u8]> {
+    let (mut rest, mut last, mut is_own) = (header, header, false);
+    if header.len() > MAX_HEADER {
+        return Some(header);
+    }
+    loop {
+        let Ok((key, value, after)) = pair(rest) else {
+            return Some(header);
+        };
+        is_own |=
+            key.eq_ignore_ascii_case(b"hash") && value.eq_ignore_ascii_case(digest.as_bytes());
+        match after {
+            [] => break,
+            [b';', more @ ..] => rest = more,
+            [_, more @ ..] => (rest, last, is_own) = (more, more, false),
+        }
+    }
+    if !is_own {
+        return Some(header);
+    }
+    let length = header.len().checked_sub(last.len())?.checked_sub(1)?;
+    header.get(..length)
+}
+
 type Pair<'h> = (&'h [u8], &'h [u8], &'h [u8]);
 
 /// `Key=value` or `Key="value"`, and what comes after it.
@@ -109,6 +136,31 @@ mod tests {
         ] {
             let id = identity(header.as_bytes()).unwrap();
             assert_eq!(id.to_string(), WEB, "{header}");
+        }
+    }
+
+    #[test]
+    fn what_the_proxy_itself_has_added_is_taken_off() {
+        let own = format!("By=spiffe://t/x;Hash=00FF;Subject=\"a,b\";URI={WEB}");
+        let of = |header: &str| {
+            let found = before_own(header.as_bytes(), "00ff");
+            found.map(|found| String::from_utf8(found.to_vec()).unwrap())
+        };
+        assert_eq!(of(&own), None);
+        assert_eq!(of(&format!("URI=a,{own}")).as_deref(), Some("URI=a"));
+        let two = format!("URI=a,Hash=1;URI=b,{own}");
+        assert_eq!(of(&two).as_deref(), Some("URI=a,Hash=1;URI=b"));
+        for other in [
+            "URI=a".to_owned(),
+            "URI=a,Hash=00fe;URI=b".to_owned(),
+            format!("{own},URI=a"),
+            format!("URI=a;Subject=\",{own}"),
+            format!("URI=a,{own},"),
+            format!("URI=a, {own}"),
+            "Hash=00ff,x".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(of(&other).as_deref(), Some(other.as_str()));
         }
     }
 
