@@ -3,6 +3,7 @@
 //! expected one, and all four the same in every field and every text.
 
 mod adapter;
+mod cluster_peers;
 mod filter;
 mod host_calls;
 mod mesh;
