@@ -5,10 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use portcullis_dev_agent::{DefaultPolicy, DevAgentConfig, Token};
+use portcullis_testkit::TestCa;
 use portcullis_tests::consul::{Consul, Options};
-use serde_json::Value;
+use portcullis_tests::process::eventually;
+use serde_json::{Value, json};
 
-use crate::scene::{Agent as _, Server, WithAcls};
+use crate::scene::{Agent, Dev, SOON, Server, WithAcls};
 
 /// Status, head and body of the answer on a unix socket.
 fn ask(socket: &Path, method: &str, target: &str, body: &str) -> (u16, String, String) {
@@ -106,4 +109,121 @@ fn the_token_of_a_relay_is_good_for_its_questions_alone() {
     let without = Server::start("sds", &agent, "db", &[]);
     let (_, head, answer) = ask(without.socket(), "GET", "/v1/agent/connect/ca/roots", "");
     assert!(!answer.contains("BEGIN CERTIFICATE"), "{head}\n{answer}");
+}
+
+/// An agent for those who have this token.
+struct With<'a>(&'a Dev, &'static str);
+
+impl Agent for With<'_> {
+    fn address(&self) -> std::net::SocketAddr {
+        self.0.address()
+    }
+
+    fn token(&self) -> Option<&str> {
+        Some(self.1)
+    }
+}
+
+const PEERINGS: &str = "/v1/peerings";
+
+/// The index of an answer, and its body.
+fn peerings(socket: &Path, after: Option<u64>) -> (u64, Value) {
+    let target = match after {
+        Some(index) => format!("{PEERINGS}?index={index}&wait=50s"),
+        None => PEERINGS.to_owned(),
+    };
+    let (status, head, body) = ask(socket, "GET", &target, "");
+    assert_eq!(status, 200, "{body}");
+    let index = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-consul-index: "))
+        .and_then(|text| text.trim().parse().ok());
+    (
+        index.expect("an index"),
+        serde_json::from_str(&body).expect("JSON"),
+    )
+}
+
+/// Asks in turn, each time after the last answer, until there is `wanted`.
+fn until(socket: &Path, after: u64, wanted: &Value) -> u64 {
+    let mut index = after;
+    eventually("the relay tells of it", SOON, || {
+        let (next, list) = peerings(socket, Some(index));
+        index = next;
+        (list == *wanted).then_some(index)
+    })
+}
+
+#[test]
+fn a_relay_tells_of_the_peers_that_intentions_name() {
+    let rules = r#"service "db" { policy = "write" intentions = "read" }"#;
+    let may = format!("{rules} peering = \"read\" ");
+    let config = DevAgentConfig {
+        tokens: vec![
+            Token::with_rules("may-not", rules),
+            Token::with_rules("may", may),
+        ],
+        default_policy: DefaultPolicy::Deny,
+        ..DevAgentConfig::for_tests()
+    };
+    let dev = Dev::start(config);
+    let (beta, gamma) = (TestCa::new("beta.consul"), TestCa::new("gamma.consul"));
+    for (name, ca) in [("beta", &beta), ("gamma", &gamma)] {
+        dev.agent
+            .set_peering(name, vec![ca.pem()])
+            .expect("a peering");
+    }
+    let names = |peers: &[&str]| {
+        let sources: Vec<Value> = peers
+            .iter()
+            .map(|peer| json!({ "Name": "web", "Peer": peer, "Action": "allow" }))
+            .collect();
+        let entry = json!({ "Kind": "service-intentions", "Name": "db", "Sources": sources });
+        dev.agent.put_config_entry(&entry).expect("intentions");
+    };
+    let other = json!({ "Kind": "service-intentions", "Name": "api",
+        "Sources": [{ "Name": "web", "Peer": "gamma", "Action": "allow" }] });
+    dev.agent.put_config_entry(&other).expect("intentions");
+    // Nothing of it is anybody's business but those fields.
+    let told = |name: &str, roots: &[&TestCa]| {
+        let roots: Vec<String> = roots.iter().map(|ca| ca.pem()).collect();
+        json!({ "Name": name, "State": "ACTIVE", "PeerCAPems": roots, "Remote": { "Partition": "" } })
+    };
+    let server = Server::start("sds", &With(&dev, "may"), "db", &["-relay"]);
+    let socket = server.socket();
+    let (index, list) = peerings(socket, None);
+    assert_eq!(list, json!([]), "no intention of `db` names one");
+
+    // Whoever waits hears of an intention that names one ...
+    let waiting = std::thread::spawn({
+        let (socket, wanted) = (socket.to_owned(), json!([told("beta", &[&beta])]));
+        move || until(&socket, index, &wanted)
+    });
+    names(&["beta"]);
+    let index = waiting.join().expect("an answer");
+    // ... of new roots, and of the end.
+    let next = TestCa::new("beta.consul");
+    let both = vec![beta.pem(), next.pem()];
+    dev.agent.set_peering("beta", both).expect("new roots");
+    let index = until(socket, index, &json!([told("beta", &[&beta, &next])]));
+    names(&["beta", "gamma"]);
+    let all = json!([told("beta", &[&beta, &next]), told("gamma", &[&gamma])]);
+    let index = until(socket, index, &all);
+    dev.agent.remove_peering("beta").expect("it is there");
+    until(socket, index, &json!([told("gamma", &[&gamma])]));
+    let (status, _, _) = ask(socket, "GET", "/v1/peering/gamma", "");
+    assert_eq!(status, 403);
+    drop(server.stop());
+
+    // Who may not read peerings is told so, and gets everything else.
+    let server = Server::start("sds", &With(&dev, "may-not"), "db", &["-relay"]);
+    let socket = server.socket();
+    let (status, _, body) = ask(socket, "GET", PEERINGS, "");
+    assert_eq!(status, 403, "{body}");
+    assert!(body.contains("peering:read"), "{body}");
+    let target = format!("{PEERINGS}?index={}&wait=50s", u64::from(u32::MAX));
+    let (status, _, body) = ask(socket, "GET", &target, "");
+    assert_eq!(status, 403, "at once: {body}");
+    let roots = ask(socket, "GET", "/v1/agent/connect/ca/roots", "");
+    assert_eq!(roots.0, 200);
 }

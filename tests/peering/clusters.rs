@@ -21,20 +21,20 @@ use crate::client::{Client, empty, send};
 use crate::scene::{Database, is_cut, open, reaches, refused};
 
 /// What of the local cluster the peer is called.
-const BETA: &str = "beta-peer";
-const SOON: Duration = Duration::from_secs(90);
+pub(crate) const BETA: &str = "beta-peer";
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 /// The service `web` is exported by `beta`.
-struct Clusters {
-    alpha: Consul,
-    beta: Consul,
+pub(crate) struct Clusters {
+    pub(crate) alpha: Consul,
+    pub(crate) beta: Consul,
     /// The authority of `alpha`, which can issue what its agent does not: gateways.
-    alpha_ca: TestCa,
-    beta_ca: TestCa,
+    pub(crate) alpha_ca: TestCa,
+    pub(crate) beta_ca: TestCa,
 }
 
 impl Clusters {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let start = |datacenter: &'static str| {
             move || {
                 let config =
@@ -98,13 +98,16 @@ fn with_ca(api: &Api) -> TestCa {
     ca
 }
 
-fn allow(api: &Api, destination: &str, sources: Value) {
+pub(crate) fn allow(api: &Api, destination: &str, sources: Value) {
     let entry = json!({ "Kind": "service-intentions", "Name": destination, "Sources": sources });
     let _ = api.put("/v1/config", &entry).good();
 }
 
 /// The certificate that the agent itself gives to `service`, once it is of that root.
-fn leaf(consul: &Consul, service: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+pub(crate) fn leaf(
+    consul: &Consul,
+    service: &str,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let path = format!("/v1/agent/connect/ca/leaf/{service}");
     let leaf = consul.api().get(&path).good().json();
     let text = |field: &str| leaf[field].as_str().expect("PEM").to_owned();

@@ -9,4 +9,5 @@ mod client;
 
 mod bundles;
 mod clusters;
+mod envoy;
 mod scene;

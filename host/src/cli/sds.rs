@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use portcullis::envoy::relay::Relay;
-use portcullis::envoy::sds::{LEAF, ROOTS, Sds};
+use portcullis::envoy::sds::{BUNDLES, LEAF, ROOTS, Sds};
 use portcullis::jwks::JwksSettings;
 use portcullis::member::Member;
 use portcullis::watcher::{DefaultPolicySource, WatcherConfig};
@@ -23,7 +23,9 @@ const OWNER_ONLY: u32 = 0o600;
 ///
 /// Serves Envoy's secret discovery service (gRPC, `api_type: GRPC`) on a unix socket: the
 /// secret `leaf` is the service's certificate and key, `roots` a validation context with the
-/// roots of the mesh. Both come from the Consul agent and are followed; Envoy takes new ones
+/// roots of the mesh. `bundles` has the roots of the cluster peers that the service's
+/// intentions name, too, each for its own trust domain alone (the token then needs
+/// `peering:read`). They come from the Consul agent and are followed; Envoy takes new ones
 /// over without a restart and without losing a connection. Until the agent has answered, and
 /// while it is gone, Envoy keeps what it has.
 ///
@@ -102,7 +104,7 @@ pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
     let told = json!({
         "service": service,
         "listen": shown,
-        "secrets": [LEAF, ROOTS],
+        "secrets": [LEAF, ROOTS, BUNDLES],
         "relay": arguments.relay,
         "process": std::process::id(),
     });

@@ -265,6 +265,12 @@ impl Watcher {
         self.0.peers.borrow().clone()
     }
 
+    /// Tells of every change of [`Watcher::peers`].
+    #[must_use]
+    pub fn subscribe_peers(&self) -> watch::Receiver<KnownPeers> {
+        self.0.peers.subscribe()
+    }
+
     /// Says what our own service speaks, or with nothing that the agent is asked, whatever
     /// the settings said.
     pub fn give_protocol(&self, protocol: Option<Protocol>) {

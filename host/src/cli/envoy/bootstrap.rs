@@ -67,6 +67,9 @@ pub(crate) struct BootstrapArgs {
     /// The same for a server that no agent lists: `[addr:]port=host:port=SPIFFE-ID`; may be repeated
     #[arg(long, value_name = "UPSTREAM")]
     static_upstream: Vec<StaticUpstream>,
+    /// Callers come from cluster peers, too: their certificates, or for HTTP what the local mesh gateway says of them
+    #[arg(long, requires = "listen")]
+    peers: bool,
     /// The socket of `portcullis sds` [default: unix:/run/portcullis/NAME.sock]
     #[arg(long, value_name = "SOCKET", value_parser = super::socket)]
     sds: Option<PathBuf>,
@@ -172,6 +175,14 @@ async fn inbound(
             found
         }
     };
+    if arguments.peers && protocol != Protocol::Tcp {
+        if arguments.ext_authz.is_some() {
+            return Err(Failure::usage(
+                "-peers: `portcullis ext-authz` does not read what the local mesh gateway says of requests behind Envoy; use -filter",
+            ));
+        }
+        assumed.push("requests of peers come by way of the local mesh gateway; `x-forwarded-client-cert` reaches the application with what the client has said in it, and what its certificate says behind that".to_owned());
+    }
     let normalization = if protocol == Protocol::Tcp {
         assumed.push(if arguments.client_first {
             "clients speak first: a server that does hangs".to_owned()
@@ -189,6 +200,7 @@ async fn inbound(
         policy,
         client_first: arguments.client_first,
         normalization,
+        peers: arguments.peers,
     }))
 }
 

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::yaml::{self, HTTP2, indented, quoted};
 use super::{
-    AGENT, APPLICATION, Bootstrap, BootstrapError, EXT_AUTHZ, Filter, Inbound, PolicyBy, SDS, agent,
+    AGENT, APPLICATION, BUNDLES, Bootstrap, BootstrapError, EXT_AUTHZ, Filter, Inbound, PolicyBy,
+    ROOTS, SDS, agent,
 };
 use crate::proxy::{Application, ListenAddress};
 
@@ -16,6 +17,9 @@ const LISTENER: &str = "public_listener";
 const DECISION: &str = "%FILTER_STATE(wasm.portcullis.decision:PLAIN)%";
 
 pub(super) fn listener(bootstrap: &Bootstrap, inbound: &Inbound) -> String {
+    // Requests of peers come with the certificate of the local mesh gateway.
+    let by_peers = inbound.peers && inbound.protocol == Protocol::Tcp;
+    let roots = if by_peers { BUNDLES } else { ROOTS };
     let tls = format!(
         "\
 \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
@@ -24,7 +28,7 @@ require_client_certificate: true
 disable_stateless_session_resumption: true
 disable_stateful_session_resumption: true
 {}",
-        yaml::common_tls(SDS, "")
+        yaml::common_tls(SDS, roots, "")
     );
     let filters = if inbound.protocol == Protocol::Tcp {
         tcp(bootstrap, inbound)
@@ -189,14 +193,18 @@ fn http(bootstrap: &Bootstrap, inbound: &Inbound) -> String {
             ("ms", "%DURATION%"),
         ],
     );
+    let forwarded = if inbound.peers {
+        "# What the local mesh gateway says of its client is judged, and what Envoy says of its own\n# client is added behind it: believe the last element, or the one before a gateway's.\nforward_client_cert_details: APPEND_FORWARD"
+    } else {
+        "# What a client says about itself is replaced by what its certificate says.\nforward_client_cert_details: SANITIZE_SET"
+    };
     let manager = format!(
         "\
 \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
 stat_prefix: {LISTENER}
 codec_type: AUTO
 {normalization}server_header_transformation: PASS_THROUGH
-# What a client says about itself is replaced by what its certificate says.
-forward_client_cert_details: SANITIZE_SET
+{forwarded}
 set_current_client_cert_details: {{uri: true}}
 upgrade_configs: [{{upgrade_type: websocket}}]
 {log}route_config:

@@ -22,6 +22,12 @@ use yaml::{indented, quoted};
 /// The cluster of `portcullis sds`.
 const SDS: &str = "portcullis";
 
+/// The secret with the roots of the mesh.
+const ROOTS: &str = "roots";
+
+/// The secret with those of peers, too.
+const BUNDLES: &str = "bundles";
+
 /// The cluster of `portcullis ext-authz`.
 const EXT_AUTHZ: &str = "portcullis_ext_authz";
 
@@ -65,6 +71,9 @@ pub struct Inbound {
     pub client_first: bool,
     /// How requests are normalised.
     pub normalization: Normalization,
+    /// Whether callers come from cluster peers: connections with certificates of theirs,
+    /// requests by way of the local mesh gateway.
+    pub peers: bool,
 }
 
 /// Who decides.

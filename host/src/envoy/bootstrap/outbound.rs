@@ -1,7 +1,7 @@
 //! Listeners for our application, and mTLS to the services behind them.
 
 use super::yaml::{self, indented, quoted};
-use super::{Bootstrap, BootstrapError, SDS, Upstream};
+use super::{Bootstrap, BootstrapError, ROOTS, SDS, Upstream};
 use crate::tls::sni_of;
 
 pub(super) fn listener(bootstrap: &Bootstrap, upstream: &Upstream) -> String {
@@ -54,7 +54,7 @@ transport_socket:
 {sni}    # A resumed session would not verify the server again.
     max_session_keys: 0
 {}",
-        indented(&yaml::common_tls(SDS, &validation), 4)
+        indented(&yaml::common_tls(SDS, ROOTS, &validation), 4)
     );
     let endpoints = upstream
         .endpoints

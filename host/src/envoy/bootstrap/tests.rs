@@ -31,6 +31,7 @@ fn inbound(protocol: Protocol, policy: PolicyBy) -> Bootstrap {
             policy,
             client_first: true,
             normalization: Normalization::default(),
+            peers: false,
         }),
         upstreams: vec![Upstream {
             name: "web".to_owned(),
@@ -140,4 +141,28 @@ fn agents_that_the_filter_cannot_ask_are_refused() {
     let tls = with(tls).unwrap();
     let clusters = tls["static_resources"]["clusters"].to_string();
     assert!(clusters.contains("IP_ADDRESS"), "{clusters}");
+}
+
+#[test]
+fn peers_are_verified_by_their_own_roots_or_named_by_a_gateway() {
+    for (protocol, peers, roots, forwards) in [
+        (Protocol::Tcp, false, "roots", Value::Null),
+        (Protocol::Tcp, true, "bundles", Value::Null),
+        (Protocol::Http, false, "roots", "SANITIZE_SET".into()),
+        (Protocol::Http, true, "roots", "APPEND_FORWARD".into()),
+    ] {
+        let mut bootstrap = inbound(protocol, filter());
+        if let Some(inbound) = &mut bootstrap.inbound {
+            inbound.peers = peers;
+        }
+        let yaml = bootstrap.yaml().unwrap();
+        assert_eq!(lint(&yaml).unwrap(), [], "{yaml}");
+        let json = bootstrap.json().unwrap();
+        let chain = &json["static_resources"]["listeners"][0]["filter_chains"][0];
+        let tls = &chain["transport_socket"]["typed_config"]["common_tls_context"];
+        assert_eq!(tls["validation_context_sds_secret_config"]["name"], roots);
+        let filters = chain["filters"].as_array().unwrap();
+        let last = &filters[filters.len() - 1]["typed_config"];
+        assert_eq!(last["forward_client_cert_details"], forwards);
+    }
 }

@@ -99,8 +99,9 @@ pub(super) fn grpc_cluster(name: &str, comment: &str, at: &ListenAddress) -> Str
     cluster(name, comment, &[(address(at), false)], HTTP2)
 }
 
-/// Certificates by SDS, with further fields of the validation context.
-pub(super) fn common_tls(cluster: &str, validation: &str) -> String {
+/// Certificates by SDS, verified by the secret `roots`, with further fields of the validation
+/// context.
+pub(super) fn common_tls(cluster: &str, roots: &str, validation: &str) -> String {
     let source = format!(
         "{{resource_api_version: V3, api_config_source: {{api_type: GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: {}}}}}]}}}}",
         quoted(cluster)
@@ -110,11 +111,11 @@ pub(super) fn common_tls(cluster: &str, validation: &str) -> String {
     );
     if validation.is_empty() {
         text.push_str(&format!(
-            "  validation_context_sds_secret_config:\n    name: roots\n    sds_config: {source}\n"
+            "  validation_context_sds_secret_config:\n    name: {roots}\n    sds_config: {source}\n"
         ));
     } else {
         text.push_str(&format!(
-            "  combined_validation_context:\n    default_validation_context:\n{}    validation_context_sds_secret_config:\n      name: roots\n      sds_config: {source}\n",
+            "  combined_validation_context:\n    default_validation_context:\n{}    validation_context_sds_secret_config:\n      name: {roots}\n      sds_config: {source}\n",
             indented(validation, 6)
         ));
     }

@@ -1,5 +1,8 @@
 //! Listeners: where the policy stands in their filter chains, and what TLS lets in.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_core::chain::{NoTrustDomain, trust_domain_of};
 use std::net::IpAddr;
 
 use super::plugin::{Authz, Plugin};
@@ -184,6 +187,11 @@ impl<'v> Chain<'v> {
             examine_resumption(&tls, found);
         }
         examine_validation(&tls, by_filter, found);
+        // `ext-authz` verifies itself, too.
+        let believes = Policy::Filter { verifies: false };
+        if self.policies.contains(&believes) {
+            examine_roots(&tls, found);
+        }
     }
 
     fn examine_filters(&self, found: &mut Found) {
@@ -363,6 +371,30 @@ fn examine_validation(tls: &Node<'_>, by_filter: bool, found: &mut Found) {
         if context.flag("allow_expired_certificate") == Some(true) && !by_filter {
             let text = "`allow_expired_certificate` is true";
             found.add(Code::AcceptExpired, &context.path, text);
+        }
+    }
+}
+
+/// Roots that stand in the file, of one trust domain or of several.
+fn examine_roots(tls: &Node<'_>, found: &mut Found) {
+    let places = [
+        &["common_tls_context", "validation_context", "trusted_ca"][..],
+        &[
+            "common_tls_context",
+            "combined_validation_context",
+            "default_validation_context",
+            "trusted_ca",
+        ],
+    ];
+    for roots in places.iter().filter_map(|place| tls.at(place)) {
+        let bytes = roots.text("inline_bytes");
+        let bytes = bytes.and_then(|text| STANDARD.decode(text).ok());
+        let bytes = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = roots.text("inline_string").map(str::to_owned).or(bytes);
+        if let Some(Err(several @ NoTrustDomain::Several { .. })) =
+            text.map(|text| trust_domain_of(&[text]))
+        {
+            found.add(Code::PooledRoots, &roots.path, several.to_string());
         }
     }
 }

@@ -88,6 +88,10 @@ codes! {
     NoValidation = "no-validation", Error,
         "without a validation context Envoy neither asks for a certificate nor verifies one",
         "set `validation_context_sds_secret_config` (`roots` of `portcullis sds`), or `validation_context.trusted_ca`";
+    /// Roots of several trust domains vouch for every name.
+    PooledRoots = "pooled-roots", Error,
+        "Envoy believes each of these roots for every name, so that a cluster peer can be anybody of this mesh",
+        "ask for `bundles` of `portcullis sds`: Envoy's SPIFFE validator with one bundle for each trust domain; only a filter with `peer_verification: filter` may do without it";
     /// Certificates of anybody are accepted.
     AcceptUntrusted = "accept-untrusted", Error,
         "Envoy accepts certificates that nobody signed, with any name in them",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Code, lint};
@@ -59,6 +61,13 @@ fn good() -> Value {
         ],
     }})
 }
+
+/// Two roots of one trust domain, and one of another.
+const ROOTS: [&str; 3] = [
+    include_str!("../../../../guest/core/tests/data/consul/p256-root0.pem"),
+    include_str!("../../../../guest/core/tests/data/consul/rsa-to-p521-root0.pem"),
+    include_str!("../../../../guest/core/tests/data/openssl/p256-sha256-root.pem"),
+];
 
 const L4: &str = "/static_resources/listeners/0/filter_chains/0";
 const L7: &str = "/static_resources/listeners/1/filter_chains/0/filters/0/typed_config";
@@ -214,6 +223,12 @@ fn changes() -> Vec<(Value, Code, String)> {
             Value::Null,
             Code::NoValidation,
             &common,
+        ),
+        at(
+            &format!("{common}/validation_context/trusted_ca"),
+            json!({ "inline_string": ROOTS.concat() }),
+            Code::PooledRoots,
+            &format!("{common}/validation_context/trusted_ca"),
         ),
         at(
             &format!("{common}/validation_context/trust_chain_verification"),
@@ -395,5 +410,37 @@ fn listeners_for_our_own_programs_need_no_policy() {
 fn what_is_no_configuration_is_refused() {
     for text in ["", "[]", "7", "{", "\"a\"", "a"] {
         assert!(lint(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn roots_of_several_trust_domains_in_one_pool_are_found() {
+    let [one, next, other] = ROOTS;
+    let roots = format!(
+        "{L4}/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca"
+    );
+    let bytes = |text: &str| STANDARD.encode(text);
+    for (value, is_pooled) in [
+        (json!({ "inline_string": format!("{one}{next}") }), false),
+        (json!({ "inline_string": format!("{one}{other}") }), true),
+        (
+            json!({ "inline_bytes": bytes(&format!("{one}{next}{other}")) }),
+            true,
+        ),
+        (json!({ "inline_bytes": bytes(one) }), false),
+        (json!({ "inline_bytes": "?" }), false),
+    ] {
+        let mut tree = with(&roots, value);
+        let expected = match is_pooled {
+            true => vec![("pooled-roots", roots.clone())],
+            false => Vec::new(),
+        };
+        assert_eq!(codes(&tree), expected);
+        // The filter itself looks for the one that counts.
+        let settings =
+            r#"{"service":"db","agent":{"cluster":"consul_agent"},"peer_verification":"filter"}"#;
+        let plugin = format!("{L4}/filters/0/typed_config/config/configuration/value");
+        *tree.pointer_mut(&plugin).unwrap() = json!(settings);
+        assert_eq!(codes(&tree), []);
     }
 }

@@ -1,11 +1,13 @@
 //! Envoy's secret discovery service: our leaf with its key, and the roots of the mesh.
 //!
-//! Two secrets have these names: [`LEAF`] is a TLS certificate, [`ROOTS`] a validation
+//! The secrets have these names: [`LEAF`] is a TLS certificate, [`ROOTS`] a validation
 //! context with nothing but the roots, so that listeners and clusters can add what else they
-//! demand. Whoever reaches the socket gets a private key: it is a unix socket, never TCP.
+//! demand. [`BUNDLES`] is one with the roots of peers, too, each for its own trust domain
+//! alone. Whoever reaches the socket gets a private key: it is a unix socket, never TCP.
 //!
 //! <https://www.envoyproxy.io/docs/envoy/v1.38.0/configuration/security/secret>
 
+mod bundles;
 mod secrets;
 mod stream;
 
@@ -35,6 +37,7 @@ use crate::proxy::{ListenAddress, Listener};
 use secrets::Secrets;
 use stream::Subscription;
 
+pub use bundles::BUNDLES;
 pub use secrets::{LEAF, ROOTS};
 
 /// The largest question: Envoy describes its node in it.

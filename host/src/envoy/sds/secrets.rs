@@ -1,4 +1,4 @@
-//! The two secrets, as Envoy reads them.
+//! The secrets, as Envoy reads them.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use prost::{Message as _, Name as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
+use super::bundles::{self, BUNDLES};
 use crate::tls::LeafStore;
-use crate::watcher::{MeshRoots, Watcher};
+use crate::watcher::{KnownPeers, MeshRoots, Watcher};
 
 /// Name of our certificate with its key.
 pub const LEAF: &str = "leaf";
@@ -27,6 +28,7 @@ pub(super) struct Secrets {
     leaf: Arc<LeafStore>,
     leaf_changed: watch::Receiver<u64>,
     roots: watch::Receiver<Option<MeshRoots>>,
+    peers: watch::Receiver<KnownPeers>,
 }
 
 /// Those of the wanted secrets that there are.
@@ -44,14 +46,16 @@ impl Secrets {
             leaf: Arc::clone(watcher.leaf()),
             leaf_changed: watcher.leaf().subscribe(),
             roots: watcher.subscribe_roots(),
+            peers: watcher.subscribe_peers(),
         }
     }
 
-    /// Waits for another leaf or other roots; never ends when the watchers have.
+    /// Waits for another leaf, other roots or other peers; never ends when the watchers have.
     pub(super) async fn changed(&mut self) {
         let ended = tokio::select! {
             changed = self.leaf_changed.changed() => changed.is_err(),
             changed = self.roots.changed() => changed.is_err(),
+            changed = self.peers.changed() => changed.is_err(),
         };
         if ended {
             std::future::pending().await
@@ -67,10 +71,10 @@ impl Secrets {
         };
         let mut digest = Sha256::new();
         for name in names.iter().copied() {
-            let secret = if name == LEAF {
-                self.leaf(&mut digest)
-            } else {
-                self.roots(&mut digest)
+            let secret = match name {
+                LEAF => self.leaf(&mut digest),
+                BUNDLES => self.bundles(&mut digest),
+                _ => self.roots(&mut digest),
             };
             match secret {
                 Some(secret) => found.secrets.push(Secret {
@@ -107,11 +111,7 @@ impl Secrets {
     fn roots(&self, digest: &mut Sha256) -> Option<secret::Type> {
         let roots = self.roots.borrow();
         let roots = roots.as_ref()?;
-        let mut pem = String::new();
-        for one in &roots.pems {
-            pem.push_str(one.trim_end());
-            pem.push('\n');
-        }
+        let pem = joined(&roots.pems);
         digest.update(ROOTS);
         digest.update(&pem);
         Some(secret::Type::ValidationContext(
@@ -120,6 +120,16 @@ impl Secrets {
                 ..CertificateValidationContext::default()
             },
         ))
+    }
+}
+
+impl Secrets {
+    fn bundles(&self, digest: &mut Sha256) -> Option<secret::Type> {
+        let roots = self.roots.borrow();
+        let context = bundles::context(roots.as_ref()?, &self.peers.borrow());
+        digest.update(BUNDLES);
+        digest.update(context.encode_to_vec());
+        Some(secret::Type::ValidationContext(context))
     }
 }
 
@@ -144,7 +154,17 @@ impl Found {
     }
 }
 
-fn inline(bytes: &[u8]) -> DataSource {
+/// Certificates, one after the other.
+pub(super) fn joined(pems: &[String]) -> String {
+    let mut text = String::new();
+    for one in pems {
+        text.push_str(one.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+pub(super) fn inline(bytes: &[u8]) -> DataSource {
     DataSource {
         specifier: Some(Specifier::InlineBytes(bytes.to_vec())),
         ..DataSource::default()

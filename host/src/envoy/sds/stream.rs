@@ -14,8 +14,8 @@ use prost::Name as _;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::Counted;
 use super::secrets::{LEAF, ROOTS, Secrets};
+use super::{BUNDLES, Counted};
 use crate::escape::visible;
 
 /// How much of Envoy's reason is repeated.
@@ -175,14 +175,14 @@ pub(super) fn names(question: &DiscoveryRequest) -> Result<Vec<&'static str>, St
     }
     if question.resource_names.is_empty() {
         return Err(Status::invalid_argument(format!(
-            "`resource_names` is empty: ask for `{LEAF}` or `{ROOTS}`"
+            "`resource_names` is empty: ask for `{LEAF}`, `{ROOTS}` or `{BUNDLES}`"
         )));
     }
-    let known = [LEAF, ROOTS];
+    let known = [LEAF, ROOTS, BUNDLES];
     let is_known = |name: &&String| !known.contains(&name.as_str());
     if let Some(unknown) = question.resource_names.iter().find(is_known) {
         return Err(Status::invalid_argument(format!(
-            "there is no secret `{}` here: the `name` in `tls_certificate_sds_secret_configs` is `{LEAF}`, in `validation_context_sds_secret_config` `{ROOTS}`",
+            "there is no secret `{}` here: the `name` in `tls_certificate_sds_secret_configs` is `{LEAF}`, in `validation_context_sds_secret_config` `{ROOTS}`, or `{BUNDLES}` where callers of peers come",
             visible(unknown, REASON)
         )));
     }
