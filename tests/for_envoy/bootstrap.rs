@@ -67,7 +67,7 @@ fn what_is_written_is_valid_and_has_no_findings() {
     let inbound = ["-listen=127.0.0.1:8443", "-service-addr=127.0.0.1:5432"];
     let authz = "-ext-authz=unix:/run/portcullis/authz.sock";
     let filter = format!("-filter={}", components::envoy_filter().display());
-    let cases: [(&str, Vec<&str>); 8] = [
+    let cases: [(&str, Vec<&str>); 10] = [
         (
             "filter-tcp",
             vec!["-service=db", inbound[0], inbound[1], &filter],
@@ -81,6 +81,14 @@ fn what_is_written_is_valid_and_has_no_findings() {
                 &filter,
                 "-matching=envoy",
             ],
+        ),
+        (
+            "filter-peers-tcp",
+            vec!["-service=db", inbound[0], inbound[1], &filter, "-peers"],
+        ),
+        (
+            "filter-peers-http",
+            vec!["-service=api", inbound[0], inbound[1], &filter, "-peers"],
         ),
         (
             "filter-direct",
@@ -205,6 +213,18 @@ fn what_cannot_be_written_is_refused_by_name() {
             ],
             2,
             "-filter or -ext-authz",
+        ),
+        (
+            &[
+                "-service=db",
+                "-listen=:1",
+                "-service-addr=127.0.0.1:1",
+                "-protocol=http",
+                "-ext-authz=127.0.0.1:9000",
+                "-peers",
+            ],
+            2,
+            "use -filter",
         ),
     ] {
         let mut command = program::portcullis(["envoy", "bootstrap"]);
