@@ -10,6 +10,7 @@ mod mesh;
 mod plan;
 mod rust;
 mod shared_data;
+mod tokens;
 
 use std::collections::BTreeSet;
 

@@ -13,10 +13,14 @@ mod connections;
 mod contexts;
 mod flips;
 mod greeter;
+#[expect(dead_code, reason = "tests of HTTP use more of it")]
+#[path = "../http/tokens.rs"]
+mod issuers;
 mod live;
 mod peers;
 mod requests;
 mod scene;
 mod shared_data;
+mod tokens;
 mod vectors;
 mod workers;

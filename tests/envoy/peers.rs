@@ -88,6 +88,7 @@ async fn the_filter_builds_paths_by_the_intermediates_that_the_agent_lists() {
         root: root.pem(),
         intermediates,
         mesh: Value::Null,
+        providers: json!([]),
     });
     let agent = replayed::agent(said.into()).await;
     let (app, http) = (Greeter::start(b"").await, Application::start().await);

@@ -2,8 +2,9 @@
 //! its own, with an agent that answers each listener by the datacenter that it asks for.
 //!
 //! What comes back is only whether it passed and where to, so that is what is compared. Left
-//! out: what the filter does not follow (peers, providers of tokens), HTTP/2, and requests that
-//! Envoy answers by itself, none of which reach the filter as they are in the vector.
+//! out: what the filter does not follow (peers), tokens, whose time is not ours (`tokens` asks
+//! with others), HTTP/2, and requests that Envoy answers by itself, none of which reach the
+//! filter as they are in the vector.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -202,6 +203,7 @@ async fn the_vectors_through_a_real_envoy() {
         root: ca.pem(),
         intermediates: Vec::new(),
         mesh: Value::Null,
+        providers: json!([]),
     });
     let agent = replayed::agent(said.collect()).await;
     let server = ca.service("db").issue();

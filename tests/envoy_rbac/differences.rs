@@ -16,7 +16,6 @@ pub(crate) const SCHEME: &str = "scheme by a header of the client";
 pub(crate) const OWN_HEADERS: &str = "headers that Envoy writes or takes out itself";
 pub(crate) const IDENTITY: &str = "identity that intentions are not about";
 pub(crate) const TOKEN: &str = "token that the deciding rule does not ask for";
-pub(crate) const NO_TOKENS: &str = "tokens are not verified";
 pub(crate) const QUERY: &str = "the method QUERY";
 pub(crate) const NO_PATH: &str = "target without a path";
 pub(crate) const BAD_HOST: &str = "malformed host beside an address";

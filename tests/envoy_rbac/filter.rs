@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::differences::{self, Case, IDENTITY, PATTERN, QUERY, WIDER_FIRST};
+use crate::differences::{self, Case, IDENTITY, PATTERN, QUERY, TOKEN, WIDER_FIRST};
 use crate::differential::{number, rules_of};
 use crate::fixed::{self, Asked};
 use crate::generate::{self, SOURCES};
@@ -49,7 +49,7 @@ const SETTINGS: [(&str, &str, usize, f64); 7] = [
     ),
 ];
 /// What seeded questions may differ by.
-const FILTERS: [&str; 2] = [WIDER_FIRST, QUERY];
+const FILTERS: [&str; 3] = [WIDER_FIRST, QUERY, TOKEN];
 /// Requests about each set; connections are asked for once by each source.
 const REQUESTS: usize = 24;
 
@@ -134,11 +134,6 @@ fn seeded(
 ) -> (Value, Vec<(&'static str, Question)>) {
     let mut intentions = generate::intentions(random);
     for source in &mut intentions.sources {
-        // The filter knows no provider of tokens: the fixed cases are about that.
-        for permission in source["Permissions"].as_array_mut().into_iter().flatten() {
-            let fields = permission.as_object_mut().expect("a permission");
-            fields.remove("JWT");
-        }
         // Consul takes no permissions about connections.
         if protocol == "tcp" && source["Permissions"].is_array() {
             let action = source["Permissions"][0]["Action"].take();

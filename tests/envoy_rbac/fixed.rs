@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::differences::{
-    BAD_HOST, IDENTITY, NO_HOST, NO_PATH, NO_TOKENS, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN,
-    WIDER_FIRST,
+    BAD_HOST, IDENTITY, NO_HOST, NO_PATH, OWN_HEADERS, PATTERN, QUERY, SCHEME, TOKEN, WIDER_FIRST,
 };
 use crate::question::Question;
 use crate::scene::{PROVIDERS, Scene};
@@ -313,14 +312,14 @@ fn forms(scene: &Scene) -> Vec<Rules> {
         .collect()
 }
 
-/// What a rule that asks for tokens means to the filter, which knows no provider of any.
+/// What a rule that asks for tokens means to the filter: the same.
 pub(crate) fn tokens(scene: &Scene) -> Vec<Rules> {
     let providers = json!({ "Providers": [{ "Name": PROVIDERS[0] }] });
     let token = scene.issuers[0].token(3_600, &json!({}));
     let mut all = Vec::new();
     for action in ["allow", "deny"] {
         let asked = |what: &str, question: Question| Asked {
-            heading: NO_TOKENS,
+            heading: TOKEN,
             what: format!("{action} `/a` with JWT, then allow: {what}"),
             client: scene.client("web"),
             question,

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::ours::Setting;
 use crate::scene::{Scene, TARGET};
+use crate::tokens::Issuer;
 
 /// One set of intentions.
 pub(crate) struct Recorded {
@@ -65,7 +66,12 @@ impl Recorded {
                 }
                 _ => {
                     let inner = one["typed_config"]["http_filters"].as_array_mut();
-                    for one in inner.into_iter().flatten() {
+                    let Some(inner) = inner else {
+                        continue;
+                    };
+                    // Envoy's own verification of tokens goes with its RBAC: it takes them out.
+                    inner.retain(|one| one["name"] != "envoy.filters.http.jwt_authn");
+                    for one in inner {
                         if one["name"] == "envoy.filters.http.rbac" {
                             *one = filter.http();
                             replaced += 1;
@@ -108,6 +114,7 @@ impl Beside {
             mesh: json!({ "Kind": "mesh", "HTTP": { "Incoming": {
                 "RequestNormalization": set.setting.normalization,
             }}}),
+            providers: scene.issuers.iter().map(Issuer::entry).collect(),
         });
         let agent = runtime.block_on(replayed::agent(said.collect()));
         let own = format!(

@@ -1,6 +1,7 @@
 //! The relay of `portcullis sds`: the filter's questions with a token that it does not know.
 
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -93,6 +94,8 @@ fn the_token_of_a_relay_is_good_for_its_questions_alone() {
     for (method, target) in [
         ("GET", "/v1/agent/connect/ca/leaf/db"),
         ("GET", "/v1/agent/self"),
+        ("GET", "/v1/config/jwt-provider/okta"),
+        ("GET", "/v1/config/service-defaults"),
         ("GET", "/v1/acl/tokens"),
         ("PUT", "/v1/kv/x"),
         (
@@ -115,7 +118,7 @@ fn the_token_of_a_relay_is_good_for_its_questions_alone() {
 struct With<'a>(&'a Dev, &'static str);
 
 impl Agent for With<'_> {
-    fn address(&self) -> std::net::SocketAddr {
+    fn address(&self) -> SocketAddr {
         self.0.address()
     }
 
@@ -226,4 +229,86 @@ fn a_relay_tells_of_the_peers_that_intentions_name() {
     assert_eq!(status, 403, "at once: {body}");
     let roots = ask(socket, "GET", "/v1/agent/connect/ca/roots", "");
     assert_eq!(roots.0, 200);
+}
+
+/// A server that answers every question with this body.
+fn server(body: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn the_relay_passes_on_providers_and_their_keys() {
+    let name = "the_relay_passes_on_providers_and_their_keys";
+    let Some(consul) = Consul::start(name, Options::new().with_acls()) else {
+        return;
+    };
+    let token = consul.token(
+        "db",
+        r#"service "db" { policy = "write" intentions = "read" }"#,
+    );
+    let agent = WithAcls(consul);
+    let allowed = server(r#"{"keys":[]}"#);
+    let forbidden = server("never asked");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "from a file").expect("it is written");
+    let remote =
+        |address: SocketAddr| json!({ "Remote": { "URI": format!("http://{address}/keys") } });
+    for (name, keys) in [
+        ("okta", remote(allowed)),
+        ("evil", remote(forbidden)),
+        ("dead", remote(SocketAddr::from(([127, 0, 0, 1], 9)))),
+        (
+            "file",
+            json!({ "Local": { "Filename": file.path().display().to_string() } }),
+        ),
+        ("own", json!({ "Local": { "JWKS": "eyJrZXlzIjpbXX0=" } })),
+    ] {
+        let entry =
+            json!({ "Kind": "jwt-provider", "Name": name, "Issuer": "x", "JSONWebKeySet": keys });
+        let _ = agent.api().put("/v1/config", &entry).good();
+    }
+    let token_file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(token_file.path(), token).expect("it is written");
+    let flags = [
+        "-relay".to_owned(),
+        format!("-jwks-allow=http://{allowed}"),
+        "-jwks-allow=http://127.0.0.1:9".to_owned(),
+        format!("-token-file={}", token_file.path().display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::start("sds", &agent, "db", &flags);
+    let socket = server.socket();
+    let (status, head, body) = ask(socket, "GET", "/v1/config/jwt-provider", "");
+    assert_eq!(status, 200, "{body}");
+    assert!(head.contains("x-consul-index: "), "{head}");
+    let list: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(5), "{body}");
+    let keys = |name: &str| {
+        let (status, _, body) = ask(socket, "GET", &format!("/v1/portcullis/jwks/{name}"), "");
+        (status, body)
+    };
+    assert_eq!(keys("okta"), (200, r#"{"keys":[]}"#.to_owned()));
+    assert_eq!(keys("file"), (200, "from a file".to_owned()));
+    let (status, told) = keys("evil");
+    assert_eq!(status, 403, "{told}");
+    let advice = format!("allow it with `-jwks-allow http://{forbidden}`");
+    assert!(told.contains(&advice), "{told}");
+    let (status, told) = keys("dead");
+    assert_eq!(status, 502, "{told}");
+    assert!(told.contains("no connection"), "{told}");
+    for name in ["own", "nobody", "..", "a%20b"] {
+        let (status, told) = keys(name);
+        assert_eq!(status, 404, "{name}: {told}");
+    }
+    drop(server.stop());
 }

@@ -231,11 +231,16 @@ impl KeyServer {
     }
 
     async fn serve(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        // One after the other, as Envoy asks.
+        while self.answer_one(&mut stream).await.is_some() {}
+    }
+
+    async fn answer_one(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<()> {
         let mut read = Vec::new();
         let mut part = [0; 1024];
         while !read.windows(4).any(|end| end == b"\r\n\r\n") {
             match stream.read(&mut part).await {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => return None,
                 Ok(count) => read.extend_from_slice(&part[..count]),
             }
         }
@@ -265,9 +270,7 @@ impl KeyServer {
             }
             Answer::Silent => return std::future::pending().await,
         };
-        let _ = stream.write_all(&bytes).await;
-        let _ = stream.flush().await;
-        // Until the other side has read it.
-        let _ = stream.read(&mut part).await;
+        stream.write_all(&bytes).await.ok()?;
+        stream.flush().await.ok()
     }
 }

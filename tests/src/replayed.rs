@@ -23,6 +23,8 @@ pub struct Said {
     pub intermediates: Vec<String>,
     /// The `mesh` entry; null if there is none.
     pub mesh: Value,
+    /// All `jwt-provider` entries: a list.
+    pub providers: Value,
 }
 
 /// Starts one. A question that waits for a change is never answered.
@@ -68,6 +70,7 @@ async fn answer(mut stream: TcpStream, said: Arc<Vec<Said>>) -> Option<()> {
         let body = match (parameter("name"), path) {
             (Some(name), _) => json!({ name.replace("%2F", "/"): said.intentions }),
             (None, "/v1/config/mesh/mesh") => said.mesh.clone(),
+            (None, "/v1/config/jwt-provider") => said.providers.clone(),
             (None, _) => json!({ "ActiveRootID": "1", "TrustDomain": said.trust_domain,
                 "Roots": [{ "ID": "1", "Name": "", "RootCert": said.root,
                     "IntermediateCerts": said.intermediates, "Active": true }] }),

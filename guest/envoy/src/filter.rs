@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use portcullis_core::agent::HttpRequest;
 use portcullis_core::filter::{
-    Asks, FilterState, Layer, Mode, PeerVerification, Reply, Settings, Supply, forwarded_client,
-    read_reply,
+    Asks, FilterState, Layer, Mode, Onward, PeerVerification, Reply, Settings, Supply,
+    forwarded_client, read_reply,
 };
 use portcullis_core::http::Request;
 use portcullis_core::intention::{Decision, Effect, Reason};
@@ -64,7 +64,9 @@ pub(crate) struct Filter {
     /// What was logged last about each thing.
     told: BTreeMap<Asks, String>,
     is_stale: bool,
-    /// The earliest end of a certificate among what lives.
+    /// What changes in the request that was judged last, if it goes on.
+    onward: Option<Onward>,
+    /// The earliest end of a certificate or a token among what lives.
     pub(crate) expiry: Timestamp,
 }
 
@@ -80,6 +82,7 @@ impl Filter {
             tick_ms: 0,
             told: BTreeMap::new(),
             is_stale: false,
+            onward: None,
             expiry: Timestamp::MAX,
         }
     }
@@ -134,6 +137,7 @@ impl Filter {
 
     fn set_tick_period(&mut self, root: u32) {
         let is_ready = self.is_ready(Layer::Connections) || self.is_ready(Layer::Requests);
+        let is_ready = is_ready && !self.supply.awaits_tokens();
         let period = if is_ready { TICK_MS } else { START_TICK_MS };
         if period != self.tick_ms && self.roots.first() == Some(&root) {
             self.tick_ms = period;
@@ -144,14 +148,14 @@ impl Filter {
     }
 
     fn send(&mut self, root: u32, asks: Asks, request: &HttpRequest, now: u64) {
-        let agent = &self.settings().agent;
-        match host::call(&agent.cluster, &agent.authority, request) {
+        let route = self.supply.route(asks);
+        match host::call(route, request) {
             Ok(token) => {
                 self.calls.insert(token, (asks, root));
                 self.supply.sent(asks, now, request.read_timeout_ms);
             }
             Err(Status::BadArgument) => {
-                let error = format!("Envoy has no cluster `{}`", agent.cluster);
+                let error = format!("Envoy has no cluster `{}`", route.cluster);
                 self.supply.failed(asks, now, &error);
             }
             Err(status) => {
@@ -172,7 +176,7 @@ impl Filter {
             return;
         };
         let now = now.monotonic;
-        let reply = match read(headers, body) {
+        let reply = match read(headers, body, Supply::limit(asks)) {
             Ok(reply) => reply,
             Err(error) => return self.supply.failed(asks, now, &error),
         };
@@ -200,6 +204,16 @@ impl Filter {
 
     pub(crate) fn is_ready(&self, layer: Layer) -> bool {
         self.supply.is_ready(layer)
+    }
+
+    /// Whether something that can still come is worth waiting for.
+    pub(crate) fn must_wait(&self, layer: Layer) -> bool {
+        !self.is_ready(layer) || (layer == Layer::Requests && self.supply.awaits_tokens())
+    }
+
+    /// Whether rules look at tokens.
+    pub(crate) fn asks_for_tokens(&self) -> bool {
+        self.supply.asks_for_tokens()
     }
 
     /// This moment, for a decision. The clock that nobody sets is asked only where something
@@ -231,6 +245,7 @@ impl Filter {
         request: &Request,
         now: Moment,
     ) -> Outcome {
+        self.onward = None;
         if let Some(outcome) = self.check(Layer::Requests, known, now) {
             return outcome;
         }
@@ -243,12 +258,47 @@ impl Filter {
             known.client()
         };
         let decision = self.authorize(Layer::Requests, client, Some(request), now);
+        let judged = outcome(&decision);
         match decision.effect {
-            // The filter rewrites nothing: what is forwarded is what was judged, or nothing.
-            Effect::Allow if decision.path.is_some() => Outcome::bad(NOT_NORMALIZED),
+            Effect::Allow if decision.path.is_none() && decision.headers.is_empty() => judged,
+            // The filter normalises nothing: what is forwarded is what was judged, or nothing.
+            Effect::Allow => match Onward::of(request, decision.path, decision.headers) {
+                Some(onward) => {
+                    self.onward = (!onward.is_nothing()).then_some(onward);
+                    judged
+                }
+                None => Outcome::bad(NOT_NORMALIZED),
+            },
             Effect::Redirect => Outcome::bad(NOT_NORMALIZED),
-            Effect::Allow if !decision.headers.is_empty() => Outcome::denied(FAILED),
-            _ => outcome(&decision),
+            _ => judged,
+        }
+    }
+
+    /// Changes the request in effect as it was judged to need it; what cannot be changed does
+    /// not go on.
+    pub(crate) fn carry_out(&mut self, outcome: Outcome) -> Outcome {
+        let Some(onward) = self.onward.take() else {
+            return outcome;
+        };
+        // Shadow mode changes nothing.
+        if !outcome.is_allowed() || self.is_shadow() {
+            return outcome;
+        }
+        let mut removed = onward.removed.iter().map(|name| host::remove_header(name));
+        let done = removed.try_for_each(|removed| removed).and_then(|()| {
+            let mut set = onward
+                .set
+                .iter()
+                .map(|(name, value)| host::set_header(name, value));
+            set.try_for_each(|set| set)
+        });
+        match done {
+            Ok(()) => outcome,
+            Err(status) => {
+                let text = format!("headers of a request cannot be changed: {status}");
+                self.log(LogLevel::Error, &text);
+                Outcome::denied(FAILED)
+            }
         }
     }
 
@@ -342,14 +392,14 @@ impl Filter {
         }
         for (asks, error) in &errors {
             if self.told.get(asks) != Some(error) {
-                let name = asks.name();
-                self.log(LogLevel::Warn, &format!("{name} from the agent: {error}"));
+                let subject = self.supply.subject(*asks);
+                self.log(LogLevel::Warn, &format!("{subject}: {error}"));
             }
         }
         for asks in self.told.keys().filter(|asks| !errors.contains_key(asks)) {
             self.log(
                 LogLevel::Info,
-                &format!("{} from the agent: good again", asks.name()),
+                &format!("{}: good again", self.supply.subject(*asks)),
             );
         }
         self.told = errors;
@@ -369,10 +419,13 @@ fn outcome(decision: &Decision) -> Outcome {
 }
 
 /// The reply in effect.
-fn read(headers: usize, body: usize) -> Result<Reply, String> {
+fn read(headers: usize, body: usize, limit: usize) -> Result<Reply, String> {
     if headers == 0 {
         // Reading headers that are not there is an error that Envoy does not forgive.
         return Err("no reply, or one that broke off or was too large".to_owned());
+    }
+    if body > limit {
+        return Err(format!("the reply is larger than {limit} bytes"));
     }
     let map = host::reply_headers().map_err(|status| format!("no headers: {status}"))?;
     let (status, headers) = read_reply(&map).map_err(|error| error.to_string())?;

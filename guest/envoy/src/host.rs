@@ -15,6 +15,8 @@
 //! - `proxy_get_header_map_pairs`: 2 where there are no headers;
 //! - `proxy_get_buffer_bytes`: 2 for a range that is none;
 //! - `proxy_set_property`: 1 without a stream, 2 for state that cannot be written;
+//! - `proxy_remove_header_map_value`, `proxy_replace_header_map_value`: 2 where headers cannot
+//!   be changed any more;
 //! - `proxy_continue_stream`, `proxy_close_stream`: 2 and 12, of which its type does not even
 //!   know the latter;
 //! - all of them: 10, where an operator has not allowed the call
@@ -32,7 +34,7 @@ use std::ptr;
 use std::time::Duration;
 
 use portcullis_core::agent::HttpRequest;
-use portcullis_core::filter::Shelf;
+use portcullis_core::filter::{Route, Shelf};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, Status, StreamType};
 
@@ -69,6 +71,14 @@ unsafe extern "C" {
         length: *mut usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(kind: MapType, bytes: *mut *mut u8, length: *mut usize) -> u32;
+    fn proxy_remove_header_map_value(kind: MapType, name: *const u8, length: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        kind: MapType,
+        name: *const u8,
+        name_length: usize,
+        value: *const u8,
+        value_length: usize,
+    ) -> u32;
     fn proxy_set_property(
         path: *const u8,
         path_length: usize,
@@ -190,6 +200,28 @@ pub(crate) fn reply_headers() -> Result<Vec<u8>, Refusal> {
     header_map(MapType::HttpCallResponseHeaders)
 }
 
+/// Takes all headers of a name out of the request in effect.
+pub(crate) fn remove_header(name: &str) -> Result<(), Refusal> {
+    // SAFETY: the name outlives the call, which only reads it.
+    Refusal::check(unsafe {
+        proxy_remove_header_map_value(MapType::HttpRequestHeaders, name.as_ptr(), name.len())
+    })
+}
+
+/// Gives the request in effect a header; if there is one of this name, that gets the value.
+pub(crate) fn set_header(name: &str, value: &[u8]) -> Result<(), Refusal> {
+    // SAFETY: name and value outlive the call, which only reads them.
+    Refusal::check(unsafe {
+        proxy_replace_header_map_value(
+            MapType::HttpRequestHeaders,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
 /// A property. `None` if there is none, or none that can be read.
 pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
@@ -264,12 +296,12 @@ pub(crate) fn respond(status: u32, details: &str, body: &str) -> Result<(), Refu
 }
 
 /// Sends a request by one of Envoy's clusters; gives the token of its reply.
-pub(crate) fn call(cluster: &str, authority: &str, request: &HttpRequest) -> Result<u32, Status> {
+pub(crate) fn call(route: Route<'_>, request: &HttpRequest) -> Result<u32, Status> {
     let mut headers = vec![
         (":method", request.method.as_str()),
         (":path", request.path_and_query.as_str()),
-        (":authority", authority),
-        (":scheme", "http"),
+        (":authority", route.authority),
+        (":scheme", route.scheme),
         ("accept", "application/json"),
     ];
     headers.extend(
@@ -281,7 +313,7 @@ pub(crate) fn call(cluster: &str, authority: &str, request: &HttpRequest) -> Res
     // The ABI has 32 bits for it, into which the crate cuts what is longer.
     let timeout = request.read_timeout_ms.min(u64::from(u32::MAX));
     hostcalls::dispatch_http_call(
-        cluster,
+        route.cluster,
         headers,
         request.body.as_deref(),
         Vec::new(),

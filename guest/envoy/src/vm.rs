@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
-use portcullis_core::filter::{Layer, Settings, read_request};
+use portcullis_core::filter::{Layer, Settings, read_request, token_ends};
 use portcullis_core::http::Request;
 use portcullis_core::intention::{Effect, Reason};
+use portcullis_core::jwt::TokenEnds;
 use portcullis_core::time::Timestamp;
 use proxy_wasm::types::{Action, LogLevel, StreamType};
 
@@ -55,6 +56,7 @@ enum State {
     Request {
         known: Box<Known>,
         request: Box<Request>,
+        ends: TokenEnds,
     },
     /// Let pass without a judgement that could change.
     Passing,
@@ -308,7 +310,7 @@ impl Vm {
         };
         let can_wait =
             known.refused.is_none() && filter.settings().start_wait_ms > 0 && !filter.is_shadow();
-        if can_wait && !filter.is_ready(Layer::Requests) {
+        if can_wait && filter.must_wait(Layer::Requests) {
             place.state = State::WaitingRequest {
                 known: Box::new(known.clone()),
                 request: Box::new(request),
@@ -317,7 +319,8 @@ impl Vm {
             return Action::Pause;
         }
         let outcome = filter.judge_request(known, &request, now);
-        place.state = settle_request(filter, outcome, known, request);
+        let outcome = filter.carry_out(outcome);
+        place.state = settle_request(filter, outcome, known, request, now);
         while self.remembered.len() > MAX_REMEMBERED {
             // Connections are numbered in order: the oldest goes.
             self.remembered.pop_first();
@@ -366,15 +369,16 @@ fn look_after(
             request,
             since,
         } => {
-            if !filter.is_ready(Layer::Requests) && !is_over(*since) {
+            if filter.must_wait(Layer::Requests) && !is_over(*since) {
                 return false;
             }
             if host::set_effective_context(context).is_err() {
                 return false;
             }
             let outcome = filter.judge_request(known, request, now);
+            let outcome = filter.carry_out(outcome);
             let request = std::mem::take(&mut **request);
-            *state = settle_request(filter, outcome, &known.clone(), request);
+            *state = settle_request(filter, outcome, &known.clone(), request, now);
             if matches!(state, State::Refused) {
                 refuse_request(outcome);
             } else if let Err(status) = host::resume(StreamType::HttpRequest) {
@@ -390,9 +394,17 @@ fn look_after(
             }
             end(filter, context, state, outcome, Layer::Connections)
         }
-        State::Request { known, request } if is_due => {
+        State::Request {
+            known,
+            request,
+            ends,
+        } if is_due => {
             let outcome = filter.judge_request(known, request, now);
-            filter.expiry = filter.expiry.min(known.not_after());
+            if filter.asks_for_tokens() && *ends == TokenEnds::default() {
+                // No rule may have asked for one when it began.
+                *ends = token_ends(request);
+            }
+            filter.expiry = filter.expiry.min(end_of(known, ends, now));
             if outcome.is_allowed() {
                 return false;
             }
@@ -438,16 +450,34 @@ fn settle_connection(filter: &mut Filter, outcome: Outcome, known: Box<Known>) -
     }
 }
 
-fn settle_request(filter: &mut Filter, outcome: Outcome, known: &Known, request: Request) -> State {
+/// When a request must be judged again at the latest.
+fn end_of(known: &Known, ends: &TokenEnds, now: Moment) -> Timestamp {
+    let token = ends.next(now.wall).unwrap_or(Timestamp::MAX);
+    known.not_after().min(token)
+}
+
+fn settle_request(
+    filter: &mut Filter,
+    outcome: Outcome,
+    known: &Known,
+    request: Request,
+    now: Moment,
+) -> State {
     match (
         filter.record(outcome, Layer::Requests),
         outcome.is_allowed(),
     ) {
         (true, true) if !filter.is_shadow() => {
-            filter.expiry = filter.expiry.min(known.not_after());
+            let ends = if filter.asks_for_tokens() {
+                token_ends(&request)
+            } else {
+                TokenEnds::default()
+            };
+            filter.expiry = filter.expiry.min(end_of(known, &ends, now));
             State::Request {
                 known: Box::new(known.clone()),
                 request: Box::new(request),
+                ends,
             }
         }
         (true, _) => State::Passing,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis::agent_client::{AgentClient, AgentError};
 use portcullis::entries::Entries;
-use portcullis::jwks::{JwksSettings, Source, fetch};
+use portcullis::jwks::{JwksSettings, Source, fetch, shown};
 use portcullis::watcher::{DefaultPolicy as Found, find_default_policy};
 use portcullis_core::agent::{
     HttpReply, HttpRequest, Query, ReplyError, ReplyHeaders, RequestError, config, matches,
@@ -138,7 +138,7 @@ impl HttpFacts {
             match fetched {
                 Ok(keys) => self.key_sets.push((source.provider, keys)),
                 Err(error) => {
-                    let lack = format!("{}: {error}", source.place.shown());
+                    let lack = format!("{}: {error}", shown(&source.place));
                     self.lacks.push((format!("jwks/{}", source.provider), lack));
                 }
             }

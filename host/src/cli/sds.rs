@@ -14,6 +14,7 @@ use serde_json::json;
 use super::envoy;
 use super::envoy::serving::{Serving, ServingArgs};
 use super::failure::Failure;
+use super::jwks::JwksArgs;
 use super::proxy::limits;
 
 /// Permissions of the socket: whoever reaches it gets the private key.
@@ -30,7 +31,8 @@ const OWNER_ONLY: u32 = 0o600;
 /// while it is gone, Envoy keeps what it has.
 ///
 /// With -relay the same socket answers the questions that the filter has for the agent, with
-/// this command's token: Envoy's configuration then needs none.
+/// this command's token: Envoy's configuration then needs none. It also fetches the keys of
+/// JWT providers for the filter, from the servers that -jwks-allow names.
 ///
 /// `portcullis envoy bootstrap` writes the configuration that asks here.
 ///
@@ -40,6 +42,7 @@ const OWNER_ONLY: u32 = 0o600;
 #[command(after_help = "Examples:
   portcullis sds -service db -listen unix:/run/portcullis/db.sock
   portcullis sds -service db -listen unix:/run/portcullis/db.sock -relay -token-file db.token
+  portcullis sds -service db -listen unix:/run/portcullis/db.sock -relay -jwks-allow login.example.com
   portcullis sds -service db -print-acl-policy
 Which one: `sds` is for services behind Envoy; `proxy` needs no Envoy.")]
 pub(crate) struct SdsArgs {
@@ -56,6 +59,8 @@ pub(crate) struct SdsArgs {
     #[arg(long)]
     relay: bool,
     #[command(flatten)]
+    jwks: JwksArgs,
+    #[command(flatten)]
     serving: ServingArgs,
 }
 
@@ -66,6 +71,12 @@ pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
     let Some(listen) = listen.filter(|_| !arguments.serving.print_acl_policy) else {
         return arguments.serving.print_acl_policy(service);
     };
+    let jwks = arguments.jwks.settings()?;
+    if !arguments.relay && !jwks.allowed.is_empty() {
+        return Err(Failure::usage(
+            "-jwks-allow is for the relay: give -relay, too",
+        ));
+    }
     let shown = format!("unix:{}", listen.display());
     let settings = json!({
         "service": service,
@@ -79,7 +90,7 @@ pub(crate) async fn run(arguments: &SdsArgs) -> Result<ExitCode, Failure> {
     };
     let relay = arguments
         .relay
-        .then(|| Relay::new(serving.agent.clone(), service));
+        .then(|| Relay::new(serving.agent.clone(), service, jwks));
     // What is decided here is nothing.
     let member = Member::start(WatcherConfig {
         default_policy: DefaultPolicySource::Deny,

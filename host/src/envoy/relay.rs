@@ -4,6 +4,7 @@
 //! read and written anew, so that only these questions about only this service ever reach
 //! the agent.
 
+mod keys;
 mod peerings;
 
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use portcullis_core::agent::{
-    After, Consistency, HttpRequest, Query, authorize, config, matches, roots,
+    After, Consistency, HttpRequest, Query, authorize, config, matches, providers, roots,
 };
 use portcullis_core::intention::Destination;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 
 use super::percent::decoded;
 use crate::agent_client::AgentClient;
+use crate::jwks::JwksSettings;
 
 /// The largest question: `authorize` has three short fields.
 const MAX_QUESTION: usize = 8 * 1024;
@@ -29,12 +32,17 @@ const MAX_QUESTION: usize = 8 * 1024;
 /// How long a question's body may take.
 const BODY: Duration = Duration::from_secs(10);
 
+/// How many key sets are fetched at once.
+const FETCHES: usize = 8;
+
 /// Questions to the agent about one service, answered with our token. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Relay {
     agent: AgentClient,
     service: Arc<str>,
     destination: Option<Destination>,
+    jwks: JwksSettings,
+    fetches: Arc<Semaphore>,
 }
 
 /// A question that is answered.
@@ -44,6 +52,8 @@ enum Question {
     Agents(HttpRequest),
     /// By what the agent says about peerings and intentions.
     Peerings(Query),
+    /// By whoever has the keys of this provider.
+    Keys(String),
 }
 
 /// Why a question is not asked.
@@ -52,15 +62,18 @@ struct Refused(StatusCode, String);
 
 impl Relay {
     /// What may be asked, for people.
-    pub const QUESTIONS: &'static str = "GET /v1/agent/connect/ca/roots, GET /v1/connect/intentions/match?by=destination&name=SERVICE, GET /v1/config/mesh/mesh, GET /v1/peerings (those that intentions of SERVICE name), POST /v1/agent/connect/authorize with Target SERVICE";
+    pub const QUESTIONS: &'static str = "GET /v1/agent/connect/ca/roots, GET /v1/connect/intentions/match?by=destination&name=SERVICE, GET /v1/config/mesh/mesh, GET /v1/peerings (those that intentions of SERVICE name), GET /v1/config/jwt-provider, GET /v1/portcullis/jwks/PROVIDER, POST /v1/agent/connect/authorize with Target SERVICE";
 
-    /// A relay to `agent` about `service`.
+    /// A relay to `agent` about `service`, which fetches keys of JWT providers from those whom
+    /// `jwks` allows.
     #[must_use]
-    pub fn new(agent: AgentClient, service: &str) -> Self {
+    pub fn new(agent: AgentClient, service: &str, jwks: JwksSettings) -> Self {
         Self {
             agent,
             service: service.into(),
             destination: Destination::parse(service).ok(),
+            jwks,
+            fetches: Arc::new(Semaphore::new(FETCHES)),
         }
     }
 
@@ -99,6 +112,7 @@ impl Relay {
                 asked.map_err(|error| error.to_string())
             }
             Question::Peerings(query) => self.peerings(&query).await,
+            Question::Keys(provider) => return self.answer_keys(&provider).await,
         };
         match answer {
             Ok(reply) => {
@@ -124,6 +138,12 @@ impl Relay {
         query: &str,
         body: &[u8],
     ) -> Result<Question, Refused> {
+        if let ("GET", Some(provider)) = (method.as_str(), relayed_provider(path)) {
+            return match query.is_empty() {
+                true => Ok(Question::Keys(provider)),
+                false => Err(bad("keys are asked for without a query")),
+            };
+        }
         let request = match (method.as_str(), path) {
             ("GET", "/v1/agent/connect/ca/roots") => {
                 Ok(roots::request(&self.parameters(query, false)?.0))
@@ -139,6 +159,12 @@ impl Relay {
             ("GET", "/v1/peerings") => {
                 let (query, _) = self.parameters(query, false)?;
                 return Ok(Question::Peerings(query));
+            }
+            // All of them: the headers that their payload goes into are taken from whoever
+            // comes, whichever provider a rule names.
+            ("GET", "/v1/config/jwt-provider") => {
+                let (query, _) = self.parameters(query, false)?;
+                providers::request(&query).map_err(|error| bad(error.to_string()))
             }
             ("POST", "/v1/agent/connect/authorize") => self.authorize(query, body),
             _ => Err(Refused(
@@ -221,6 +247,14 @@ impl Relay {
     }
 }
 
+/// The provider whose keys a path asks for.
+fn relayed_provider(path: &str) -> Option<String> {
+    let name = path
+        .strip_prefix(providers::RELAYED_KEYS)?
+        .strip_prefix('/')?;
+    decoded(name).filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
 fn bad(text: impl Into<String>) -> Refused {
     Refused(StatusCode::BAD_REQUEST, text.into())
 }
@@ -264,7 +298,11 @@ mod tests {
 
     fn relay() -> Relay {
         let config = AgentConfig::at("http://127.0.0.1:1").unwrap();
-        Relay::new(AgentClient::new(config).unwrap(), "db")
+        Relay::new(
+            AgentClient::new(config).unwrap(),
+            "db",
+            JwksSettings::default(),
+        )
     }
 
     fn asked(method: Method, target: &str, body: &str) -> Result<String, StatusCode> {
@@ -276,6 +314,7 @@ mod tests {
                     format!("{} {}", request.method.as_str(), request.path_and_query)
                 }
                 Question::Peerings(query) => format!("peerings after {:?}", query.after),
+                Question::Keys(provider) => format!("keys {provider}"),
             })
             .map_err(|Refused(status, _)| status)
     }
@@ -302,6 +341,11 @@ mod tests {
             ("/v1/config/mesh/mesh", "GET /v1/config/mesh/mesh"),
             ("/v1/peerings", "peerings after Nothing"),
             ("/v1/peerings?index=7&wait=60s", "peerings after Index(7)"),
+            (
+                "/v1/config/jwt-provider?index=7&wait=60s",
+                "GET /v1/config/jwt-provider?index=7&wait=60000ms",
+            ),
+            ("/v1/portcullis/jwks/okta%20b", "keys okta b"),
         ] {
             assert_eq!(asked(Method::GET, target, ""), Ok(becomes.to_owned()));
         }
@@ -314,6 +358,12 @@ mod tests {
         for (method, target) in [
             (Method::GET, "/v1/agent/connect/ca/leaf/db"),
             (Method::GET, "/v1/kv/secret"),
+            (Method::GET, "/v1/portcullis/jwks/"),
+            (Method::GET, "/v1/portcullis/jwks/a/b"),
+            (Method::GET, "/v1/portcullis/jwks/a%2Fb"),
+            (Method::GET, "/v1/portcullis/jwks/%ff"),
+            (Method::PUT, "/v1/portcullis/jwks/a"),
+            (Method::GET, "/v1/config/jwt-provider/a"),
             (Method::GET, "/v1/agent/connect/ca/roots/../leaf/db"),
             (Method::GET, "/v1/agent/connect/ca/roots/"),
             (Method::PUT, "/v1/agent/connect/ca/roots"),
@@ -346,6 +396,7 @@ mod tests {
             "/v1/agent/connect/ca/roots?dc=%ff",
             "/v1/agent/connect/ca/roots?dc=%4",
             "/v1/config/mesh/mesh?name",
+            "/v1/portcullis/jwks/a?uri=b",
         ] {
             assert!(asked(Method::GET, target, "").is_err(), "{target}");
         }

@@ -95,7 +95,7 @@ impl FetchError {
 pub async fn fetch(source: &Source, settings: &JwksSettings) -> Result<Vec<u8>, FetchError> {
     match &source.place {
         Place::File(path) => {
-            let path = path.clone();
+            let path = PathBuf::from(path);
             let read = tokio::task::spawn_blocking(move || file(&path)).await;
             read.unwrap_or_else(|_| Err(FetchError::Broken("reading broke off".to_owned())))
         }
@@ -104,9 +104,10 @@ pub async fn fetch(source: &Source, settings: &JwksSettings) -> Result<Vec<u8>, 
             if !settings.allowed.contains(&target.origin) {
                 return Err(FetchError::NotAllowed(target.origin.to_string()));
             }
-            tokio::time::timeout(source.timeout, remote(&target, settings))
+            let patience = Duration::from_millis(source.timeout_ms);
+            tokio::time::timeout(patience, remote(&target, settings))
                 .await
-                .map_err(|_| FetchError::Timeout(source.timeout))?
+                .map_err(|_| FetchError::Timeout(patience))?
         }
     }
 }

@@ -6,16 +6,12 @@
 
 mod allowed;
 mod fetch;
-mod source;
 
 use std::path::PathBuf;
 
 pub use allowed::AllowedOrigin;
 pub use fetch::{FetchError, fetch};
-pub use source::{Place, Source};
-
-/// The largest key set that is taken.
-pub const MAX_KEY_SET: usize = 1024 * 1024;
+pub use portcullis_core::jwt::{MAX_KEY_SET, Place, Source};
 
 /// From whom key sets are fetched.
 #[derive(Clone, Debug, Default)]
@@ -37,4 +33,10 @@ impl JwksSettings {
         }
         Ok(())
     }
+}
+
+/// Where keys are, for people: without a user, and without what stands in a query.
+#[must_use]
+pub fn shown(place: &Place) -> String {
+    crate::escape::visible(&place.bare(), 200)
 }

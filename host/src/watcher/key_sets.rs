@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::hub::Hub;
 use super::providers::KnownProviders;
-use crate::jwks::{FetchError, JwksSettings, Source, fetch};
+use crate::jwks::{FetchError, JwksSettings, Source, fetch, shown};
 
 /// So many are fetched at once.
 const AT_ONCE: usize = 8;
@@ -171,7 +171,7 @@ impl Keeper {
             }
             self.epochs += 1;
             let known = KnownKeySet {
-                from: source.place.shown(),
+                from: shown(&source.place),
                 ..KnownKeySet::default()
             };
             self.state
@@ -232,7 +232,7 @@ impl Keeper {
                 Ok(()) => {
                     tracing::info!(
                         provider = name,
-                        from = kept.source.place.shown(),
+                        from = shown(&kept.source.place),
                         "new keys"
                     );
                     kept.last = Some(body);
@@ -248,14 +248,15 @@ impl Keeper {
         let wait = match &used {
             Ok(()) => {
                 kept.backoff.succeed();
-                let every = most.map_or(kept.source.every, |most| kept.source.every.min(most));
+                let every = Duration::from_millis(kept.source.every_ms);
+                let every = most.map_or(every, |most| every.min(most));
                 // Proxies that started together do not go on asking together.
                 every.mul_f64(rand::rng().random_range(0.75..=1.0))
             }
             Err(_) => Duration::from_millis(kept.backoff.fail()),
         };
         kept.due = Instant::now() + wait;
-        let from = kept.source.place.shown();
+        let from = shown(&kept.source.place);
         self.state.send_modify(|state| {
             let known = state.entry(name.clone()).or_default();
             match used {
@@ -287,10 +288,9 @@ impl Keeper {
 
 /// The waits after failures that the provider's entry asks for.
 fn backoff(source: &Source) -> Backoff {
-    let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Backoff::new(
-        ms(source.retry_first),
-        ms(source.retry_longest),
+        source.retry_first_ms,
+        source.retry_longest_ms,
         rand::random(),
     )
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use portcullis_core::agent::{HttpRequest, Query, RequestError, config};
+use portcullis_core::agent::{HttpRequest, Query, RequestError, providers};
 use portcullis_core::time::Timestamp;
 use portcullis_core::watch::Digest;
 use serde_json::value::RawValue;
@@ -15,9 +15,6 @@ use super::follow::Subject;
 use super::hub::Hub;
 use crate::agent_client::AgentReply;
 use crate::jwks::Source;
-
-/// The largest list that is taken.
-const MAX_LIST: usize = 8 * 1024 * 1024;
 
 /// What is known of the providers.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +44,7 @@ impl Subject for Providers {
     }
 
     fn request(&self, query: &Query) -> Result<HttpRequest, RequestError> {
-        config::list("jwt-provider", query)
+        providers::request(query)
     }
 
     fn digest(&self, reply: &AgentReply) -> Result<Digest, String> {
@@ -59,10 +56,7 @@ impl Subject for Providers {
         let entries = read(reply)?;
         let at = super::confirmed_at(reply, &self.hub.clock);
         // An empty list is none: what nobody has said opens nothing, not even by a denial.
-        let list = (!entries.is_empty()).then(|| {
-            let raw: Vec<&str> = entries.iter().map(|entry| entry.get()).collect();
-            format!("[{}]", raw.join(","))
-        });
+        let list = (!entries.is_empty()).then(|| providers::array(&entries));
         self.hub.set_providers(list).await?;
         if changed {
             tracing::info!(providers = entries.len(), "jwt providers");
@@ -89,45 +83,5 @@ impl Subject for Providers {
 
 /// The entries, each an object; or why this says nothing about them.
 fn read(reply: &AgentReply) -> Result<Vec<&RawValue>, String> {
-    if reply.as_core().headers.filtered {
-        return Err("the token may not read jwt-provider entries: it needs `mesh:read`, or `service:write` on some service".to_owned());
-    }
-    if reply.body.len() > MAX_LIST {
-        return Err(format!("the list is longer than {MAX_LIST} bytes"));
-    }
-    let entries: Option<Vec<&RawValue>> =
-        serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
-    let entries = entries.unwrap_or_default();
-    match entries.iter().all(|entry| entry.get().starts_with('{')) {
-        true => Ok(entries),
-        false => Err("an entry is not an object".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reply(body: &str, filtered: bool) -> AgentReply {
-        let mut headers = http::HeaderMap::new();
-        if filtered {
-            let name = http::HeaderName::from_static("x-consul-results-filtered-by-acls");
-            headers.insert(name, http::HeaderValue::from_static("true"));
-        }
-        AgentReply {
-            status: 200,
-            headers,
-            body: body.to_owned().into(),
-        }
-    }
-
-    #[test]
-    fn what_is_hidden_or_unreadable_is_no_empty_list() {
-        assert!(read(&reply("[]", true)).is_err());
-        assert!(read(&reply("[7]", false)).is_err());
-        assert!(read(&reply("{}", false)).is_err());
-        assert_eq!(read(&reply("[]", false)).unwrap().len(), 0);
-        assert_eq!(read(&reply("null", false)).unwrap().len(), 0);
-        assert_eq!(read(&reply("[ {} , {} ]", false)).unwrap().len(), 2);
-    }
+    providers::decode(&reply.as_core()).map_err(|error| error.to_string())
 }

@@ -59,6 +59,40 @@ pub(super) fn link(linker: &mut Linker<World>) -> wasmtime::Result<()> {
     )?;
     linker.func_wrap(
         "env",
+        "proxy_remove_header_map_value",
+        |mut host: Host<'_>, kind: u32, name: u32, name_size: u32| {
+            let name = text(&mut host, name, name_size);
+            if kind != 0 {
+                return BAD_ARGUMENT;
+            }
+            let headers = &mut host.data_mut().headers;
+            headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name.as_bytes()));
+            OK
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_replace_header_map_value",
+        |mut host: Host<'_>, kind: u32, name: u32, name_size: u32, at: u32, size: u32| {
+            let name = text(&mut host, name, name_size);
+            let value = read(&mut host, at, size);
+            if kind != 0 {
+                return BAD_ARGUMENT;
+            }
+            let headers = &mut host.data_mut().headers;
+            // As Envoy, which leaves further ones of the name.
+            let there = headers
+                .iter_mut()
+                .find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()));
+            match there {
+                Some((_, there)) => *there = value,
+                None => headers.push((name.into_bytes(), value)),
+            }
+            OK
+        },
+    )?;
+    linker.func_wrap(
+        "env",
         "proxy_get_property",
         |mut host: Host<'_>, path: u32, path_size: u32, at: u32, size: u32| {
             let path = text(&mut host, path, path_size);

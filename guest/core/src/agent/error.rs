@@ -35,6 +35,14 @@ pub enum ReplyError {
         /// `Content-Encoding`, shortened.
         encoding: String,
     },
+    /// The token does not see everything.
+    #[error("the token may not read {what}: it needs {needs}")]
+    Hidden {
+        /// What it does not see.
+        what: &'static str,
+        /// The permission that it lacks.
+        needs: &'static str,
+    },
     /// The body is not JSON, or ends early.
     #[error("the reply is not JSON: {detail}")]
     Syntax {
@@ -130,7 +138,7 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 /// The same for bytes that may not be text.
-pub(super) fn excerpt_bytes(bytes: &[u8]) -> String {
+pub(crate) fn excerpt_bytes(bytes: &[u8]) -> String {
     let head = bytes.get(..1024).unwrap_or(bytes);
     excerpt(&String::from_utf8_lossy(head))
 }

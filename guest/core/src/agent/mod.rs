@@ -17,6 +17,7 @@ mod json;
 pub mod leaf;
 pub mod matches;
 pub mod peerings;
+pub mod providers;
 pub mod registration;
 mod reply;
 pub mod request;
@@ -25,6 +26,7 @@ pub mod self_info;
 pub mod service;
 pub mod services;
 
+pub(crate) use error::excerpt_bytes;
 pub use error::{ReplyError, RequestError};
 pub use json::MAX_DEPTH;
 pub use reply::{AllowDeny, HttpReply, ReplyHeaders, accepted};

@@ -7,19 +7,21 @@
 
 mod head;
 mod leader;
+mod onward;
 mod peer;
 mod request;
 mod settings;
 mod supply;
 mod topic;
 
+pub use onward::{Onward, token_ends};
 pub use peer::{Peer, PeerError};
 pub use request::{RequestError, forwarded_client, read as read_request, read_reply};
 pub use settings::{
-    AgentSettings, DefaultPolicySetting, FilterState, Mode, PeerVerification, Settings,
+    AgentSettings, DefaultPolicySetting, FilterState, KeyServer, Mode, PeerVerification, Settings,
     SettingsError,
 };
-pub use supply::{Asks, Layer, Reply, Supply, Ticked};
+pub use supply::{Asks, Layer, Reply, Route, Supply, Ticked};
 
 /// A store that all workers see, with the conditional writes of proxy-wasm's shared data.
 pub trait Shelf {

@@ -90,22 +90,27 @@ pub fn read_reply(map: &[u8]) -> Result<(u16, ReplyHeaders), RequestError> {
 /// (`APPEND_FORWARD`); several of them as one, joined with commas, which names nobody.
 #[must_use]
 pub fn forwarded_client(request: &Request, leaf: &[u8]) -> Option<Vec<u8>> {
-    let mut rest = request.headers.as_slice();
-    let mut next = || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let (part, after) = after.split_at_checked(length)?;
-        rest = after;
-        Some(part)
-    };
-    let mut values: Vec<&[u8]> = Vec::new();
-    while let (Some(name), Some(value)) = (next(), next()) {
-        if name.eq_ignore_ascii_case(b"x-forwarded-client-cert") {
-            values.push(value);
-        }
-    }
+    let values: Vec<&[u8]> = headers(request)
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"x-forwarded-client-cert"))
+        .map(|(_, value)| value)
+        .collect();
     let joined = (!values.is_empty()).then(|| values.join(&b','))?;
     xfcc::before_own(&joined, &Digest::of(leaf).to_string()).map(<[u8]>::to_vec)
+}
+
+/// The headers of a request that [`read`] gave: names and values.
+pub(super) fn headers(request: &Request) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = request.headers.as_slice();
+    std::iter::from_fn(move || {
+        let mut next = || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+            let (part, after) = after.split_at_checked(length)?;
+            rest = after;
+            Some(part)
+        };
+        Some((next()?, next()?))
+    })
 }
 
 fn push(block: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), RequestError> {

@@ -44,6 +44,23 @@ pub struct Settings {
     pub peer_verification: PeerVerification,
     /// Which decisions are written to the filter state; by the filter's place, if absent.
     pub filter_state: Option<FilterState>,
+    /// Who may be asked for keys of JWT providers; nobody else is, but the relay.
+    pub jwks: Vec<KeyServer>,
+}
+
+/// A server that may be asked for one key set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyServer {
+    /// What a provider's entry must have, letter by letter.
+    pub uri: String,
+    /// Envoy's cluster.
+    pub cluster: String,
+    /// The `Host` that is sent.
+    pub authority: String,
+    /// The target that is asked for.
+    pub path_and_query: String,
+    /// Whether the URI is one of HTTPS; the cluster must do TLS then.
+    pub is_https: bool,
 }
 
 /// Where the policy comes from.
@@ -57,6 +74,8 @@ pub struct AgentSettings {
     pub datacenter: Option<String>,
     /// How long a blocking query may stay open.
     pub wait_ms: u64,
+    /// It is a relay that fetches the keys of JWT providers, too.
+    pub jwks: bool,
 }
 
 /// What holds where no intention matches.
@@ -237,6 +256,7 @@ impl Settings {
                 ("none", FilterState::None),
             ],
         )?;
+        let jwks = key_servers(&mut fields, &at)?;
         none_left(&fields, &at)?;
         Ok(Self {
             service,
@@ -252,6 +272,7 @@ impl Settings {
             mode: mode.unwrap_or(Mode::Enforce),
             peer_verification: peer_verification.unwrap_or(PeerVerification::Envoy),
             filter_state,
+            jwks,
         })
     }
 }
@@ -287,6 +308,7 @@ impl AgentSettings {
             DEFAULT_WAIT_MS,
             (1_000, 600_000),
         )?;
+        let jwks = fields.take_flag("jwks", at)?;
         none_left(&fields, at)?;
         // What is confirmed by answers alone must be answered twice within the budget.
         let most = match max_stale_ms {
@@ -298,8 +320,68 @@ impl AgentSettings {
             authority: authority.into_owned(),
             datacenter: datacenter.map(Cow::into_owned),
             wait_ms: wait_ms.min(most),
+            jwks,
         })
     }
+}
+
+impl KeyServer {
+    fn read(raw: &RawValue, at: &At<'_>) -> Result<Self, SettingsError> {
+        let mut fields = Fields::of(raw, at)?;
+        let uri = required(&mut fields, "uri", at)?.into_owned();
+        let cluster = required(&mut fields, "cluster", at)?.into_owned();
+        none_left(&fields, at)?;
+        let text = "this is not `https://HOST[:PORT]/PATH`, or `http` without TLS";
+        Self::of(uri, cluster).ok_or_else(|| at.key("uri").flaw(text).into())
+    }
+
+    /// The server behind a URI, by a cluster; `None` if the URI asks nobody.
+    #[must_use]
+    pub fn of(uri: String, cluster: String) -> Option<Self> {
+        let (is_https, rest) = match (uri.strip_prefix("https://"), uri.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return None,
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end)?;
+        let plain =
+            |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        let is_path = path.chars().all(|c| c.is_ascii_graphic() && c != '#');
+        if authority.is_empty() || !authority.chars().all(plain) || !is_path {
+            return None;
+        }
+        let usual = if is_https { ":443" } else { ":80" };
+        let authority = authority
+            .strip_suffix(usual)
+            .unwrap_or(authority)
+            .to_owned();
+        let path_and_query = match path {
+            path if path.starts_with('/') => path.to_owned(),
+            path => format!("/{path}"),
+        };
+        Some(Self {
+            authority,
+            path_and_query,
+            is_https,
+            uri,
+            cluster,
+        })
+    }
+}
+
+fn key_servers(fields: &mut Fields<'_>, at: &At<'_>) -> Result<Vec<KeyServer>, SettingsError> {
+    let list = at.key("jwks");
+    let mut servers: Vec<KeyServer> = Vec::new();
+    for (place, raw) in fields.take_items("jwks", at)?.into_iter().enumerate() {
+        let at = list.index(place);
+        let server = KeyServer::read(raw, &at)?;
+        if servers.iter().any(|other| other.uri == server.uri) {
+            return Err(at.key("uri").flaw("this URI is listed twice").into());
+        }
+        servers.push(server);
+    }
+    Ok(servers)
 }
 
 fn required<'a>(
@@ -421,6 +503,45 @@ mod tests {
     }
 
     #[test]
+    fn key_servers_are_named_by_whole_uris() {
+        let read = |uri: &str| {
+            let text = format!(
+                r#"{{"service":"db","agent":{{"cluster":"a","jwks":true}},"jwks":[{{"uri":"{uri}","cluster":"k"}}]}}"#
+            );
+            let mut settings = Settings::parse(text.as_bytes()).ok()?;
+            assert!(settings.agent.jwks);
+            settings.jwks.pop()
+        };
+        let of = |uri: &str| {
+            let server = read(uri)?;
+            Some((server.is_https, server.authority, server.path_and_query))
+        };
+        let is = |https, authority: &str, path: &str| {
+            Some((https, authority.to_owned(), path.to_owned()))
+        };
+        assert_eq!(
+            of("https://a.example/k?x=1"),
+            is(true, "a.example", "/k?x=1")
+        );
+        assert_eq!(of("https://a:443"), is(true, "a", "/"));
+        assert_eq!(of("https://a:80?x"), is(true, "a:80", "/?x"));
+        assert_eq!(of("http://[::1]:8080/k"), is(false, "[::1]:8080", "/k"));
+        for uri in [
+            "",
+            "a",
+            "ftp://a/",
+            "https://",
+            "https:///k",
+            "https://u@a/",
+            "https://a/ k",
+            "https://a/#k",
+            "HTTPS://a/",
+        ] {
+            assert_eq!(read(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let with = |rest: &str| format!(r#"{{"service":"db","agent":{{"cluster":"a"}},{rest}}}"#);
         let agent = |rest: &str| format!(r#"{{"service":"db","agent":{{"cluster":"a",{rest}}}}}"#);
@@ -470,6 +591,20 @@ mod tests {
             (with(r#""mode":"permissive""#), "`mode`"),
             (with(r#""peer_verification":"none""#), "`peer_verification`"),
             (with(r#""filter_state":"some""#), "`filter_state`"),
+            (agent(r#""jwks":"yes""#), "`agent.jwks`"),
+            (with(r#""jwks":{}"#), "`jwks`"),
+            (with(r#""jwks":[{"uri":"https://a/"}]"#), "`jwks.0.cluster`"),
+            (with(r#""jwks":[{"cluster":"k"}]"#), "`jwks.0.uri`"),
+            (
+                with(r#""jwks":[{"uri":"https://a/","cluster":"k","x":1}]"#),
+                "`jwks.0.x`",
+            ),
+            (
+                with(
+                    r#""jwks":[{"uri":"https://a/","cluster":"k"},{"uri":"https://a/","cluster":"l"}]"#,
+                ),
+                "`jwks.1.uri`",
+            ),
         ] {
             let error = Settings::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(

@@ -63,6 +63,16 @@ impl Topic {
 
     /// Votes, and gives the question that is due if this worker leads.
     pub(super) fn due(&mut self, shelf: &impl Shelf, now: u64) -> Option<WatchRequest> {
+        self.due_if(shelf, now, true)
+    }
+
+    /// The same, but without a place for a further question only the vote.
+    pub(super) fn due_if(
+        &mut self,
+        shelf: &impl Shelf,
+        now: u64,
+        has_place: bool,
+    ) -> Option<WatchRequest> {
         if self.candidate.tick(shelf, now) != Role::Leader {
             self.watch = None;
             self.lost_at = None;
@@ -78,7 +88,26 @@ impl Topic {
             self.lost_at = None;
             watch.handle_error(now, "no reply in time");
         }
-        watch.poll_request(now)
+        has_place.then(|| watch.poll_request(now)).flatten()
+    }
+
+    /// Whether this worker asks.
+    pub(super) const fn leads(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether a question has not been answered yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.watch
+            .as_ref()
+            .is_some_and(|watch| watch.sent_at().is_some())
+    }
+
+    /// Asks at once, and from then on by other settings.
+    pub(super) fn ask_otherwise(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.watch = None;
+        self.lost_at = None;
     }
 
     fn is_disturbed(&self, shelf: &impl Shelf, now: u64) -> bool {

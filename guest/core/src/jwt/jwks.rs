@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::key::{Algorithm, PublicKey};
+use super::source::MAX_KEY_SET;
 use super::value::Value;
 use super::{MAX_KEYS, base64};
-
-/// How many bytes a set may have.
-const MAX_JWKS: usize = 1024 * 1024;
 
 /// The keys of one provider.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +31,7 @@ pub(super) struct Jwk {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JwksError {
     /// Beyond 1 MiB.
-    #[error("the key set is longer than {MAX_JWKS} bytes")]
+    #[error("the key set is longer than {MAX_KEY_SET} bytes")]
     TooLarge,
     /// No JSON object, or one with repeated members.
     #[error("the key set is not a JSON object without repeated members")]
@@ -56,7 +54,7 @@ impl Jwks {
     /// # Errors
     /// If the text is no key set, or if none of its keys can be used.
     pub fn parse(body: &[u8]) -> Result<Self, JwksError> {
-        if body.len() > MAX_JWKS {
+        if body.len() > MAX_KEY_SET {
             return Err(JwksError::TooLarge);
         }
         let mut members = Value::object(body).ok_or(JwksError::Malformed)?;

@@ -166,7 +166,7 @@ fn split(text: &[u8], at: u8) -> (&[u8], &[u8]) {
 }
 
 /// Without percent-encoding; what is no escape stays.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'%') {
         return Cow::Borrowed(text);
     }

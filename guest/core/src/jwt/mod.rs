@@ -10,10 +10,13 @@
 
 mod base64;
 mod claims;
+mod ends;
 mod jwks;
 mod key;
 mod locate;
+mod named;
 mod provider;
+mod source;
 mod token;
 mod value;
 mod verify;
@@ -21,9 +24,12 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use ends::TokenEnds;
 pub use jwks::{Jwks, JwksError};
 pub use locate::Presented;
+pub use named::named_by;
 pub use provider::{Forwarding, KeySource, Location, Provider};
+pub use source::{MAX_KEY_SET, Place, Source};
 pub use token::TokenError;
 pub use verify::{Providers, Standing, Unverifiable, Verifier};
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use portcullis::agent_client::{AgentClient, AgentError, TokenSource};
 use portcullis::connector::{self, Endpoint};
 use portcullis::envoy::bootstrap::{
-    Bootstrap, Filter, Inbound, Normalization, PolicyBy, Upstream as Outbound,
+    Bootstrap, Filter, Inbound, KeySets, Normalization, PolicyBy, Upstream as Outbound,
 };
 use portcullis::proxy::ListenAddress;
 use portcullis::watcher::protocol_of;
@@ -22,6 +22,9 @@ use crate::cli::output::{self, Format, OutputArgs};
 use crate::cli::proxy::arguments::{DefaultPolicy, Matching};
 use crate::cli::proxy::upstream::{StaticUpstream, Upstream};
 use crate::cli::proxy::{address, http, operate};
+
+/// Where most systems have their CA certificates; Envoy does not look for them itself.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Write a whole configuration for the Envoy of a service
 ///
@@ -76,6 +79,12 @@ pub(crate) struct BootstrapArgs {
     /// The filter asks the agent itself, without a token, and not `portcullis sds -relay`
     #[arg(long)]
     direct: bool,
+    /// A key set that the filter fetches itself: the URI of a JWT provider's entry, letter by letter; Envoy gets a cluster for it. All others come by `portcullis sds -relay -jwks-allow`. May be repeated
+    #[arg(long, value_name = "URI", requires = "filter")]
+    jwks: Vec<String>,
+    /// The CA certificates of those servers, as Envoy will find them
+    #[arg(long, value_name = "FILE", default_value = SYSTEM_ROOTS)]
+    jwks_ca_file: PathBuf,
     /// What holds when no intention matches; `auto` asks the agent, and denies until it knows
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     default_intention_policy: DefaultPolicy,
@@ -237,6 +246,12 @@ fn policy(
         settings.insert("mode".to_owned(), json!("shadow"));
         assumed.push("in shadow mode the filter refuses nothing".to_owned());
     }
+    if !arguments.jwks.is_empty() {
+        assumed.push(format!(
+            "servers of keys behind HTTPS are verified by `{}`",
+            arguments.jwks_ca_file.display()
+        ));
+    }
     let config = agent.config();
     if arguments.direct && !matches!(config.token, TokenSource::None) {
         assumed.push("with -direct the filter asks the agent without a token: where ACLs are on, use the relay".to_owned());
@@ -244,6 +259,10 @@ fn policy(
     Ok(PolicyBy::Filter(Box::new(Filter {
         file,
         agent: arguments.direct.then(|| config.clone()),
+        jwks: KeySets {
+            uris: arguments.jwks.clone(),
+            ca_file: arguments.jwks_ca_file.clone(),
+        },
         settings,
     })))
 }

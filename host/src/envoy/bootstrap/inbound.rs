@@ -60,6 +60,9 @@ pub(super) fn clusters(inbound: &Inbound) -> Result<Vec<String>, BootstrapError>
             if let Some(config) = &filter.agent {
                 clusters.push(agent::cluster(config)?);
             }
+            if inbound.protocol != Protocol::Tcp {
+                clusters.extend(filter.jwks.clusters()?);
+            }
         }
         PolicyBy::ExtAuthz(at) => clusters.push(yaml::grpc_cluster(
             EXT_AUTHZ,
@@ -247,10 +250,18 @@ fn plugin(bootstrap: &Bootstrap, inbound: &Inbound, filter: &Filter, kind: &str)
         .as_ref()
         .and_then(|agent| agent.datacenter.clone());
     agent.extend(datacenter.map(|name| ("datacenter".to_owned(), Value::from(name))));
+    let is_http = inbound.protocol != Protocol::Tcp;
+    if is_http && filter.agent.is_none() {
+        // The relay fetches the keys of JWT providers, too.
+        agent.insert("jwks".to_owned(), Value::from(true));
+    }
     let mut settings = filter.settings.clone();
+    if is_http && !filter.jwks.uris.is_empty() {
+        settings.insert("jwks".to_owned(), filter.jwks.setting());
+    }
     settings.insert("service".to_owned(), json!(bootstrap.service));
     settings.insert("agent".to_owned(), Value::Object(agent));
-    if inbound.protocol != Protocol::Tcp {
+    if is_http {
         settings.insert("protocol".to_owned(), json!(inbound.protocol.code()));
     }
     let settings = Value::Object(settings).to_string();

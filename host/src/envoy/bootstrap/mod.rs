@@ -5,6 +5,7 @@
 
 mod agent;
 mod inbound;
+mod key_servers;
 mod outbound;
 mod yaml;
 
@@ -18,6 +19,8 @@ use serde_json::Value;
 use crate::agent_client::AgentConfig;
 use crate::proxy::{Application, ListenAddress};
 use yaml::{indented, quoted};
+
+pub use key_servers::KeySets;
 
 /// The cluster of `portcullis sds`.
 const SDS: &str = "portcullis";
@@ -92,7 +95,9 @@ pub struct Filter {
     pub file: PathBuf,
     /// The agent, where the filter asks it itself; the relay of `portcullis sds` if absent.
     pub agent: Option<AgentConfig>,
-    /// Fields of the plugin configuration beside `service`, `agent` and `protocol`.
+    /// Key sets that it fetches itself; all others by the relay, if there is one.
+    pub jwks: KeySets,
+    /// Fields of the plugin configuration beside `service`, `agent`, `protocol` and `jwks`.
     pub settings: serde_json::Map<String, Value>,
 }
 
@@ -131,6 +136,9 @@ pub enum BootstrapError {
     /// The filter cannot be told to ask this agent.
     #[error("the filter cannot ask this agent itself: {0}")]
     Agent(String),
+    /// A key set has no address.
+    #[error("`{0}` is not the `https` URI of a key set")]
+    KeySet(String),
     /// An address has no port.
     #[error("`{0}` is not `host:port`")]
     Address(String),

@@ -14,6 +14,13 @@ fn filter() -> PolicyBy {
     PolicyBy::Filter(Box::new(Filter {
         file: PathBuf::from("/x/filter.wasm"),
         agent: None,
+        jwks: KeySets {
+            uris: vec![
+                "https://login.example.com/keys?v=1".to_owned(),
+                "https://[::1]:8443/k".to_owned(),
+            ],
+            ca_file: PathBuf::from("/etc/ca.pem"),
+        },
         settings: Map::new(),
     }))
 }
@@ -122,6 +129,7 @@ fn agents_that_the_filter_cannot_ask_are_refused() {
         bootstrap.inbound.as_mut().unwrap().policy = PolicyBy::Filter(Box::new(Filter {
             file: PathBuf::from("/x/filter.wasm"),
             agent: Some(agent),
+            jwks: KeySets::default(),
             settings: Map::new(),
         }));
         bootstrap.json()
@@ -165,4 +173,47 @@ fn peers_are_verified_by_their_own_roots_or_named_by_a_gateway() {
         let last = &filters[filters.len() - 1]["typed_config"];
         assert_eq!(last["forward_client_cert_details"], forwards);
     }
+}
+
+#[test]
+fn each_key_set_has_a_cluster_that_verifies_its_server() {
+    let yaml = inbound(Protocol::Http, filter()).yaml().unwrap();
+    for part in [
+        "sni: \"login.example.com\"",
+        "{san_type: DNS, matcher: {exact: \"login.example.com\"}}",
+        "{san_type: IP_ADDRESS, matcher: {exact: \"::1\"}}",
+        "address: \"login.example.com\", port_value: 443",
+        "address: \"::1\", port_value: 8443",
+        "trusted_ca: {filename: \"/etc/ca.pem\"}",
+        "{\\\"cluster\\\":\\\"jwks_0\\\",\\\"uri\\\":\\\"https://login.example.com/keys?v=1\\\"}",
+        "\\\"jwks\\\":true",
+    ] {
+        assert!(yaml.contains(part), "{part}: {yaml}");
+    }
+    assert_eq!(yaml.matches("UpstreamTlsContext").count(), 3, "{yaml}");
+    let tcp = inbound(Protocol::Tcp, filter()).yaml().unwrap();
+    assert!(!tcp.contains("jwks"), "{tcp}");
+    let mut wrong = inbound(Protocol::Http, filter());
+    let mut with = |uri: &str| {
+        if let Some(Inbound {
+            policy: PolicyBy::Filter(filter),
+            ..
+        }) = &mut wrong.inbound
+        {
+            filter.jwks.uris = vec![uri.to_owned()];
+        }
+        wrong.yaml()
+    };
+    let plain = with("http://127.0.0.1/k").unwrap();
+    assert!(
+        plain.contains("address: \"127.0.0.1\", port_value: 80"),
+        "{plain}"
+    );
+    let found = lint(&plain).unwrap();
+    assert!(
+        matches!(found.as_slice(), [one] if one.text.contains("without TLS")),
+        "{found:?}"
+    );
+    let error = with("login.example.com").unwrap_err().to_string();
+    assert!(error.contains("login.example.com"), "{error}");
 }

@@ -76,6 +76,14 @@ codes! {
     AgentCluster = "agent-cluster", Error,
         "the filter cannot ask the agent, and refuses everybody",
         "add a cluster of this name for the Consul agent, or for `portcullis sds -relay`";
+    /// The cluster of a key server is not there.
+    KeyCluster = "key-cluster", Error,
+        "the keys of a JWT provider cannot be fetched, and nobody has a valid token of it",
+        "add a cluster of this name for the server of the keys; `portcullis envoy bootstrap -jwks URI` writes one";
+    /// A key server is not verified.
+    KeyClusterTls = "key-cluster-tls", Warning,
+        "whoever answers in place of the key server chooses the keys, and with them who has a valid token",
+        "give the cluster an UpstreamTlsContext with `sni`, `trusted_ca` and `match_typed_subject_alt_names`, or ask `portcullis sds -relay -jwks-allow`";
     /// The policy decides about connections without TLS.
     NoTls = "no-tls", Error,
         "without TLS nobody has an identity, so everybody is refused",

@@ -105,19 +105,69 @@ impl<'v> Plugin<'v> {
         else {
             return;
         };
-        let wanted = self
-            .configuration
-            .as_ref()
-            .and_then(|configuration| configuration["agent"]["cluster"].as_str());
-        if let Some(wanted) = wanted
-            && !clusters
-                .iter()
-                .any(|cluster| cluster.text("name") == Some(wanted))
+        let Some(configuration) = &self.configuration else {
+            return;
+        };
+        let path = format!("{}/configuration", self.path());
+        let named = |wanted: &str| {
+            let mut clusters = clusters.iter();
+            clusters.find(|cluster| cluster.text("name") == Some(wanted))
+        };
+        if let Some(wanted) = configuration["agent"]["cluster"].as_str()
+            && named(wanted).is_none()
         {
-            let path = format!("{}/configuration", self.path());
             let text = format!("`agent.cluster` is `{wanted}`, and there is no such cluster");
             found.add(Code::AgentCluster, &path, text);
         }
+        let servers = configuration["jwks"].as_array();
+        for server in servers.into_iter().flatten() {
+            let (Some(uri), Some(wanted)) = (server["uri"].as_str(), server["cluster"].as_str())
+            else {
+                continue;
+            };
+            match named(wanted) {
+                None => {
+                    let text = format!("`{uri}` has the cluster `{wanted}`, which is not there");
+                    found.add(Code::KeyCluster, &path, text);
+                }
+                Some(cluster) if uri.starts_with("https:") => {
+                    if let Err(lack) = verifies_server(cluster) {
+                        let text = format!("`{uri}` is asked without {lack}");
+                        found.add(Code::KeyClusterTls, &cluster.path, text);
+                    }
+                }
+                Some(cluster) => {
+                    let text = format!("`{uri}` is asked without TLS");
+                    found.add(Code::KeyClusterTls, &cluster.path, text);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a cluster verifies who its server is, or what it lacks for that.
+fn verifies_server(cluster: &Node<'_>) -> Result<(), &'static str> {
+    let socket = cluster.field("transport_socket");
+    let context = socket
+        .as_ref()
+        .and_then(|socket| socket.any("typed_config"));
+    let Some((_, tls)) = context.filter(|(kind, _)| *kind == "UpstreamTlsContext") else {
+        return Err("TLS");
+    };
+    let common = tls.field("common_tls_context");
+    let validation = common.and_then(|common| {
+        let combined = ["combined_validation_context", "default_validation_context"];
+        common
+            .field("validation_context")
+            .or_else(|| common.at(&combined))
+    });
+    let Some(validation) = validation.filter(|context| context.field("trusted_ca").is_some())
+    else {
+        return Err("verification of its certificate (`trusted_ca`)");
+    };
+    match validation.list("match_typed_subject_alt_names").is_empty() {
+        true => Err("looking at the name in its certificate (`match_typed_subject_alt_names`)"),
+        false => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ fn plugin() -> Value {
         "vm_config": { "vm_id": "portcullis", "runtime": "envoy.wasm.runtime.v8", "code": { "local": { "filename": "/x/filter.wasm" } } },
         "configuration": {
             "@type": "type.googleapis.com/google.protobuf.StringValue",
-            "value": r#"{"service":"db","agent":{"cluster":"consul_agent"}}"#,
+            "value": r#"{"service":"db","agent":{"cluster":"consul_agent"},"jwks":[{"uri":"https://a/k","cluster":"keys"}]}"#,
         },
     })
 }
@@ -35,7 +35,11 @@ fn tls() -> Value {
 
 fn good() -> Value {
     json!({ "static_resources": {
-        "clusters": [{ "name": "consul_agent" }],
+        "clusters": [{ "name": "consul_agent" }, { "name": "keys", "transport_socket": { "name": "tls", "typed_config": {
+            "@type": format!("{TYPE}transport_sockets.tls.v3.UpstreamTlsContext"),
+            "common_tls_context": { "validation_context": {
+                "trusted_ca": { "filename": "/x/ca.pem" },
+                "match_typed_subject_alt_names": [{ "san_type": "DNS", "matcher": { "exact": "a" } }] } } } } }],
         "listeners": [
             { "filter_chains": [{ "transport_socket": tls(), "filters": [
                 { "name": "wasm", "typed_config": { "@type": format!("{TYPE}filters.network.wasm.v3.Wasm"), "config": plugin() } },
@@ -71,6 +75,7 @@ const ROOTS: [&str; 3] = [
 
 const L4: &str = "/static_resources/listeners/0/filter_chains/0";
 const L7: &str = "/static_resources/listeners/1/filter_chains/0/filters/0/typed_config";
+const KEYS: &str = "/static_resources/clusters/1/transport_socket/typed_config/common_tls_context/validation_context";
 const AUTHZ: &str = "/static_resources/listeners/2/filter_chains/0";
 
 /// The good configuration with one thing changed.
@@ -168,6 +173,32 @@ fn changes() -> Vec<(Value, Code, String)> {
             configured(r#"{"service":"db","agent":{"cluster":"nowhere"}}"#),
             Code::AgentCluster,
             "/configuration",
+        ),
+        plug(
+            "configuration",
+            configured(
+                r#"{"service":"db","agent":{"cluster":"consul_agent"},"jwks":[{"uri":"https://b/","cluster":"nowhere"}]}"#,
+            ),
+            Code::KeyCluster,
+            "/configuration",
+        ),
+        at(
+            "/static_resources/clusters/1/transport_socket",
+            Value::Null,
+            Code::KeyClusterTls,
+            "/static_resources/clusters/1",
+        ),
+        at(
+            &format!("{KEYS}/trusted_ca"),
+            Value::Null,
+            Code::KeyClusterTls,
+            "/static_resources/clusters/1",
+        ),
+        at(
+            &format!("{KEYS}/match_typed_subject_alt_names"),
+            Value::Null,
+            Code::KeyClusterTls,
+            "/static_resources/clusters/1",
         ),
         at(
             &format!("{L4}/transport_socket"),

@@ -9,9 +9,10 @@ use portcullis_core::chain::VerifiedPeer;
 use portcullis_core::http::HttpVersion;
 use portcullis_core::identity::Kind;
 use portcullis_core::intention::{Decision, Effect, Reason};
+use portcullis_core::jwt::TokenEnds;
 use portcullis_core::policy::{Client, HeaderNeeds};
 
-use super::{token_end, xfcc};
+use super::xfcc;
 use crate::clock::Clock;
 use crate::decisions::{Asked, Decided, Decisions, Told};
 use crate::tls::PeerVerifier;
@@ -147,11 +148,14 @@ impl Judge {
     }
 
     /// When what could be its tokens end; none where no rule asks for one.
-    pub(super) fn token_ends(&self, question: &Question) -> Box<[u64]> {
+    pub(super) fn token_ends(&self, question: &Question) -> TokenEnds {
         // Rules about tokens look at every header: any of them may carry one.
         match self.needs().1 {
-            HeaderNeeds::All => token_end::of(&question.target, &question.headers),
-            _ => Box::default(),
+            HeaderNeeds::All => {
+                let values = question.headers.values().map(http::HeaderValue::as_bytes);
+                TokenEnds::of(&question.target, values)
+            }
+            _ => TokenEnds::default(),
         }
     }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portcullis_core::chain::VerifiedPeer;
+use portcullis_core::jwt::TokenEnds;
 use portcullis_core::time::Timestamp;
 use tokio::sync::Notify;
 
 use super::cutter::{Cause, Cutter};
 use super::judge::{Judge, Question};
-use super::token_end;
 use crate::clock::Clock;
 
 /// How often the clock is looked at while a token is about to end: it may be set.
@@ -39,7 +39,7 @@ struct Request {
     question: Arc<Question>,
     cutter: Cutter,
     /// When what could be its tokens end.
-    ends: Box<[u64]>,
+    ends: TokenEnds,
     /// When it is judged again because of them.
     due: Option<Timestamp>,
 }
@@ -64,7 +64,7 @@ impl Live {
         let request = Request {
             question: Arc::clone(question),
             cutter: cutter.clone(),
-            ends: Box::default(),
+            ends: TokenEnds::default(),
             due: None,
         };
         all.requests.insert(number, request);
@@ -108,7 +108,7 @@ impl Live {
         let mut ended = Vec::new();
         for request in self.all().requests.values_mut() {
             if request.due.is_some_and(|due| now >= due) {
-                request.due = token_end::next(&request.ends, now);
+                request.due = request.ends.next(now);
                 ended.push(request.clone());
             }
         }
@@ -146,8 +146,8 @@ impl Request {
 
 impl Place {
     /// It was let in as it is: it is judged again when a token ends that it carries.
-    pub(super) fn ends(&self, ends: Box<[u64]>, now: Timestamp) {
-        let Some(due) = token_end::next(&ends, now) else {
+    pub(super) fn ends(&self, ends: TokenEnds, now: Timestamp) {
+        let Some(due) = ends.next(now) else {
             return;
         };
         if let Some(request) = self.live.all().requests.get_mut(&self.number) {

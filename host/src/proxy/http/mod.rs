@@ -20,7 +20,6 @@ mod reading;
 mod record;
 mod serve;
 mod settings;
-mod token_end;
 mod trace;
 mod trailers;
 mod tunnel;

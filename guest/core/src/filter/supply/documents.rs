@@ -34,6 +34,8 @@ struct MeshDocument<'a> {
     peers: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_normalization: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt_providers: Option<&'a RawValue>,
 }
 
 pub(super) fn published_default(value: &[u8]) -> Option<(AllowDeny, String)> {
@@ -47,6 +49,7 @@ pub(super) fn mesh_document(
     default: Option<(AllowDeny, &str)>,
     normalization: Option<&RawValue>,
     peers: &Map<String, Value>,
+    providers: Option<&RawValue>,
 ) -> Result<Vec<u8>, String> {
     let (default_policy, default_policy_source) = match default {
         Some((AllowDeny::Allow, source)) => ("allow", source),
@@ -63,6 +66,7 @@ pub(super) fn mesh_document(
         max_stale_ms: settings.max_stale_ms,
         peers,
         request_normalization: normalization,
+        jwt_providers: providers,
     };
     serde_json::to_vec(&document).map_err(|error| error.to_string())
 }
@@ -73,6 +77,11 @@ pub(super) fn service_document(protocol: Protocol, list: &str) -> Vec<u8> {
         protocol.code()
     )
     .into_bytes()
+}
+
+/// The name of the document with a provider's keys.
+pub(super) fn keys_document(provider: &str) -> String {
+    format!("jwks/{provider}")
 }
 
 /// Whether a policy would take a document.

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::documents::{
-    PublishedRoots, in_words, mesh_document, published_default, service_document,
+    PublishedRoots, in_words, keys_document, mesh_document, published_default, service_document,
 };
 use super::{Layer, Supply, Ticked};
 use crate::chain;
@@ -58,8 +58,9 @@ impl Supply {
             self.load_mesh(ticked);
         }
         if let Some(list) = self.peers.released(now) {
-            self.load_intentions(&list, ticked);
+            self.load_intentions(&list, now, ticked);
         }
+        self.take_over_tokens(shelf, now, ticked);
     }
 
     /// A new list waits for the bundles of the peers that it names.
@@ -70,6 +71,24 @@ impl Supply {
                 Err(_) => self.intentions.refused(),
             }
         }
+    }
+
+    /// Loads the providers of tokens and their keys.
+    fn take_over_tokens(&mut self, shelf: &impl Shelf, now: u64, ticked: &mut Ticked) {
+        let budget = self.settings.max_stale_ms;
+        if self.tokens.take_over_providers(shelf, now, budget, ticked) {
+            self.load_mesh(ticked);
+            let removed = self.tokens.reconcile(shelf, &self.settings, self.name, now);
+            for provider in removed {
+                self.load(keys_document(&provider), &|_| None, ticked);
+            }
+        }
+        for (id, provider, keys) in self.tokens.take_keys(shelf, now) {
+            let is_used = self.load(keys_document(&provider), &|_| keys.clone(), ticked);
+            self.tokens.loaded(id, is_used, keys.is_some());
+        }
+        let start_wait = self.settings.start_wait_ms;
+        self.tokens.settle(now, budget, start_wait, ticked);
     }
 
     fn take_over_roots(&mut self, shelf: &impl Shelf, now: u64, ticked: &mut Ticked) -> bool {
@@ -109,10 +128,11 @@ impl Supply {
             default,
             self.known_normalization.as_deref(),
             self.peers.documents(),
+            self.tokens.entries(),
         );
         match document {
             Ok(body) => {
-                if !self.load("mesh".to_owned(), &|_| body.clone(), ticked) {
+                if !self.load("mesh".to_owned(), &|_| Some(body.clone()), ticked) {
                     self.roots.refused();
                 }
             }
@@ -120,11 +140,12 @@ impl Supply {
         }
     }
 
-    fn load_intentions(&mut self, list: &str, ticked: &mut Ticked) {
-        let body = |protocol| service_document(protocol, list);
+    fn load_intentions(&mut self, list: &str, now: u64, ticked: &mut Ticked) {
+        let body = |protocol| Some(service_document(protocol, list));
         if self.load(self.settings.service.document(), &body, ticked) {
             self.intentions.accepted();
             self.peers.loaded();
+            self.tokens.name(list, now);
         } else {
             self.intentions.refused();
         }
@@ -134,7 +155,7 @@ impl Supply {
     fn load(
         &mut self,
         name: String,
-        body: &dyn Fn(Protocol) -> Vec<u8>,
+        body: &dyn Fn(Protocol) -> Option<Vec<u8>>,
         ticked: &mut Ticked,
     ) -> bool {
         self.generation = self.generation.saturating_add(1);
@@ -142,7 +163,7 @@ impl Supply {
         for (protocol, policy) in &mut self.policies {
             let document = Document {
                 name: name.clone(),
-                body: Some(body(*protocol)),
+                body: body(*protocol),
                 confirmed_at: Timestamp::from_millis(0),
             };
             let report = policy.load(self.generation, vec![document]);
@@ -171,6 +192,10 @@ impl Supply {
             if let Some(at) = service {
                 policy.touch(std::slice::from_ref(&name), at);
             }
+            for (provider, confirmed_at) in self.tokens.ages() {
+                let at = wall.saturating_sub_millis(now.saturating_sub(confirmed_at));
+                policy.touch(&[keys_document(provider)], at);
+            }
         }
     }
 
@@ -195,6 +220,7 @@ impl Supply {
         self.load_mesh(&mut ticked);
         self.intentions.again();
         self.peers.hurry();
+        self.tokens.keys_again();
         self.take_over(shelf, now, &mut ticked);
         self.touch(now, wall);
     }

@@ -7,12 +7,15 @@ mod peers;
 mod replies;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use serde_json::value::RawValue;
 
 use self::documents::PublishedRoots;
 use self::peers::Peers;
 pub use self::replies::Reply;
+pub use self::tokens::Route;
+use self::tokens::Tokens;
 use super::settings::{DefaultPolicySetting, Settings};
 use super::topic::Topic;
 use super::{Shelf, head};
@@ -56,6 +59,10 @@ pub enum Asks {
     MeshEntry,
     /// The cluster peers, while intentions name one.
     Peerings,
+    /// The `jwt-provider` config entries, while intentions name one.
+    Providers,
+    /// The keys of a provider, by a number of the supply.
+    Keys(u32),
 }
 
 impl Asks {
@@ -68,6 +75,8 @@ impl Asks {
             Self::DefaultPolicy => "default policy",
             Self::MeshEntry => "mesh entry",
             Self::Peerings => "peerings",
+            Self::Providers => "jwt providers",
+            Self::Keys(_) => "keys of a provider",
         }
     }
 }
@@ -95,6 +104,7 @@ pub struct Supply {
     default_policy: Option<Topic>,
     mesh_entry: Option<Topic>,
     peers: Peers,
+    tokens: Tokens,
     /// `agent/self` did not tell: the agent is probed.
     is_probing: bool,
     probes: u64,
@@ -151,6 +161,11 @@ impl Supply {
                 .then(|| topic("mesh-entry", polled)),
             // A relay tells each service of its own peers alone.
             peers: Peers::new(topic(&format!("peerings/{service}"), blocking)),
+            // A relay tells each service of its own alone.
+            tokens: Tokens::new(
+                &settings,
+                topic(&format!("jwt-providers/{service}"), blocking),
+            ),
             is_probing: false,
             probes: 0,
             known_roots: None,
@@ -174,8 +189,9 @@ impl Supply {
     /// How often what the agent says has changed, as all workers count it.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.topics()
-            .fold(0, |sum: u64, (_, topic)| sum.saturating_add(topic.number()))
+        self.topics().fold(self.tokens.number(), |sum, (_, topic)| {
+            sum.saturating_add(topic.number())
+        })
     }
 
     /// Milliseconds since what decides was last confirmed; `None` before the first policy.
@@ -226,13 +242,64 @@ impl Supply {
             Asks::DefaultPolicy => self.default_policy.as_mut(),
             Asks::MeshEntry => self.mesh_entry.as_mut(),
             Asks::Peerings => Some(&mut self.peers.topic),
+            Asks::Providers => Some(&mut self.tokens.providers),
+            Asks::Keys(id) => self.tokens.key_topic(id),
         }
     }
 
     /// The failures that the agent's replies led to, if this worker leads.
     pub fn errors(&self) -> impl Iterator<Item = (Asks, &str)> {
+        let providers = [(Asks::Providers, &self.tokens.providers)];
         self.topics()
+            .chain(providers)
             .filter_map(|(asks, topic)| Some((asks, topic.last_error()?)))
+            .chain(self.tokens.errors())
+    }
+
+    /// What is asked for, in words, and of whom.
+    #[must_use]
+    pub fn subject(&self, asks: Asks) -> String {
+        let keys = match asks {
+            Asks::Keys(id) => self.tokens.subject(id),
+            _ => None,
+        };
+        keys.unwrap_or_else(|| format!("{} from the agent", asks.name()))
+    }
+
+    /// Where a request goes.
+    #[must_use]
+    pub fn route(&self, asks: Asks) -> Route<'_> {
+        let keys = match asks {
+            Asks::Keys(id) => self.tokens.route(id),
+            _ => None,
+        };
+        keys.unwrap_or(Route {
+            cluster: &self.settings.agent.cluster,
+            authority: &self.settings.agent.authority,
+            scheme: "http",
+        })
+    }
+
+    /// The most that a reply may weigh, where that is less than for others.
+    #[must_use]
+    pub const fn limit(asks: Asks) -> usize {
+        match asks {
+            Asks::Keys(_) => crate::jwt::MAX_KEY_SET,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether a rule asks for a token.
+    #[must_use]
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens.are_asked_for()
+    }
+
+    /// Whether providers or keys that rules need have been asked for and have not come yet:
+    /// requests can wait for them a moment.
+    #[must_use]
+    pub const fn awaits_tokens(&self) -> bool {
+        self.tokens.is_awaited()
     }
 
     /// How many peers that intentions name have no bundle: nobody of them is let in.
@@ -251,8 +318,14 @@ impl Supply {
             Asks::DefaultPolicy,
             Asks::MeshEntry,
             Asks::Peerings,
+            Asks::Providers,
         ] {
-            if asks == Asks::Peerings && self.peers.rest(shelf, now) {
+            let rests = match asks {
+                Asks::Peerings => self.peers.rest(shelf, now),
+                Asks::Providers => self.tokens.rest(shelf, now),
+                _ => false,
+            };
+            if rests {
                 continue;
             }
             let Some(topic) = self.topic(asks) else {
@@ -264,6 +337,12 @@ impl Supply {
             match self.request(asks, &due) {
                 Ok(request) => ticked.requests.push((asks, request)),
                 Err(error) => self.failed(asks, now, &error),
+            }
+        }
+        for (asks, request) in self.tokens.due(shelf, now) {
+            match request {
+                Ok(request) => ticked.requests.push((asks, request)),
+                Err(error) => self.failed(asks, now, &error.to_string()),
             }
         }
         self.take_over(shelf, now, &mut ticked);

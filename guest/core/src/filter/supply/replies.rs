@@ -3,12 +3,13 @@
 use serde_json::Map;
 use serde_json::value::RawValue;
 
-use super::documents::{PublishedRoots, mesh_document, service_document, trial};
+use super::documents::{PublishedRoots, keys_document, mesh_document, service_document, trial};
+use super::tokens::Tokens;
 use super::{Asks, Supply, peers};
 use crate::agent::default_policy::{self, Discovery};
 use crate::agent::{
     AllowDeny, HttpReply, HttpRequest, ReplyError, ReplyHeaders, authorize, config, matches,
-    peerings, roots, self_info,
+    peerings, providers, roots, self_info,
 };
 use crate::filter::Shelf;
 use crate::intention::{Destination, Protocol};
@@ -57,6 +58,8 @@ impl Supply {
             }
             Asks::MeshEntry => config::get("mesh", "mesh", &query),
             Asks::Peerings => Ok(peerings::request(&query)),
+            Asks::Providers => providers::request(&query),
+            Asks::Keys(_) => return Err("keys are no question to the agent".to_owned()),
         };
         result.map_err(|error| error.to_string())
     }
@@ -75,6 +78,8 @@ impl Supply {
             Asks::DefaultPolicy => self.take_default(shelf, now, reply),
             Asks::MeshEntry => self.take_entry(shelf, now, reply).map(|()| None),
             Asks::Peerings => self.take_peerings(shelf, now, reply).map(|()| None),
+            Asks::Providers => self.take_providers(shelf, now, reply).map(|()| None),
+            Asks::Keys(id) => self.take_keys(shelf, id, reply).map(|()| None),
         };
         match result {
             Ok(next) => next,
@@ -99,7 +104,7 @@ impl Supply {
         };
         self.check_trust_domain(&published)?;
         let value = serde_json::to_vec(&published).map_err(|error| error.to_string())?;
-        let document = mesh_document(&self.settings, &published, None, None, &Map::new())?;
+        let document = mesh_document(&self.settings, &published, None, None, &Map::new(), None)?;
         let check = || trial("mesh".to_owned(), document);
         // What is refused has been noted by the topic, with its wait.
         let _ = self
@@ -219,12 +224,48 @@ impl Supply {
                 None,
                 Some(&normalization),
                 &Map::new(),
+                None,
             )?),
             None => None,
         };
         let check = || document.map_or(Ok(()), |document| trial("mesh".to_owned(), document));
         if let Some(topic) = &mut self.mesh_entry {
             let _ = topic.good(shelf, now, &Position::default(), value.as_bytes(), check);
+        }
+        Ok(())
+    }
+}
+
+impl Supply {
+    fn take_providers(
+        &mut self,
+        shelf: &impl Shelf,
+        now: u64,
+        reply: &Reply,
+    ) -> Result<(), String> {
+        let reply = reply.as_reply();
+        let value = Tokens::read_providers(&reply)?;
+        let list = RawValue::from_string(value.clone()).map_err(|error| error.to_string())?;
+        let anybody = PublishedRoots {
+            trust_domain: "trial".to_owned(),
+            roots: Vec::new(),
+            intermediates: Vec::new(),
+        };
+        let nobody = Map::new();
+        let document = mesh_document(&self.settings, &anybody, None, None, &nobody, Some(&list))?;
+        let check = || trial("mesh".to_owned(), document);
+        let at = Position::of(&reply);
+        let topic = &mut self.tokens.providers;
+        let _ = topic.good(shelf, now, &at, value.as_bytes(), check);
+        Ok(())
+    }
+
+    fn take_keys(&mut self, shelf: &impl Shelf, id: u32, reply: &Reply) -> Result<(), String> {
+        // They hold as of when they were asked for, not of when a slow server was done.
+        let (provider, asked_at, keys) = self.tokens.read_keys(id, &reply.as_reply())?;
+        let check = || trial(keys_document(&provider), keys.to_vec());
+        if let Some(topic) = self.tokens.key_topic(id) {
+            let _ = topic.good(shelf, asked_at, &Position::default(), keys, check);
         }
         Ok(())
     }

@@ -89,6 +89,7 @@ impl Agent {
                     );
                     reply(1, body)
                 }
+                Asks::Providers | Asks::Keys(_) => unreachable!("no rule asks for a token"),
                 Asks::MeshEntry => Reply {
                     status: self.entry.0,
                     body: self.entry.1.clone().into_bytes(),
