@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use portcullis_tests::envoy::{Plan, Plugin, cluster, settings};
+use portcullis_tests::stage::eventually;
 use serde_json::json;
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection,
@@ -253,6 +254,6 @@ async fn whoever_overwrites_shared_data_opens_nothing_and_is_repaired() {
     assert_eq!(ping(&other).await, None);
     agent.deny("web", "db").expect("an intention");
     ping_becomes(&web, false).await;
-    assert!(envoy.log().contains(ENDED), "{}", envoy.log());
+    eventually("it has ended", async || envoy.log().contains(ENDED)).await;
     is_sound(&envoy);
 }

@@ -114,7 +114,8 @@ async fn a_stream_of_http1_ends_visibly_incomplete() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_protocol_reaches_those_who_come_and_leaves_those_who_may_stay() {
     let all = json!([{ "Action": "allow", "HTTP": { "PathExact": "/a" } }]);
-    let scene = Scene::start("http", all, &["-max-stale=4s"]).await;
+    // What an entry says is asked for four times in the budget.
+    let scene = Scene::start("http", all, &["-max-stale=8s"]).await;
     let client = scene.client("web");
     let mut there = client.http1().await;
     let allowed = within(there.send_request(get("/a"))).await.unwrap();
