@@ -4,6 +4,7 @@
 
 mod adapter;
 mod cluster_peers;
+mod cost;
 mod filter;
 mod host_calls;
 mod mesh;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portcullis_testkit::TestCa;
 use portcullis_tests::proxy_wasm::{Answer, Call, Machine};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A mesh that denies by default.
 pub(crate) struct Mesh {
@@ -12,10 +12,35 @@ pub(crate) struct Mesh {
     leaves: BTreeMap<&'static str, Vec<u8>>,
     /// Who may reach a service.
     pub(crate) allowed: BTreeMap<&'static str, &'static str>,
+    /// What they may ask for; anything, if there is nothing here.
+    pub(crate) permissions: Option<Value>,
     /// Rises with each change.
     pub(crate) index: u64,
     connections: u64,
 }
+
+/// What a client of today sends, and what Envoy adds.
+const HEADERS: [(&str, &str); 16] = [
+    (":authority", "db"),
+    (":path", "/items/42?sort=name"),
+    (":method", "GET"),
+    (":scheme", "https"),
+    ("accept", "application/json"),
+    ("accept-encoding", "gzip, br"),
+    ("accept-language", "en-GB,en;q=0.9"),
+    ("user-agent", "portcullis-bench/1"),
+    ("cache-control", "no-cache"),
+    ("cookie", "session=0123456789abcdef; theme=dark"),
+    ("referer", "https://shop.example/items"),
+    ("x-request-id", "4f1c2b7e-7f57-4c1b-9f6e-5f0e8f0f3c11"),
+    ("x-tenant", "blue"),
+    ("x-forwarded-proto", "https"),
+    ("x-envoy-expected-rq-timeout-ms", "15000"),
+    (
+        "x-forwarded-client-cert",
+        "URI=spiffe://t.consul/ns/default/dc/dc1/svc/web",
+    ),
+];
 
 /// Kinds of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +61,7 @@ impl Mesh {
         Self {
             leaves: leaves.into_iter().collect(),
             allowed: allowed.iter().copied().collect(),
+            permissions: None,
             index: 7,
             connections: 0,
             ca,
@@ -64,10 +90,15 @@ impl Mesh {
                 .allowed
                 .get(name)
                 .map(|source| {
-                    json!({
+                    let mut intention = json!({
                         "SourceName": source, "SourceNS": "default", "DestinationName": name,
-                        "DestinationNS": "default", "SourceType": "consul", "Action": "allow",
-                    })
+                        "DestinationNS": "default", "SourceType": "consul",
+                    });
+                    match &self.permissions {
+                        Some(permissions) => intention["Permissions"] = permissions.clone(),
+                        None => intention["Action"] = json!("allow"),
+                    }
+                    intention
                 })
                 .into_iter()
                 .collect();
@@ -98,10 +129,20 @@ impl Mesh {
         kind: Kind,
     ) -> bool {
         self.connections += 1;
+        self.again(machine, root, client, kind)
+    }
+
+    /// The same, for one more request on the last connection.
+    pub(crate) fn again(&self, machine: &mut Machine, root: u32, client: &str, kind: Kind) -> bool {
+        let digest = client.repeat(64).into_bytes();
         let mut properties = vec![
             ("connection\0id", self.connections.to_le_bytes().to_vec()),
             ("connection\0peer_certificate", self.leaves[client].clone()),
             ("connection\0peer_certificate_valid", vec![1]),
+            (
+                "connection\0sha256_peer_certificate_digest",
+                digest[..64].to_vec(),
+            ),
         ];
         if kind == Kind::Request {
             properties.push(("request\0protocol", b"HTTP/1.1".to_vec()));
@@ -115,10 +156,10 @@ impl Mesh {
         let passes = match kind {
             Kind::Connection => machine.bytes(context, true),
             Kind::Request => {
-                let headers = [(":method", "GET"), (":path", "/"), (":authority", "db")];
-                machine.world().headers = headers
-                    .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
-                    .to_vec();
+                let bytes = |(name, value): &(&str, &str)| {
+                    (name.as_bytes().to_vec(), value.as_bytes().to_vec())
+                };
+                machine.world().headers = HEADERS.iter().map(bytes).collect();
                 machine.request(context)
             }
         };

@@ -4,7 +4,8 @@
 //! borrowed its tables, so nothing here may be called back by Envoy within a host call; Envoy
 //! defers what would: closing, resuming, local replies, and replies that are there at once.
 //! A callback that is overridden here must also be named in `tests/xtask/src/filter.rs`, which
-//! takes all others out of the module.
+//! takes all others out of the module, and puts those of `streams` in the place of what is here
+//! about connections and requests.
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType};
@@ -49,7 +50,7 @@ impl RootContext for Root {
     /// configuration share a root. A request has a protocol before its filters are made; a
     /// connection gets one, if ever, by the HTTP connection manager's first bytes.
     fn get_type(&self) -> Option<ContextType> {
-        Some(match host::property(&["request", "protocol"]) {
+        Some(match host::property("request\0protocol") {
             Some(_) => ContextType::HttpContext,
             None => ContextType::StreamContext,
         })
@@ -86,7 +87,7 @@ impl StreamContext for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        vm::deleted(self.0);
+        let _ = vm::deleted(self.0);
     }
 }
 
@@ -100,6 +101,6 @@ impl HttpContext for HttpRequest {
 
 impl Drop for HttpRequest {
     fn drop(&mut self) {
-        vm::deleted(self.0);
+        let _ = vm::deleted(self.0);
     }
 }

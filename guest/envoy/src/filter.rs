@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use portcullis_core::agent::HttpRequest;
 use portcullis_core::filter::{
-    Asks, FilterState, Layer, Mode, Onward, PeerVerification, Reply, Settings, Supply,
-    forwarded_client, read_reply,
+    Asks, EnvoyRequest, FilterState, Layer, Mode, Onward, PeerVerification, Reply, Settings,
+    Supply, forwarded_client, read_reply,
 };
-use portcullis_core::http::Request;
+use portcullis_core::http::RequestRef;
 use portcullis_core::intention::{Decision, Effect, Reason};
 use portcullis_core::policy::Client;
 use portcullis_core::time::Timestamp;
@@ -242,7 +242,7 @@ impl Filter {
     pub(crate) fn judge_request(
         &mut self,
         known: &mut Known,
-        request: &Request,
+        request: &EnvoyRequest,
         now: Moment,
     ) -> Outcome {
         self.onward = None;
@@ -257,7 +257,7 @@ impl Filter {
         } else {
             known.client()
         };
-        let decision = self.authorize(Layer::Requests, client, Some(request), now);
+        let decision = self.authorize(Layer::Requests, client, Some(request.into()), now);
         let judged = outcome(&decision);
         match decision.effect {
             Effect::Allow if decision.path.is_none() && decision.headers.is_empty() => judged,
@@ -306,7 +306,7 @@ impl Filter {
         &mut self,
         layer: Layer,
         client: &Client,
-        request: Option<&Request>,
+        request: Option<RequestRef<'_>>,
         now: Moment,
     ) -> Decision {
         self.supply

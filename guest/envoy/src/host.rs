@@ -6,7 +6,6 @@
 //!   call that it does not know. Envoy answers 0, 2 (no such cluster) and 10 (not sent, or
 //!   not allowed), all of which the crate takes; it forgets a call for which it answered 10, and
 //!   numbers calls for the whole VM, so that no number is given twice.
-//! - `get_property`: 0, 1, 3 and 10, all of which the crate takes.
 //! - `set_effective_context`: 0 and 2, which the crate takes. It panics at 10, but so does the
 //!   crate's dispatcher before every reply: who takes this call away gets no filter.
 //!
@@ -22,6 +21,7 @@
 //! - all of them: 10, where an operator has not allowed the call
 //!   (`capability_restriction_config`). So clocks, log, ticks, metrics and shared data are here
 //!   too;
+//! - `proxy_get_property`: here because the crate puts its path together anew for each call;
 //! - `proxy_send_local_response`: here for the response code details, which the crate does not
 //!   pass.
 #![expect(
@@ -78,6 +78,12 @@ unsafe extern "C" {
         name_length: usize,
         value: *const u8,
         value_length: usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_length: usize,
+        bytes: *mut *mut u8,
+        length: *mut usize,
     ) -> u32;
     fn proxy_set_property(
         path: *const u8,
@@ -222,9 +228,16 @@ pub(crate) fn set_header(name: &str, value: &[u8]) -> Result<(), Refusal> {
     })
 }
 
-/// A property. `None` if there is none, or none that can be read.
-pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
-    hostcalls::get_property(path.to_vec()).ok().flatten()
+/// A property, the parts of its path separated by NUL. `None` if there is none, or an
+/// empty one, or none that can be read.
+pub(crate) fn property(path: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut length) = (ptr::null_mut(), 0);
+    // SAFETY: the path outlives the call, which only reads it; the rest as in `buffer`.
+    let code =
+        unsafe { proxy_get_property(path.as_ptr(), path.len(), &raw mut bytes, &raw mut length) };
+    taken(code, bytes, length)
+        .ok()
+        .filter(|value| !value.is_empty())
 }
 
 /// Writes filter state: `path` appears as `wasm.<path>`.

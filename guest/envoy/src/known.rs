@@ -61,9 +61,8 @@ impl Known {
             None => return nobody,
         };
         let by_filter = verification == PeerVerification::Filter;
-        let is_valid = || {
-            host::property(&["connection", "peer_certificate_valid"]).as_deref() == Some(&[1][..])
-        };
+        let is_valid =
+            || host::property("connection\0peer_certificate_valid").as_deref() == Some(&[1][..]);
         Self {
             // Of this connection, whoever has shown the certificate before.
             refused: (!by_filter && !is_valid()).then_some(NOT_VERIFIED),
@@ -115,12 +114,12 @@ impl Seen {
     /// The peer of the connection in effect; `None` without a certificate.
     fn peer(&mut self) -> Option<Result<Rc<Peer>, PeerError>> {
         // SHA-256 in hexadecimal. It costs Envoy less than the certificate, and us nothing to read.
-        let digest = host::property(&["connection", "sha256_peer_certificate_digest"])
+        let digest = host::property("connection\0sha256_peer_certificate_digest")
             .filter(|digest| digest.len() == 64);
         if let Some(peer) = digest.as_ref().and_then(|digest| self.0.get(digest)) {
             return Some(Ok(Rc::clone(peer)));
         }
-        let pem = host::property(&["connection", "peer_certificate"])?;
+        let pem = host::property("connection\0peer_certificate")?;
         if pem.is_empty() {
             return None;
         }
@@ -142,13 +141,12 @@ impl Seen {
 /// The number of the connection in effect.
 pub(crate) fn connection_id() -> Option<u64> {
     // By the first name Envoy finds it sooner.
-    let bytes =
-        host::property(&["connection_id"]).or_else(|| host::property(&["connection", "id"]))?;
+    let bytes = host::property("connection_id").or_else(|| host::property("connection\0id"))?;
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
 
 fn version() -> HttpVersion {
-    match host::property(&["request", "protocol"]).as_deref() {
+    match host::property("request\0protocol").as_deref() {
         Some(b"HTTP/2" | b"HTTP/3") => HttpVersion::Http2,
         _ => HttpVersion::Http1,
     }

@@ -1,8 +1,7 @@
 //! The policy inside Envoy: `guest/envoy/README.md` describes it for those who use it.
 //!
 //! Everything that decides is in `portcullis_core`. This crate translates: Envoy's callbacks
-//! (`contexts`, which the crate
-//! `proxy-wasm` calls), its connections and requests (`vm`), host calls (`host`), properties (`known`), shared data and HTTP calls (`filter`),
+//! (`streams`, and `contexts`, which the crate `proxy-wasm` calls), its connections and requests (`vm`), host calls (`host`), properties (`known`), shared data and HTTP calls (`filter`),
 //! metrics (`ledger`).
 #![deny(
     clippy::as_conversions,
@@ -21,4 +20,5 @@ mod filter;
 mod host;
 mod known;
 mod ledger;
+mod streams;
 mod vm;

@@ -7,8 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 
-use portcullis_core::filter::{Layer, Settings, read_request, token_ends};
-use portcullis_core::http::Request;
+use portcullis_core::filter::{EnvoyRequest, Layer, Settings, token_ends};
 use portcullis_core::intention::{Effect, Reason};
 use portcullis_core::jwt::TokenEnds;
 use portcullis_core::time::Timestamp;
@@ -43,19 +42,19 @@ enum State {
     /// Nothing has come yet.
     New,
     /// The client's first bytes wait for a policy.
-    WaitingConnection { known: Box<Known>, since: u64 },
+    WaitingConnection { known: Known, since: u64 },
     /// The headers wait for a policy.
     WaitingRequest {
-        known: Box<Known>,
-        request: Box<Request>,
+        known: Known,
+        request: EnvoyRequest,
         since: u64,
     },
     /// Allowed; judged again when the policy changes.
-    Connection { known: Box<Known> },
+    Connection { known: Known },
     /// Allowed; judged again when the policy changes.
     Request {
-        known: Box<Known>,
-        request: Box<Request>,
+        known: Known,
+        request: EnvoyRequest,
         ends: TokenEnds,
     },
     /// Let pass without a judgement that could change.
@@ -146,9 +145,9 @@ pub(crate) fn request(context: u32) -> Action {
     with(Action::Pause, |vm| vm.request(context))
 }
 
-/// A connection or a request is gone.
-pub(crate) fn deleted(context: u32) {
-    with((), |vm| drop(vm.contexts.remove(&context)));
+/// A connection or a request is gone; false if it is neither.
+pub(crate) fn deleted(context: u32) -> bool {
+    with(true, |vm| vm.contexts.remove(&context).is_some())
 }
 
 /// A root context is gone.
@@ -257,13 +256,13 @@ impl Vm {
             && !filter.is_shadow();
         if can_wait && !filter.is_ready(Layer::Connections) {
             *state = State::WaitingConnection {
-                known: Box::new(known),
+                known,
                 since: now.monotonic,
             };
             return Action::Pause;
         }
         let outcome = filter.judge_connection(&mut known, now);
-        *state = settle_connection(filter, outcome, Box::new(known));
+        *state = settle_connection(filter, outcome, known);
         match state {
             State::Refused => refuse_connection(),
             _ => Action::Continue,
@@ -295,7 +294,7 @@ impl Vm {
         };
         let read = host::request_headers()
             .ok()
-            .and_then(|map| read_request(&map, known.version).ok());
+            .and_then(|map| EnvoyRequest::read(map, known.version).ok());
         let Some(request) = read else {
             let outcome = Outcome {
                 effect: Effect::BadRequest,
@@ -312,8 +311,8 @@ impl Vm {
             known.refused.is_none() && filter.settings().start_wait_ms > 0 && !filter.is_shadow();
         if can_wait && filter.must_wait(Layer::Requests) {
             place.state = State::WaitingRequest {
-                known: Box::new(known.clone()),
-                request: Box::new(request),
+                known: known.clone(),
+                request,
                 since: now.monotonic,
             };
             return Action::Pause;
@@ -377,7 +376,7 @@ fn look_after(
             }
             let outcome = filter.judge_request(known, request, now);
             let outcome = filter.carry_out(outcome);
-            let request = std::mem::take(&mut **request);
+            let request = std::mem::take(request);
             *state = settle_request(filter, outcome, &known.clone(), request, now);
             if matches!(state, State::Refused) {
                 refuse_request(outcome);
@@ -435,7 +434,7 @@ fn end(
     true
 }
 
-fn settle_connection(filter: &mut Filter, outcome: Outcome, known: Box<Known>) -> State {
+fn settle_connection(filter: &mut Filter, outcome: Outcome, known: Known) -> State {
     match (
         filter.record(outcome, Layer::Connections),
         outcome.is_allowed(),
@@ -460,7 +459,7 @@ fn settle_request(
     filter: &mut Filter,
     outcome: Outcome,
     known: &Known,
-    request: Request,
+    request: EnvoyRequest,
     now: Moment,
 ) -> State {
     match (
@@ -475,8 +474,8 @@ fn settle_request(
             };
             filter.expiry = filter.expiry.min(end_of(known, &ends, now));
             State::Request {
-                known: Box::new(known.clone()),
-                request: Box::new(request),
+                known: known.clone(),
+                request,
                 ends,
             }
         }

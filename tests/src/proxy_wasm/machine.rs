@@ -13,6 +13,15 @@ pub struct Machine {
     contexts: u32,
 }
 
+/// What calls cost, whatever the machine and its load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Of WebAssembly.
+    pub instructions: u64,
+    /// Calls into the filter: callbacks, and memory for what host calls give.
+    pub entries: u64,
+}
+
 impl std::fmt::Debug for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Machine").finish_non_exhaustive()
@@ -38,6 +47,9 @@ impl Machine {
             ..World::default()
         };
         let mut store = Store::new(filter.module.engine(), world);
+        if filter.counts {
+            store.set_fuel(u64::MAX).expect("it counts");
+        }
         let instance = filter
             .linker
             .instantiate(&mut store, &filter.module)
@@ -85,6 +97,7 @@ impl Machine {
         name: &str,
         args: P,
     ) -> R {
+        self.world().entries += 1;
         let function: TypedFunc<P, R> = self
             .instance
             .get_typed_func(&mut self.store, name)
@@ -97,6 +110,19 @@ impl Machine {
     /// What was done since this was asked last.
     pub fn did(&mut self) -> Did {
         std::mem::take(&mut self.world().did)
+    }
+
+    /// What was done since this was asked last, of a filter that counts.
+    ///
+    /// # Panics
+    /// When it does not count.
+    pub fn spent(&mut self) -> Spent {
+        let left = self.store.get_fuel().expect("it counts");
+        self.store.set_fuel(u64::MAX).expect("it counts");
+        Spent {
+            instructions: u64::MAX - left,
+            entries: std::mem::take(&mut self.world().entries),
+        }
     }
 
     /// Half a second passes.

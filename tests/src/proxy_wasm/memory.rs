@@ -39,6 +39,7 @@ pub(super) fn give(caller: &mut Caller<'_, World>, bytes: &[u8], start: u32, len
         .typed::<u32, u32>(&mut *caller)
         .expect("its type is known");
     let size = u32::try_from(bytes.len()).expect("short");
+    caller.data_mut().entries += 1;
     let place = allocate.call(&mut *caller, size).expect("memory");
     put(caller, place, bytes);
     put(caller, start, &place.to_le_bytes());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use wasmtime::{Config, Engine, Linker, Module};
 
-pub use self::machine::Machine;
+pub use self::machine::{Machine, Spent};
 pub use self::world::{Answer, Call, Did, Headers, Shelf, World};
 
 /// The status of a host call that did what it should.
@@ -26,6 +26,7 @@ const OK: u32 = 0;
 pub struct Filter {
     module: Module,
     linker: Arc<Linker<World>>,
+    counts: bool,
 }
 
 impl std::fmt::Debug for Filter {
@@ -41,7 +42,22 @@ impl Filter {
     /// When it is none, or imports something else.
     #[must_use]
     pub fn compile(file: &Path) -> Self {
-        let engine = Engine::new(&Config::new()).expect("an engine");
+        Self::compile_with(file, false)
+    }
+
+    /// Compiles a module whose machines count what they do.
+    ///
+    /// # Panics
+    /// When it is none, or imports something else.
+    #[must_use]
+    pub fn counting(file: &Path) -> Self {
+        Self::compile_with(file, true)
+    }
+
+    fn compile_with(file: &Path, counts: bool) -> Self {
+        let mut config = Config::new();
+        config.consume_fuel(counts);
+        let engine = Engine::new(&config).expect("an engine");
         let module = Module::from_file(&engine, file).expect("a module");
         let mut linker = Linker::new(&engine);
         calls::link(&mut linker).expect("the host calls");
@@ -53,6 +69,7 @@ impl Filter {
         Self {
             module,
             linker: Arc::new(linker),
+            counts,
         }
     }
 
@@ -89,6 +106,7 @@ impl Filter {
         Self {
             module: self.module.clone(),
             linker: Arc::new(linker),
+            counts: self.counts,
         }
     }
 

@@ -105,4 +105,5 @@ pub struct World {
     /// The log.
     pub log: Vec<String>,
     pub(super) metrics: Vec<(String, i64)>,
+    pub(super) entries: u64,
 }

@@ -1,8 +1,10 @@
-//! `filter.wasm`: what cargo builds, without the callbacks that the filter does not use.
+//! `filter.wasm`: what cargo builds, with the callbacks that the filter uses.
 //!
 //! The crate `proxy-wasm` exports every callback there is, and Envoy calls each one that a module
-//! exports. What cargo has built works as well; a request costs more calls then.
+//! exports. Those about connections and requests are not the crate's here but the filter's own
+//! (`guest/envoy/src/streams.rs`), which cost less. What cargo has built works as well.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use wasm_encoder::{ExportKind, ExportSection, Module, RawSection};
 use wasmparser::{ExternalKind, Parser, Payload};
 
 /// What the module exports: the memory, what a module of the ABI must have, and the callbacks
-/// that `guest/envoy/src/contexts.rs` overrides. Sorted.
+/// of `guest/envoy/src/contexts.rs` and `guest/envoy/src/streams.rs`. Sorted.
 pub const EXPORTS: [&str; 12] = [
     "_initialize",
     "memory",
@@ -26,6 +28,20 @@ pub const EXPORTS: [&str; 12] = [
     "proxy_on_tick",
     "proxy_on_upstream_data",
 ];
+
+/// What stands before the name of a callback of the filter's own, in place of `proxy_`.
+const OWN: &str = "portcullis_";
+
+/// The name under which `filter.wasm` exports what the module exports as `name`.
+fn place_of<'n>(name: &'n str, all: &[String]) -> Option<Cow<'n, str>> {
+    let place = match (name.strip_prefix(OWN), name.strip_prefix("proxy_")) {
+        (Some(callback), _) => Cow::Owned(format!("proxy_{callback}")),
+        // The filter has one of its own.
+        (_, Some(callback)) if all.contains(&format!("{OWN}{callback}")) => return None,
+        _ => Cow::Borrowed(name),
+    };
+    EXPORTS.contains(&&*place).then_some(place)
+}
 
 /// Writes `filter.wasm` from what cargo has built in its target folder for guests.
 ///
@@ -43,10 +59,11 @@ pub fn place(guests: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The module with the exports of [`EXPORTS`] and no others.
+/// The module with the exports of [`EXPORTS`] and no others; its own callbacks go before those
+/// of the crate.
 ///
 /// # Errors
-/// When it is none, or does not export all of them.
+/// When it is none, or does not export each of them once.
 pub fn trim(module: &[u8]) -> Result<Vec<u8>> {
     let mut trimmed = Module::new();
     let mut found = Vec::new();
@@ -54,18 +71,22 @@ pub fn trim(module: &[u8]) -> Result<Vec<u8>> {
         let payload = payload?;
         if let Payload::ExportSection(section) = payload {
             let mut exports = ExportSection::new();
+            let section: Vec<_> = section.into_iter().collect::<Result<_, _>>()?;
+            let all: Vec<_> = section
+                .iter()
+                .map(|export| export.name.to_owned())
+                .collect();
             for export in section {
-                let export = export?;
-                if !EXPORTS.contains(&export.name) {
+                let Some(name) = place_of(export.name, &all) else {
                     continue;
-                }
+                };
                 let kind = match export.kind {
                     ExternalKind::Func => ExportKind::Func,
                     ExternalKind::Memory => ExportKind::Memory,
                     other => bail!("the export `{}` is a {other:?}", export.name),
                 };
-                exports.export(export.name, kind, export.index);
-                found.push(export.name.to_owned());
+                exports.export(&name, kind, export.index);
+                found.push(name.into_owned());
             }
             trimmed.section(&exports);
         } else if let Some((id, range)) = payload.as_section() {
@@ -74,8 +95,8 @@ pub fn trim(module: &[u8]) -> Result<Vec<u8>> {
         }
     }
     for name in EXPORTS {
-        if !found.iter().any(|found| found == name) {
-            bail!("there is no export `{name}`");
+        if found.iter().filter(|found| *found == name).count() != 1 {
+            bail!("there is not one export for `{name}`");
         }
     }
     Ok(trimmed.finish())

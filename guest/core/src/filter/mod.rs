@@ -16,7 +16,7 @@ mod topic;
 
 pub use onward::{Onward, token_ends};
 pub use peer::{Peer, PeerError};
-pub use request::{RequestError, forwarded_client, read as read_request, read_reply};
+pub use request::{EnvoyRequest, RequestError, forwarded_client, read_reply};
 pub use settings::{
     AgentSettings, DefaultPolicySetting, FilterState, KeyServer, Mode, PeerVerification, Settings,
     SettingsError,

@@ -1,7 +1,6 @@
 //! What changes in a request that was let through, where the proxy has normalised it already.
 
-use super::request::headers;
-use crate::http::Request;
+use super::EnvoyRequest;
 use crate::intention::HeaderChange;
 use crate::jwt::TokenEnds;
 
@@ -19,13 +18,13 @@ impl Onward {
     /// request's own without some parameters of its query: nothing else is rewritten.
     #[must_use]
     pub fn of(
-        request: &Request,
+        request: &EnvoyRequest,
         path: Option<Vec<u8>>,
         changes: Vec<HeaderChange>,
     ) -> Option<Self> {
         let mut onward = Self::default();
         if let Some(path) = path {
-            if !is_without_parameters(&path, &request.path) {
+            if !is_without_parameters(&path, request.path()) {
                 return None;
             }
             onward.set.push((":path".to_owned(), path));
@@ -35,7 +34,10 @@ impl Onward {
             if !is_name(&name) || name == "host" {
                 continue;
             }
-            if headers(request).any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes())) {
+            if request
+                .all_headers()
+                .any(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            {
                 onward.removed.push(name.clone());
             }
             onward.set.extend(value.map(|value| (name, value)));
@@ -52,8 +54,11 @@ impl Onward {
 
 /// When the tokens of a request end.
 #[must_use]
-pub fn token_ends(request: &Request) -> TokenEnds {
-    TokenEnds::of(&request.path, headers(request).map(|(_, value)| value))
+pub fn token_ends(request: &EnvoyRequest) -> TokenEnds {
+    TokenEnds::of(
+        request.path(),
+        request.all_headers().map(|(_, value)| value),
+    )
 }
 
 /// Whether `after` is `before` without some parameters.
@@ -87,19 +92,16 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::encode_headers;
+    use crate::http::HttpVersion;
 
-    fn request(path: &str) -> Request {
-        let headers: [(&[u8], &[u8]); 3] = [
-            (b"host", b"db"),
-            (b"Authorization", b"Bearer x"),
-            (b"authorization", b"y"),
+    fn request(path: &str) -> EnvoyRequest {
+        let headers = [
+            (":path", path),
+            (":authority", "db"),
+            ("Authorization", "Bearer x"),
+            ("authorization", "y"),
         ];
-        Request {
-            path: path.as_bytes().to_vec(),
-            headers: encode_headers(headers).unwrap(),
-            ..Request::default()
-        }
+        EnvoyRequest::of(HttpVersion::Http1, &headers)
     }
 
     fn change(name: &str, value: Option<&str>) -> HeaderChange {

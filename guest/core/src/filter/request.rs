@@ -1,7 +1,9 @@
 //! A request as Envoy holds it, to one as the policy reads it.
 
+use std::ops::Range;
+
 use crate::agent::ReplyHeaders;
-use crate::http::{HttpVersion, Request};
+use crate::http::{HeaderMap, Headers, HttpVersion, RequestRef};
 use crate::policy::xfcc;
 use crate::watch::Digest;
 
@@ -22,50 +24,131 @@ pub enum RequestError {
     Twice,
 }
 
-/// Reads a header map in proxy-wasm's form: the number of headers, the lengths of all names and
-/// values (four bytes each, least significant first), then names and values, each with a NUL
-/// behind it.
-///
-/// `:authority` becomes what the version has for it, and `:scheme` is left out: clients can
-/// change what Envoy says there, and whoever has a certificate came by TLS.
-///
-/// # Errors
-/// [`RequestError`] if the map has another form; nothing of it is then known.
-pub fn read(map: &[u8], version: HttpVersion) -> Result<Request, RequestError> {
-    let pairs = Pairs::of(map)?;
-    let mut request = Request {
-        version,
-        ..Request::default()
-    };
-    let (mut method, mut path, mut authority) = (None, None, None);
-    let is_http2 = version == HttpVersion::Http2;
-    // An extended CONNECT (RFC 8441) reaches filters as the upgrade that it stands for.
-    let is_upgrade = is_http2 && pairs.iter().any(|(name, _)| name == b"upgrade");
-    let mut block = Vec::with_capacity(map.len());
-    for (name, value) in pairs.iter() {
-        let place = match name {
-            b":method" => &mut method,
-            b":path" => &mut path,
-            b":authority" => &mut authority,
-            [b':', ..] => continue,
-            b"upgrade" | b"connection" if is_upgrade => continue,
-            _ => {
-                push(&mut block, name, value)?;
-                continue;
+/// A request as Envoy gives it: its headers, in one piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnvoyRequest {
+    version: HttpVersion,
+    map: Vec<u8>,
+    method: Place,
+    path: Place,
+    authority: Option<Place>,
+    is_upgrade: bool,
+}
+
+/// Where in the map a value is.
+type Place = Range<usize>;
+
+impl EnvoyRequest {
+    /// Reads a header map in proxy-wasm's form: the number of headers, the lengths of all names
+    /// and values (four bytes each, least significant first), then names and values, each with
+    /// a NUL behind it.
+    ///
+    /// `:authority` becomes what the version has for it, and `:scheme` is left out: clients can
+    /// change what Envoy says there, and whoever has a certificate came by TLS.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the map has another form; nothing of it is then known.
+    pub fn read(map: Vec<u8>, version: HttpVersion) -> Result<Self, RequestError> {
+        let (lengths, text) = split(&map)?;
+        // Where the next name begins.
+        let mut place = map.len().saturating_sub(text.len());
+        let mut pairs = HeaderMap::new(lengths, text, false, None).pairs();
+        let (mut method, mut path, mut authority) = (None, None, None);
+        let mut is_upgrade = false;
+        let mut found: usize = 0;
+        for (name, value) in &mut pairs {
+            found = found.saturating_add(1);
+            let begin = place.saturating_add(name.len()).saturating_add(1);
+            let end = begin.saturating_add(value.len());
+            place = end.saturating_add(1);
+            let part = match name {
+                b":method" => &mut method,
+                b":path" => &mut path,
+                b":authority" => &mut authority,
+                // An extended CONNECT (RFC 8441) reaches filters as the upgrade that it
+                // stands for.
+                b"upgrade" => {
+                    is_upgrade = version == HttpVersion::Http2;
+                    continue;
+                }
+                _ => continue,
+            };
+            if part.replace(begin..end).is_some() {
+                return Err(RequestError::Twice);
             }
-        };
-        if place.replace(value.to_vec()).is_some() {
-            return Err(RequestError::Twice);
+        }
+        if !is_whole(lengths, found) || !pairs.rest().is_empty() {
+            return Err(RequestError::Malformed);
+        }
+        Ok(Self {
+            version,
+            method: method.unwrap_or_default(),
+            path: path.unwrap_or_default(),
+            authority,
+            is_upgrade,
+            map,
+        })
+    }
+
+    /// The target, with its query.
+    pub(super) fn path(&self) -> &[u8] {
+        self.at(&self.path)
+    }
+
+    /// Its headers, as the version has them: names and values.
+    pub(super) fn all_headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.headers(self.authority_and_host().1).headers()
+    }
+
+    fn authority_and_host(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        let authority = self.authority.as_ref().map(|place| self.at(place));
+        match self.version {
+            HttpVersion::Http1 => (None, authority),
+            HttpVersion::Http2 => (authority, None),
         }
     }
-    match (authority, is_http2) {
-        (Some(authority), false) => push(&mut block, b"host", &authority)?,
-        (authority, _) => request.authority = authority,
+
+    fn at(&self, place: &Place) -> &[u8] {
+        self.map.get(place.clone()).unwrap_or_default()
     }
-    request.method = method.unwrap_or_default();
-    request.path = path.unwrap_or_default();
-    request.headers = block;
-    Ok(request)
+
+    fn headers<'r>(&'r self, host: Option<&'r [u8]>) -> HeaderMap<'r> {
+        // It was read before.
+        let (lengths, text) = split(&self.map).unwrap_or_default();
+        HeaderMap::new(lengths, text, self.is_upgrade, host)
+    }
+}
+
+impl<'r> From<&'r EnvoyRequest> for RequestRef<'r> {
+    fn from(request: &'r EnvoyRequest) -> Self {
+        let (authority, host) = request.authority_and_host();
+        Self {
+            version: request.version,
+            method: request.at(&request.method),
+            path: request.path(),
+            authority,
+            scheme: None,
+            headers: Headers::Map(request.headers(host)),
+        }
+    }
+}
+
+/// The lengths and the texts of a map.
+fn split(map: &[u8]) -> Result<(&[u8], &[u8]), RequestError> {
+    let (count, rest) = map
+        .split_first_chunk::<4>()
+        .ok_or(RequestError::Malformed)?;
+    let count = usize::try_from(u32::from_le_bytes(*count)).map_err(|_| RequestError::Malformed)?;
+    if count > MAX_HEADERS {
+        return Err(RequestError::TooMany);
+    }
+    rest.split_at_checked(count.saturating_mul(8))
+        .ok_or(RequestError::Malformed)
+}
+
+/// Whether so many pairs are all of them.
+const fn is_whole(lengths: &[u8], found: usize) -> bool {
+    lengths.len() == found.saturating_mul(8)
 }
 
 /// The status and the headers that matter of a reply, from a header map in the same form.
@@ -73,14 +156,19 @@ pub fn read(map: &[u8], version: HttpVersion) -> Result<Request, RequestError> {
 /// # Errors
 /// [`RequestError`] if the map has another form or no status.
 pub fn read_reply(map: &[u8]) -> Result<(u16, ReplyHeaders), RequestError> {
-    let pairs = Pairs::of(map)?;
-    let status = pairs
-        .iter()
+    let (lengths, text) = split(map)?;
+    let map = HeaderMap::new(lengths, text, false, None);
+    let mut pairs = map.pairs();
+    if !is_whole(lengths, pairs.by_ref().count()) || !pairs.rest().is_empty() {
+        return Err(RequestError::Malformed);
+    }
+    let status = map
+        .pairs()
         .find(|(name, _)| *name == b":status")
         .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok())
         .ok_or(RequestError::Malformed)?;
-    let fields = pairs
-        .iter()
+    let fields = map
+        .pairs()
         .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
     Ok((status, ReplyHeaders::read(fields)))
 }
@@ -89,116 +177,58 @@ pub fn read_reply(map: &[u8]) -> Result<(u16, ReplyHeaders), RequestError> {
 /// `x-forwarded-client-cert`, without what the proxy has added behind it about that client
 /// (`APPEND_FORWARD`); several of them as one, joined with commas, which names nobody.
 #[must_use]
-pub fn forwarded_client(request: &Request, leaf: &[u8]) -> Option<Vec<u8>> {
-    let values: Vec<&[u8]> = headers(request)
-        .filter(|(name, _)| name.eq_ignore_ascii_case(b"x-forwarded-client-cert"))
-        .map(|(_, value)| value)
-        .collect();
-    let joined = (!values.is_empty()).then(|| values.join(&b','))?;
+pub fn forwarded_client(request: &EnvoyRequest, leaf: &[u8]) -> Option<Vec<u8>> {
+    let joined = client_certificates(request)?;
     xfcc::before_own(&joined, &Digest::of(leaf).to_string()).map(<[u8]>::to_vec)
 }
 
-/// The headers of a request that [`read`] gave: names and values.
-pub(super) fn headers(request: &Request) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = request.headers.as_slice();
-    std::iter::from_fn(move || {
-        let mut next = || {
-            let (length, after) = rest.split_first_chunk::<4>()?;
-            let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-            let (part, after) = after.split_at_checked(length)?;
-            rest = after;
-            Some(part)
-        };
-        Some((next()?, next()?))
-    })
+/// All that a request has in `x-forwarded-client-cert`.
+fn client_certificates(request: &EnvoyRequest) -> Option<Vec<u8>> {
+    let values: Vec<&[u8]> = request
+        .headers(None)
+        .headers()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"x-forwarded-client-cert"))
+        .map(|(_, value)| value)
+        .collect();
+    (!values.is_empty()).then(|| values.join(&b','))
 }
 
-fn push(block: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), RequestError> {
-    for part in [name, value] {
-        let length = u32::try_from(part.len()).map_err(|_| RequestError::Malformed)?;
-        block.extend_from_slice(&length.to_le_bytes());
-        block.extend_from_slice(part);
+#[cfg(test)]
+impl EnvoyRequest {
+    /// A request with these headers.
+    pub(super) fn of(version: HttpVersion, pairs: &[(&str, &str)]) -> Self {
+        Self::read(map(pairs), version).unwrap()
     }
-    Ok(())
 }
 
-/// A header map, checked.
-struct Pairs<'m> {
-    lengths: &'m [u8],
-    text: &'m [u8],
-}
-
-impl<'m> Pairs<'m> {
-    fn of(map: &'m [u8]) -> Result<Self, RequestError> {
-        let (count, rest) = map
-            .split_first_chunk::<4>()
-            .ok_or(RequestError::Malformed)?;
-        let count =
-            usize::try_from(u32::from_le_bytes(*count)).map_err(|_| RequestError::Malformed)?;
-        if count > MAX_HEADERS {
-            return Err(RequestError::TooMany);
-        }
-        let (lengths, text) = rest
-            .split_at_checked(count.saturating_mul(8))
-            .ok_or(RequestError::Malformed)?;
-        let pairs = Self { lengths, text };
-        let (found, whole) =
-            pairs
-                .iter()
-                .fold((0_usize, 0_usize), |(found, sum), (name, value)| {
-                    let sum = sum
-                        .saturating_add(name.len())
-                        .saturating_add(value.len())
-                        .saturating_add(2);
-                    (found.saturating_add(1), sum)
-                });
-        if found != count || whole != text.len() {
-            return Err(RequestError::Malformed);
-        }
-        Ok(pairs)
+/// Headers in proxy-wasm's form.
+#[cfg(test)]
+fn map(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let number = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+    let mut map = number(pairs.len()).to_vec();
+    let parts = || pairs.iter().flat_map(|(name, value)| [name, value]);
+    parts().for_each(|part| map.extend(number(part.len())));
+    for part in parts() {
+        map.extend_from_slice(part.as_bytes());
+        map.push(0);
     }
-
-    fn iter(&self) -> impl Iterator<Item = (&'m [u8], &'m [u8])> + use<'m> {
-        let mut text = self.text;
-        let mut lengths = self.lengths;
-        std::iter::from_fn(move || {
-            let (name, rest) = lengths.split_first_chunk::<4>()?;
-            let (value, rest) = rest.split_first_chunk::<4>()?;
-            lengths = rest;
-            let mut part = |length: &[u8; 4]| {
-                let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-                let (part, rest) = text.split_at_checked(length)?;
-                text = rest.strip_prefix(b"\0")?;
-                Some(part)
-            };
-            Some((part(name)?, part(value)?))
-        })
-    }
+    map
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::encode_headers;
 
-    fn map(pairs: &[(&str, &str)]) -> Vec<u8> {
-        let mut map = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
-        for (name, value) in pairs {
-            for part in [name, value] {
-                map.extend_from_slice(&u32::try_from(part.len()).unwrap().to_le_bytes());
-            }
-        }
-        for (name, value) in pairs {
-            for part in [name, value] {
-                map.extend_from_slice(part.as_bytes());
-                map.push(0);
-            }
-        }
-        map
+    fn read(map: &[u8], version: HttpVersion) -> Result<EnvoyRequest, RequestError> {
+        EnvoyRequest::read(map.to_vec(), version)
     }
 
-    fn headers(pairs: &[(&str, &str)]) -> Vec<u8> {
-        encode_headers(pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))).unwrap()
+    fn headers(request: &EnvoyRequest) -> Vec<(&str, &str)> {
+        let Headers::Map(map) = RequestRef::from(request).headers else {
+            panic!("another form");
+        };
+        let text = |bytes| std::str::from_utf8(bytes).unwrap();
+        map.headers().map(|(n, v)| (text(n), text(v))).collect()
     }
 
     const PAIRS: [(&str, &str); 6] = [
@@ -212,18 +242,16 @@ mod tests {
 
     #[test]
     fn pseudo_headers_become_parts_of_the_request() {
-        let request = read(&map(&PAIRS), HttpVersion::Http2).unwrap();
+        let whole = read(&map(&PAIRS), HttpVersion::Http2).unwrap();
+        let request = RequestRef::from(&whole);
         assert_eq!(request.method, b"GET");
         assert_eq!(request.path, b"/x?y");
-        assert_eq!(request.authority.as_deref(), Some(&b"db"[..]));
+        assert_eq!(request.authority, Some(&b"db"[..]));
         assert_eq!(request.scheme, None);
-        assert_eq!(request.headers, headers(&[("x-a", "1"), ("x-a", "")]));
-        let request = read(&map(&PAIRS), HttpVersion::Http1).unwrap();
-        assert_eq!(request.authority, None);
-        assert_eq!(
-            request.headers,
-            headers(&[("x-a", "1"), ("x-a", ""), ("host", "db")])
-        );
+        assert_eq!(headers(&whole), [("x-a", "1"), ("x-a", "")]);
+        let whole = read(&map(&PAIRS), HttpVersion::Http1).unwrap();
+        assert_eq!(RequestRef::from(&whole).authority, None);
+        assert_eq!(headers(&whole), [("x-a", "1"), ("x-a", ""), ("host", "db")]);
     }
 
     #[test]
@@ -234,9 +262,9 @@ mod tests {
             ("connection", "Upgrade"),
         ];
         let request = read(&map(&pairs), HttpVersion::Http2).unwrap();
-        assert!(request.headers.is_empty());
+        assert_eq!(headers(&request), []);
         let request = read(&map(&pairs), HttpVersion::Http1).unwrap();
-        assert_eq!(request.headers, headers(&pairs[1..]));
+        assert_eq!(headers(&request), &pairs[1..]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The block of headers: names are tokens, values hold no control characters.
 
 use super::bad::BadRequest;
+use super::header_map::HeaderMap;
 use super::normalization::Underscores;
 use super::request::HttpVersion;
 
@@ -10,23 +11,39 @@ const MAX_HEADERS: usize = 1_000;
 const MAX_BLOCK: usize = 1024 * 1024;
 
 /// A header: its name in any case, and its value as it is matched.
-pub(super) type Header<'r> = (&'r [u8], &'r [u8]);
+pub(crate) type Header<'r> = (&'r [u8], &'r [u8]);
 
-/// Reads the block. HTTP/1.1 values lose the white space around them, as in Envoy.
+/// The headers of a request, in one of two forms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Headers<'r> {
+    /// Of [`Request::headers`](super::Request::headers).
+    Block(&'r [u8]),
+    /// Of proxy-wasm.
+    Map(HeaderMap<'r>),
+}
+
+/// Checks headers. HTTP/1.1 values lose the white space around them, as in Envoy.
 pub(super) fn read(
-    block: &[u8],
+    headers: Headers<'_>,
     version: HttpVersion,
     underscores: Underscores,
 ) -> Result<Vec<Header<'_>>, BadRequest> {
-    if block.len() > MAX_BLOCK {
-        return Err(BadRequest::TooLarge);
+    match headers {
+        Headers::Block(block) if block.len() > MAX_BLOCK => Err(BadRequest::TooLarge),
+        Headers::Block(block) => check(Block(block), version, underscores),
+        Headers::Map(map) if map.is_longer_than(MAX_BLOCK) => Err(BadRequest::TooLarge),
+        Headers::Map(map) => check(map.headers().map(Ok), version, underscores),
     }
-    let mut headers = Vec::with_capacity(16);
-    let mut rest = block;
-    while !rest.is_empty() {
-        let (name, after) = part(rest)?;
-        let (value, after) = part(after)?;
-        rest = after;
+}
+
+fn check<'r>(
+    all: impl Iterator<Item = Result<Header<'r>, BadRequest>>,
+    version: HttpVersion,
+    underscores: Underscores,
+) -> Result<Vec<Header<'r>>, BadRequest> {
+    let mut headers = Vec::with_capacity(24);
+    for header in all {
+        let (name, value) = header?;
         check_name(name, value, version)?;
         if !are_values(value) {
             return Err(BadRequest::HeaderValue);
@@ -49,6 +66,29 @@ pub(super) fn read(
     Ok(headers)
 }
 
+/// What is left of a block.
+struct Block<'r>(&'r [u8]);
+
+impl<'r> Iterator for Block<'r> {
+    type Item = Result<Header<'r>, BadRequest>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut next = || {
+            let (part, after) = part(self.0)?;
+            self.0 = after;
+            Ok(part)
+        };
+        let header = next().and_then(|name| Ok((name, next()?)));
+        if header.is_err() {
+            self.0 = &[];
+        }
+        Some(header)
+    }
+}
+
 fn part(block: &[u8]) -> Result<(&[u8], &[u8]), BadRequest> {
     let (length, rest) = block
         .split_first_chunk::<4>()
@@ -59,14 +99,16 @@ fn part(block: &[u8]) -> Result<(&[u8], &[u8]), BadRequest> {
 }
 
 fn check_name(name: &[u8], value: &[u8], version: HttpVersion) -> Result<(), BadRequest> {
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-        return Err(BadRequest::HeaderName);
+    if !is_plain_name(name) {
+        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+            return Err(BadRequest::HeaderName);
+        }
+        if version == HttpVersion::Http2 && name.iter().any(u8::is_ascii_uppercase) {
+            return Err(BadRequest::HeaderName);
+        }
     }
     if version == HttpVersion::Http1 {
         return Ok(());
-    }
-    if name.iter().any(u8::is_ascii_uppercase) {
-        return Err(BadRequest::HeaderName);
     }
     let is_about_connection = match name {
         b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
@@ -79,6 +121,45 @@ fn check_name(name: &[u8], value: &[u8], version: HttpVersion) -> Result<(), Bad
         return Err(BadRequest::ConnectionHeader);
     }
     Ok(())
+}
+
+/// Whether a name has only lower-case letters, digits and hyphens, as nearly all have; if in
+/// doubt, no.
+fn is_plain_name(name: &[u8]) -> bool {
+    let Some(end) = name.last_chunk::<8>() else {
+        let (Some(start), Some(end)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) else {
+            return !name.is_empty() && name.iter().all(|byte| is_plain_letter(*byte));
+        };
+        let both =
+            (u64::from(u32::from_le_bytes(*start)) << 32) | u64::from(u32::from_le_bytes(*end));
+        return are_plain_letters(both);
+    };
+    let (eights, _) = name.as_chunks::<8>();
+    eights
+        .iter()
+        .chain([end])
+        .all(|eight| are_plain_letters(u64::from_le_bytes(*eight)))
+}
+
+const fn is_plain_letter(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')
+}
+
+/// Whether eight bytes are lower-case letters, digits or hyphens.
+const fn are_plain_letters(eight: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES * 0x80;
+    /// The highest bit of each byte that is at least so large; of bytes below 0x80 only.
+    const fn at_least(eight: u64, least: u64) -> u64 {
+        eight.wrapping_add(ONES * (0x80 - least))
+    }
+    if eight & HIGH != 0 {
+        return false;
+    }
+    let letters = at_least(eight, 0x61) & !at_least(eight, 0x7b);
+    let digits = at_least(eight, 0x30) & !at_least(eight, 0x3a);
+    let hyphens = at_least(eight, 0x2d) & !at_least(eight, 0x2e);
+    (letters | digits | hyphens) & HIGH == HIGH
 }
 
 /// Whether a token (RFC 9110) may have the byte.
@@ -182,6 +263,32 @@ mod tests {
         assert!(are_values(b""));
         assert!(are_values(b"a\tb, \xc3\xa4 and some more"));
         assert!(!are_values(b"\t\t\t\t\t\t\t\n"));
+    }
+
+    #[test]
+    fn names_at_once_are_judged_like_each_byte() {
+        for length in 0..20_usize {
+            let plain = vec![b'a'; length];
+            assert_eq!(is_plain_name(&plain), length > 0, "{length}");
+            for place in 0..length {
+                for byte in 0..=255 {
+                    for around in [b'a', b'z', b'0', b'9', b'-'] {
+                        let mut name = vec![around; length];
+                        name[place] = byte;
+                        assert_eq!(
+                            is_plain_name(&name),
+                            is_plain_letter(byte),
+                            "{byte:#x} at {place}"
+                        );
+                    }
+                }
+            }
+        }
+        for byte in 0..=255 {
+            if is_plain_letter(byte) {
+                assert!(is_token(byte) && !byte.is_ascii_uppercase());
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! has what it answered.
 
 mod bad;
+mod header_map;
 mod headers;
 mod normalization;
 mod path;
@@ -18,7 +19,9 @@ mod request;
 mod target;
 
 pub use bad::BadRequest;
+pub(crate) use header_map::HeaderMap;
+pub(crate) use headers::Headers;
 pub use normalization::{EscapedSlashes, RequestNormalization, Underscores};
 pub(crate) use prepared::Field;
 pub use prepared::{Found, Preparation, Prepared, Reading};
-pub use request::{HttpVersion, Request, encode_headers};
+pub use request::{HttpVersion, Request, RequestRef, encode_headers};

@@ -8,7 +8,7 @@ use super::headers::{self, Header, trim};
 use super::normalization::{EscapedSlashes, RequestNormalization};
 use super::path;
 use super::readings;
-use super::request::{HttpVersion, Request};
+use super::request::{HttpVersion, RequestRef};
 use super::target::{self, Target, check_authority};
 use crate::intention::Matching;
 
@@ -64,7 +64,7 @@ pub enum Preparation<'r> {
 /// A request in the form in which it is matched and forwarded.
 #[derive(Debug)]
 pub struct Prepared<'r> {
-    request: &'r Request,
+    request: RequestRef<'r>,
     matching: Matching,
     headers: Vec<Header<'r>>,
     /// Path and query as they arrived.
@@ -138,16 +138,17 @@ impl<'r> Prepared<'r> {
     /// # Errors
     /// If the request is one that is answered 400, whatever the rules say.
     pub fn read(
-        request: &'r Request,
+        request: impl Into<RequestRef<'r>>,
         normalization: &RequestNormalization,
         matching: Matching,
     ) -> Result<Preparation<'r>, BadRequest> {
-        target::check_method(&request.method, request.version)?;
-        let target = Target::read(&request.method, &request.path, request.version)?;
+        let request = request.into();
+        target::check_method(request.method, request.version)?;
+        let target = Target::read(request.method, request.path, request.version)?;
         let mut headers =
-            headers::read(&request.headers, request.version, normalization.underscores)?;
+            headers::read(request.headers, request.version, normalization.underscores)?;
         let authority = authority(request, &target, &mut headers, matching)?;
-        if !matches!(request.scheme.as_deref(), None | Some("http" | "https")) {
+        if !matches!(request.scheme, None | Some("http" | "https")) {
             return Err(BadRequest::Scheme);
         }
         let mut redirect = false;
@@ -185,7 +186,7 @@ impl<'r> Prepared<'r> {
     /// The method.
     #[must_use]
     pub fn method(&self) -> &'r [u8] {
-        &self.request.method
+        self.request.method
     }
 
     /// The headers in order, without `Host`.
@@ -229,12 +230,10 @@ impl<'r> Prepared<'r> {
     /// What the request has under a name.
     pub(crate) fn find(&self, field: &Field) -> Found<'_> {
         match field {
-            Field::Method => Found::One(&self.request.method),
+            Field::Method => Found::One(self.request.method),
             Field::Path => self.found_path(),
             Field::Authority => self.found_authority(),
-            Field::Scheme => {
-                Found::One(self.request.scheme.as_deref().unwrap_or("https").as_bytes())
-            }
+            Field::Scheme => Found::One(self.request.scheme.unwrap_or("https").as_bytes()),
             Field::Unknown => Found::Absent,
             Field::Header(name) => self.found_header(name),
         }
@@ -377,7 +376,7 @@ fn add_all<'p>(name: &[u8], values: Vec<&'p [u8]>, readings: &mut Vec<Reading<'p
 
 /// Who is called: the target's authority, `:authority`, or `Host`, which is then no header.
 fn authority<'r>(
-    request: &'r Request,
+    request: RequestRef<'r>,
     target: &Target<'r>,
     headers: &mut Vec<Header<'r>>,
     matching: Matching,
@@ -397,12 +396,12 @@ fn authority<'r>(
     for host in first.iter().chain(&more) {
         check_authority(host)?;
     }
-    if let Some(authority) = &request.authority {
+    if let Some(authority) = request.authority {
         check_authority(authority)?;
     }
     let own = match request.version {
         HttpVersion::Http1 => target.authority,
-        HttpVersion::Http2 => request.authority.as_deref(),
+        HttpVersion::Http2 => request.authority,
     };
     // In HTTP/1.1 an empty `Host` may come; Envoy answers 400 to it in HTTP/2.
     if request.version == HttpVersion::Http2 && own.or(first).is_some_and(<[u8]>::is_empty) {

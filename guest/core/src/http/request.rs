@@ -1,5 +1,7 @@
 //! A request as it arrived.
 
+use super::headers::Headers;
+
 /// Version of HTTP; some rules differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HttpVersion {
@@ -27,6 +29,30 @@ pub struct Request {
     /// All headers in order: for each its name and then its value, both preceded
     /// by their length as four bytes, least significant first. [`encode_headers`] makes it.
     pub headers: Vec<u8>,
+}
+
+/// A request as it arrived, wherever its parts are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestRef<'r> {
+    pub(crate) version: HttpVersion,
+    pub(crate) method: &'r [u8],
+    pub(crate) path: &'r [u8],
+    pub(crate) authority: Option<&'r [u8]>,
+    pub(crate) scheme: Option<&'r str>,
+    pub(crate) headers: Headers<'r>,
+}
+
+impl<'r> From<&'r Request> for RequestRef<'r> {
+    fn from(request: &'r Request) -> Self {
+        Self {
+            version: request.version,
+            method: &request.method,
+            path: &request.path,
+            authority: request.authority.as_deref(),
+            scheme: request.scheme.as_deref(),
+            headers: Headers::Block(&request.headers),
+        }
+    }
 }
 
 /// Writes headers in the form of [`Request::headers`]; `None` if one is longer than 4 GiB.

@@ -7,7 +7,7 @@ use super::recent::Recent;
 use super::service::Service;
 use super::trace::{Step, Trace};
 use super::{Policy, explain_request};
-use crate::http::Request;
+use crate::http::{Request, RequestRef};
 use crate::identity::{Excerpt, SpiffeId};
 use crate::intention::pattern::Mismatch;
 use crate::intention::{Caller, CallerOrigin, Decision, Destination, Intention, Matching, Reason};
@@ -47,6 +47,7 @@ impl Policy {
                 ..self.bare_trace(target, Decision::denied(code, self.generation))
             };
         };
+        let request = request.map(RequestRef::from);
         let asked = judge::Asked {
             mesh,
             key_sets: &self.key_sets,

@@ -8,7 +8,7 @@ use super::judge::{self, Asked};
 use super::mesh::Mesh;
 use super::service::Service;
 use super::tokens::{RequestTokens, requirements};
-use crate::http::{Preparation, Prepared, Request};
+use crate::http::{Preparation, Prepared, RequestRef};
 use crate::identity::Excerpt;
 use crate::intention::matcher::{Answer, Miss};
 use crate::intention::{Action, Decision, Matching, Permission, Rule, Tokens as _};
@@ -18,7 +18,11 @@ use crate::jwt::{Standing, Unverifiable};
 const MAX_LISTED: usize = 200;
 
 /// Notes about a request that a rule was asked about, or could not be.
-pub(super) fn notes(asked: &Asked<'_>, request: &Request, decision: &Decision) -> Vec<String> {
+pub(super) fn notes(
+    asked: &Asked<'_>,
+    request: RequestRef<'_>,
+    decision: &Decision,
+) -> Vec<String> {
     let (mesh, service) = (asked.mesh, asked.service);
     let mut notes = Vec::new();
     match judge::prepare(mesh, request) {

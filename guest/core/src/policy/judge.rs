@@ -11,8 +11,7 @@ use super::recent::Recent;
 use super::service::Service;
 use super::tokens::{KeySets, RequestTokens};
 use super::xfcc::{self, Unnamed};
-use crate::http::Request;
-use crate::http::{BadRequest, Preparation, Prepared};
+use crate::http::{BadRequest, Preparation, Prepared, RequestRef};
 use crate::identity::{IdentityError, Kind, PeerName, SpiffeId};
 use crate::intention::{Caller, Decision, Effect, HeaderChange, Reason, Verdict};
 use crate::time::Timestamp;
@@ -66,7 +65,7 @@ pub(super) struct Asked<'a> {
     pub(super) key_sets: &'a KeySets,
     pub(super) service: &'a Service,
     pub(super) client: &'a Client,
-    pub(super) request: Option<&'a Request>,
+    pub(super) request: Option<RequestRef<'a>>,
     pub(super) now: Timestamp,
 }
 
@@ -101,7 +100,11 @@ pub(super) fn judge(asked: &Asked<'_>, recent: &mut Recent) -> Judgement {
 }
 
 /// Answers a question about a client whose identity is known.
-fn judge_caller(asked: &Asked<'_>, caller: &Caller<'_>, request: Option<&Request>) -> Judgement {
+fn judge_caller(
+    asked: &Asked<'_>,
+    caller: &Caller<'_>,
+    request: Option<RequestRef<'_>>,
+) -> Judgement {
     let (mesh, service) = (asked.mesh, asked.service);
     let default = mesh.default_policy;
     let Some(request) = request else {
@@ -146,7 +149,7 @@ fn judge_caller(asked: &Asked<'_>, caller: &Caller<'_>, request: Option<&Request
 /// A request in the form in which it is judged, by the rules of the mesh.
 pub(super) fn prepare<'r>(
     mesh: &Mesh,
-    request: &'r Request,
+    request: RequestRef<'r>,
 ) -> Result<Preparation<'r>, BadRequest> {
     let preparation = Prepared::read(request, &mesh.normalization, mesh.matching)?;
     match &preparation {
@@ -227,7 +230,7 @@ impl Unidentified {
 pub(super) fn identify_for<'m>(
     mesh: &'m Mesh,
     client: &Client,
-    request: Option<&Request>,
+    request: Option<RequestRef<'_>>,
 ) -> Result<Identified<'m>, Unidentified> {
     let identified = identify(mesh, client);
     let (Err(unidentified), Some(_), Some(header)) = (&identified, request, &client.via_gateway)

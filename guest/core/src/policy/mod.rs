@@ -24,7 +24,7 @@ pub(crate) mod xfcc;
 pub use document::{Document, LoadProblem, LoadReport};
 pub use question::{Client, HeaderNeeds};
 
-pub use crate::http::{HttpVersion, Request, encode_headers};
+pub use crate::http::{HttpVersion, Request, RequestRef, encode_headers};
 pub use trace::{Step, Trace};
 
 use std::collections::HashMap;
@@ -195,6 +195,17 @@ impl Policy {
         target: &str,
         client: &Client,
         request: Option<&Request>,
+        now: Timestamp,
+    ) -> Decision {
+        self.authorize_ref(target, client, request.map(RequestRef::from), now)
+    }
+
+    /// [`Policy::authorize`] for a request whose parts are kept elsewhere.
+    pub(crate) fn authorize_ref(
+        &mut self,
+        target: &str,
+        client: &Client,
+        request: Option<RequestRef<'_>>,
         now: Timestamp,
     ) -> Decision {
         let generation = self.generation;

@@ -3,7 +3,7 @@
 use super::{Layer, Supply};
 use crate::chain::{self, Usage, VerifiedPeer, VerifyError};
 use crate::filter::{Peer, Shelf};
-use crate::http::Request;
+use crate::http::RequestRef;
 use crate::intention::{Decision, Reason};
 use crate::policy::Client;
 use crate::time::Timestamp;
@@ -15,7 +15,7 @@ impl Supply {
         shelf: &impl Shelf,
         layer: Layer,
         client: &Client,
-        request: Option<&Request>,
+        request: Option<RequestRef<'_>>,
         now: u64,
         wall: Timestamp,
     ) -> Decision {
@@ -32,7 +32,7 @@ impl Supply {
         match policy {
             Some(policy) => Decision {
                 generation,
-                ..policy.authorize(&self.target, client, request, wall)
+                ..policy.authorize_ref(&self.target, client, request, wall)
             },
             None => Decision::denied(Reason::PolicyFailed, generation),
         }

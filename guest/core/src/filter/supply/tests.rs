@@ -265,7 +265,7 @@ fn requests_are_judged_by_the_mesh_entry() {
         &shelf,
         Layer::Requests,
         &client,
-        Some(&request),
+        Some((&request).into()),
         3_000,
         wall,
     );
