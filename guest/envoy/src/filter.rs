@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use portcullis_core::agent::HttpRequest;
 use portcullis_core::filter::{
     Asks, EnvoyRequest, FilterState, Layer, Mode, Onward, PeerVerification, Reply, Settings,
-    Supply, forwarded_client, read_reply,
+    Supply, forwarded_client, presented, read_reply,
 };
 use portcullis_core::http::RequestRef;
 use portcullis_core::intention::{Decision, Effect, Reason};
@@ -231,7 +231,7 @@ impl Filter {
 
     /// What is decided about a connection.
     pub(crate) fn judge_connection(&mut self, known: &mut Known, now: Moment) -> Outcome {
-        if let Some(outcome) = self.check(Layer::Connections, known, now) {
+        if let Some(outcome) = self.check(Layer::Connections, known, None, now) {
             return outcome;
         }
         let decision = self.authorize(Layer::Connections, known.client(), None, now);
@@ -246,7 +246,7 @@ impl Filter {
         now: Moment,
     ) -> Outcome {
         self.onward = None;
-        if let Some(outcome) = self.check(Layer::Requests, known, now) {
+        if let Some(outcome) = self.check(Layer::Requests, known, Some(request), now) {
             return outcome;
         }
         let client = if known.is_mesh_gateway() {
@@ -314,7 +314,13 @@ impl Filter {
     }
 
     /// What holds whatever the policy says.
-    fn check(&mut self, layer: Layer, known: &mut Known, now: Moment) -> Option<Outcome> {
+    fn check(
+        &mut self,
+        layer: Layer,
+        known: &mut Known,
+        request: Option<&EnvoyRequest>,
+        now: Moment,
+    ) -> Option<Outcome> {
         if let Some(reason) = known.refused {
             return Some(Outcome::denied(reason));
         }
@@ -330,9 +336,11 @@ impl Filter {
         if known.verified_by == Some(roots) {
             return None;
         }
-        let verified = self
-            .supply
-            .verify(&SharedData, layer, leaf, &[], now.monotonic, now.wall);
+        let others = request.map(|request| presented(request, leaf));
+        let others = others.unwrap_or_default();
+        let verified =
+            self.supply
+                .verify(&SharedData, layer, leaf, &others, now.monotonic, now.wall);
         match verified {
             Ok(_) => {
                 known.verified_by = Some(roots);

@@ -9,6 +9,7 @@ mod head;
 mod leader;
 mod onward;
 mod peer;
+mod presented;
 mod request;
 mod settings;
 mod supply;
@@ -16,6 +17,7 @@ mod topic;
 
 pub use onward::{Onward, token_ends};
 pub use peer::{Peer, PeerError};
+pub use presented::presented;
 pub use request::{EnvoyRequest, RequestError, forwarded_client, read_reply};
 pub use settings::{
     AgentSettings, DefaultPolicySetting, FilterState, KeyServer, Mode, PeerVerification, Settings,

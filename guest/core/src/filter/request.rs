@@ -183,7 +183,7 @@ pub fn forwarded_client(request: &EnvoyRequest, leaf: &[u8]) -> Option<Vec<u8>> 
 }
 
 /// All that a request has in `x-forwarded-client-cert`.
-fn client_certificates(request: &EnvoyRequest) -> Option<Vec<u8>> {
+pub(super) fn client_certificates(request: &EnvoyRequest) -> Option<Vec<u8>> {
     let values: Vec<&[u8]> = request
         .headers(None)
         .headers()

@@ -1,4 +1,5 @@
-//! The client behind a mesh gateway, by the `x-forwarded-client-cert` header.
+//! The `x-forwarded-client-cert` header: the client behind a mesh gateway, and the chain that
+//! Envoy was shown.
 //!
 //! A mesh gateway ends the TLS of HTTP from peers and says in this header whose
 //! certificate it saw. It sends exactly one element; more of them, or a form that Envoy
@@ -74,6 +75,26 @@ pub(crate) fn before_own<'h>(header: &'h [u8], digest: &str) -> Option<&'h [u8]>
     }
     let length = header.len().checked_sub(last.len())?.checked_sub(1)?;
     header.get(..length)
+}
+
+/// What the header's only element has as `Chain`: percent-encoded PEM, which nobody vouches for.
+pub(crate) fn chain(header: &[u8]) -> Option<&[u8]> {
+    if header.len() > MAX_HEADER {
+        return None;
+    }
+    let mut chain = None;
+    let mut rest = header;
+    loop {
+        let (key, value, after) = pair(rest).ok()?;
+        if key.eq_ignore_ascii_case(b"chain") && chain.replace(value).is_some() {
+            return None;
+        }
+        match after {
+            [] => return chain,
+            [b';', more @ ..] => rest = more,
+            _ => return None,
+        }
+    }
 }
 
 type Pair<'h> = (&'h [u8], &'h [u8], &'h [u8]);
@@ -162,6 +183,27 @@ mod tests {
         ] {
             assert_eq!(of(&other).as_deref(), Some(other.as_str()));
         }
+    }
+
+    #[test]
+    fn a_chain_is_found_in_the_only_element() {
+        let of = |header: &'static str| chain(header.as_bytes());
+        let found = Some(&b"%2D%2D"[..]);
+        assert_eq!(of("Chain=\"%2D%2D\""), found);
+        assert_eq!(of("By=a;Hash=00;Cert=\"x\";chain=\"%2D%2D\";URI=u"), found);
+        for header in [
+            "",
+            "Hash=00",
+            "Chain=\"%2D%2D\",Hash=00",
+            "Hash=00,Chain=\"%2D%2D\"",
+            "Chain=\"a\";Chain=\"a\"",
+            "Chain=\"a",
+            "Chain=\"a\"b",
+            "Chain=\"a\";",
+        ] {
+            assert_eq!(of(header), None, "{header}");
+        }
+        assert_eq!(chain(&vec![b'a'; MAX_HEADER + 1]), None);
     }
 
     #[test]
