@@ -1,12 +1,13 @@
 //! The vectors through `filter.wasm`: what is asked comes as Envoy would bring it.
 //!
-//! Left out, for its reason, is what the filter does not follow at the agent: peers. What a
-//! request's path would become is not forwarded by the filter, but answered 400, because the
-//! connection manager normalises; parameters with tokens are taken out all the same, and
-//! headers changed.
+//! Left out, for its reason, is what the filter does not follow at the agent: peers that no
+//! intention names. What a request's path would become is not forwarded by the filter, but
+//! answered 400, because the connection manager normalises; parameters with tokens are taken out
+//! all the same, and headers changed.
 
 use std::collections::BTreeMap;
 
+use portcullis_core::agent::peerings::named_by;
 use portcullis_core::time::Timestamp;
 use portcullis_testkit::TestCa;
 use portcullis_tests::components;
@@ -63,9 +64,16 @@ const NOT_STRIPPED: [&str; 2] = [
 ];
 
 /// Why a vector is not asked.
-fn left_out(question: &Value) -> Option<&'static str> {
-    if question.get("peers").is_some() || question.get("via_gateway").is_some() {
-        return Some("peers are not followed");
+fn left_out(line: &Value) -> Option<&'static str> {
+    let question = &line["question"];
+    let intentions = intentions(line);
+    let named = named_by(&intentions);
+    let caller = format!("{}{}", question["client_uris"], question["via_gateway"]);
+    let is_unnamed = |(name, peer): (&String, &Value)| {
+        !named.contains(name) && caller.contains(text(&peer["trust_domain"]))
+    };
+    if peers(question).any(is_unnamed) {
+        return Some("peers that no intention names are not followed");
     }
     None
 }
@@ -108,21 +116,44 @@ fn configuration(question: &Value) -> Value {
     configuration
 }
 
-/// The agent that has the question's intentions.
-fn agent(line: &Value, root: &str, call: &Call) -> Answer {
+/// What the roots of the mesh say of themselves: nobody asks them.
+const OWN: &str = "t.consul";
+
+/// Roots by trust domain.
+type Roots = BTreeMap<String, String>;
+
+/// The trust domains of the peers of a question.
+fn peers(question: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let peers = question.get("peers").and_then(Value::as_object);
+    peers.into_iter().flatten()
+}
+
+/// The list of intentions, as the agent has it.
+fn intentions(line: &Value) -> String {
+    line.get("intentions_json").map_or_else(
+        || line["question"]["intentions"].to_string(),
+        |list| text(list).to_owned(),
+    )
+}
+
+/// The agent that has the question's intentions and peers.
+fn agent(line: &Value, roots: &Roots, call: &Call) -> Answer {
     let question = &line["question"];
     let body = if call.path().starts_with("/v1/agent/connect/ca/roots") {
         json!({ "ActiveRootID": "1", "TrustDomain": question["trust_domain"], "Roots": [
-            { "ID": "1", "Name": "", "RootCert": root, "Active": true }] })
+            { "ID": "1", "Name": "", "RootCert": roots[OWN], "Active": true }] })
         .to_string()
     } else if let Some(query) = call.path().strip_prefix("/v1/connect/intentions/match?") {
         let name = query.split('&').find_map(|part| part.strip_prefix("name="));
         let name = name.expect("a name").replace("%2F", "/");
-        let list = line.get("intentions_json").map_or_else(
-            || question["intentions"].to_string(),
-            |list| text(list).to_owned(),
-        );
-        format!("{{{}:{list}}}", json!(name))
+        format!("{{{}:{}}}", json!(name), intentions(line))
+    } else if call.path() == "/v1/peerings" || call.path().starts_with("/v1/peerings?") {
+        let list = peers(question).map(|(name, peer)| {
+            let partition = peer.get("exported_partition").map_or("", text);
+            json!({ "Name": name, "State": "ACTIVE", "Remote": { "Partition": partition },
+                "PeerCAPems": [roots[text(&peer["trust_domain"])]] })
+        });
+        Value::Array(list.collect()).to_string()
     } else if call.path().starts_with("/v1/config/jwt-provider") {
         question["jwt_providers"].to_string()
     } else if call.path().starts_with("/v1/config/mesh") {
@@ -135,7 +166,7 @@ fn agent(line: &Value, root: &str, call: &Call) -> Answer {
 }
 
 /// What the filter does with a question, as `effect reason`.
-fn ask(filter: &Filter, line: &Value, root: &str, leaf: &[u8]) -> String {
+fn ask(filter: &Filter, line: &Value, roots: &Roots, leaf: &[u8]) -> String {
     let question = &line["question"];
     let configuration = configuration(question).to_string();
     let mut machine = match Machine::start(filter, &Shelf::default(), &configuration) {
@@ -149,9 +180,10 @@ fn ask(filter: &Filter, line: &Value, root: &str, leaf: &[u8]) -> String {
         let at = Timestamp::parse(text(at)).expect("a time").as_millis();
         machine.world().wall = at * 1_000_000;
     }
-    for _ in 0..4 {
+    // Intentions wait two seconds for peers that the agent does not list.
+    for _ in 0..8 {
         machine.tick();
-        while machine.answer(|call| Some(agent(line, root, call))) {}
+        while machine.answer(|call| Some(agent(line, roots, call))) {}
     }
     let http2 = question.get("http_version").is_some_and(|v| v == "2");
     let protocol = if http2 { "HTTP/2" } else { "HTTP/1.1" };
@@ -184,6 +216,9 @@ fn ask(filter: &Filter, line: &Value, root: &str, leaf: &[u8]) -> String {
     }
     for pair in request["headers"].as_array().expect("a list") {
         headers.push((bytes(&pair[0]), bytes(&pair[1])));
+    }
+    if let Some(said) = question.get("via_gateway").filter(|said| !said.is_null()) {
+        headers.push((b"x-forwarded-client-cert".to_vec(), bytes(said)));
     }
     machine.world().headers = headers;
     let before = machine.world().headers.clone();
@@ -258,13 +293,20 @@ fn expected(line: &Value) -> String {
 #[test]
 fn the_filter_answers_like_the_native_core() {
     let filter = Filter::compile(&components::envoy_filter());
-    let ca = TestCa::new("t.consul");
+    let ca = TestCa::new(OWN);
+    let lines = read("authorize");
+    let mut roots = Roots::from([(OWN.to_owned(), ca.pem())]);
+    for (_, peer) in lines.iter().flat_map(|line| peers(&line["question"])) {
+        let domain = text(&peer["trust_domain"]).to_owned();
+        let pem = || TestCa::new(text(&peer["trust_domain"])).pem();
+        roots.entry(domain).or_insert_with(pem);
+    }
     let mut leaves: BTreeMap<Vec<String>, Vec<u8>> = BTreeMap::new();
     let (mut asked, mut out) = (0, BTreeMap::<&str, u32>::new());
     let mut different = Vec::new();
-    for line in read("authorize") {
+    for line in lines {
         let question = &line["question"];
-        if let Some(reason) = left_out(question) {
+        if let Some(reason) = left_out(&line) {
             *out.entry(reason).or_default() += 1;
             continue;
         }
@@ -284,7 +326,7 @@ fn the_filter_answers_like_the_native_core() {
             leaf.issue().pem().into_bytes()
         });
         asked += 1;
-        let answer = ask(&filter, &line, &ca.pem(), leaf);
+        let answer = ask(&filter, &line, &roots, leaf);
         let meant = MEANT.iter().find(|(id, _)| question["id"] == *id);
         let expected = meant.map_or_else(|| expected(&line), |(_, answer)| (*answer).to_owned());
         if answer != expected {
