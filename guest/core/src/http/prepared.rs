@@ -64,7 +64,11 @@ pub enum Preparation<'r> {
 /// A request in the form in which it is matched and forwarded.
 #[derive(Debug)]
 pub struct Prepared<'r> {
-    request: RequestRef<'r>,
+    version: HttpVersion,
+    method: &'r [u8],
+    /// The target as it arrived.
+    target: &'r [u8],
+    scheme: Option<&'r str>,
     matching: Matching,
     headers: Vec<Header<'r>>,
     /// Path and query as they arrived.
@@ -166,7 +170,10 @@ impl<'r> Prepared<'r> {
         }
         let query = path.as_deref().map_or(0, query_of);
         Ok(Preparation::Judged(Self {
-            request,
+            version: request.version,
+            method: request.method,
+            target: request.path,
+            scheme: request.scheme,
             matching,
             headers,
             arrived,
@@ -186,7 +193,7 @@ impl<'r> Prepared<'r> {
     /// The method.
     #[must_use]
     pub fn method(&self) -> &'r [u8] {
-        self.request.method
+        self.method
     }
 
     /// The headers in order, without `Host`.
@@ -209,9 +216,7 @@ impl<'r> Prepared<'r> {
     /// The target that is forwarded, if it is not the one that arrived.
     #[must_use]
     pub fn changed_target(&self) -> Option<&[u8]> {
-        self.path
-            .as_deref()
-            .filter(|path| *path != self.request.path)
+        self.path.as_deref().filter(|path| *path != self.target)
     }
 
     /// The other ways to read the path: none but for strict matching.
@@ -230,10 +235,10 @@ impl<'r> Prepared<'r> {
     /// What the request has under a name.
     pub(crate) fn find(&self, field: &Field) -> Found<'_> {
         match field {
-            Field::Method => Found::One(self.request.method),
+            Field::Method => Found::One(self.method),
             Field::Path => self.found_path(),
             Field::Authority => self.found_authority(),
-            Field::Scheme => Found::One(self.request.scheme.unwrap_or("https").as_bytes()),
+            Field::Scheme => Found::One(self.scheme.unwrap_or("https").as_bytes()),
             Field::Unknown => Found::Absent,
             Field::Header(name) => self.found_header(name),
         }
@@ -327,7 +332,7 @@ impl<'r> Prepared<'r> {
 
     /// Whether the header is a cookie that HTTP/2 may have split.
     fn is_split_cookie(&self, name: &[u8]) -> bool {
-        name == b"cookie" && self.request.version == HttpVersion::Http2
+        name == b"cookie" && self.version == HttpVersion::Http2
     }
 
     /// How Envoy 1.40 reads a repeated header that it makes one value of.
