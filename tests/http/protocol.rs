@@ -5,7 +5,7 @@ use portcullis_tests::consul::{Consul, Options};
 use portcullis_tests::ports;
 use portcullis_tests::program;
 use portcullis_tests::proxy::Proxy;
-use portcullis_tests::stage::within;
+use portcullis_tests::stage::{eventually, within};
 use serde_json::json;
 
 use crate::application::Application;
@@ -47,14 +47,25 @@ impl Mesh {
             "-register".to_owned(),
         ];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let (api, web) = tokio::task::block_in_place(|| {
+        let api = tokio::task::block_in_place(|| {
             prepare(&consul);
             let api = proxy(consul.address(), &all);
+            api.logs("ready: connections are taken");
+            api
+        });
+        // So that the first list of instances that `web` reads has it.
+        let list = consul.api();
+        eventually("`api` is listed", async || {
+            let ask = || list.get("/v1/health/connect/api?passing").good().json();
+            let found = tokio::task::block_in_place(ask);
+            found.as_array().is_some_and(|found| !found.is_empty())
+        })
+        .await;
+        let web = tokio::task::block_in_place(|| {
             let web = ["-service=web".to_owned(), format!("-upstream=api:{door}")];
             let web = proxy(consul.address(), &web);
-            api.logs("ready: connections are taken");
             web.logs("ready: connections are taken");
-            (api, web)
+            web
         });
         Some(Self {
             consul,
@@ -129,7 +140,7 @@ async fn consul_says_it_by_service_defaults() {
         let entry = json!({ "Kind": "service-intentions", "Name": "api", "Sources": [{ "Name": "*", "Action": "deny" }] });
         let _ = mesh.consul.api().put("/v1/config", &entry).good();
     });
-    portcullis_tests::stage::eventually("denied", async || {
+    eventually("denied", async || {
         mesh.get("/a").await == Some(StatusCode::FORBIDDEN)
     })
     .await;
@@ -293,7 +304,7 @@ async fn a_registration_says_it() {
             .ok()
             .map(|answer| answer.status())
     };
-    portcullis_tests::stage::eventually("an instance is known", async || {
+    eventually("an instance is known", async || {
         mesh("/a").await == Some(StatusCode::OK)
     })
     .await;
