@@ -103,6 +103,16 @@ pub(crate) fn allow(api: &Api, destination: &str, sources: Value) {
     let _ = api.put("/v1/config", &entry).good();
 }
 
+/// Makes `api` of this cluster speak HTTP, and lets `web` of the peer ask below `/peer`.
+pub(crate) fn allow_requests(cluster: &Consul) {
+    let api = cluster.api();
+    let entry = json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http" });
+    let _ = api.put("/v1/config", &entry).good();
+    let may = json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/peer" } }]);
+    let sources = json!([{ "Name": "web", "Peer": BETA, "Permissions": may }]);
+    allow(&api, "api", sources);
+}
+
 /// The certificate that the agent itself gives to `service`, once it is of that root.
 pub(crate) fn leaf(
     consul: &Consul,
@@ -227,17 +237,7 @@ async fn callers_of_a_peered_cluster_are_judged_by_their_own_roots() {
 /// Requests of the peer come through the local mesh gateway.
 async fn http(clusters: &Clusters) {
     let (alpha_ca, beta_ca) = (&clusters.alpha_ca, &clusters.beta_ca);
-    tokio::task::block_in_place(|| {
-        let api = clusters.alpha.api();
-        let entry = json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http" });
-        let _ = api.put("/v1/config", &entry).good();
-        let may = json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/peer" } }]);
-        allow(
-            &api,
-            "api",
-            json!([{ "Name": "web", "Peer": BETA, "Permissions": may }]),
-        );
-    });
+    tokio::task::block_in_place(|| allow_requests(&clusters.alpha));
     let member = portcullis::member::Member::start(settings(&clusters.alpha, "api"));
     member.ready(HUNG).await.expect("ready");
     let application = Application::start().await;

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::application::Application;
 use crate::client::{Client, empty, send};
-use crate::clusters::{BETA, Clusters, SOON, allow, leaf};
+use crate::clusters::{BETA, Clusters, SOON, allow, allow_requests, leaf};
 use crate::scene::{is_cut, open, reaches, refused};
 
 const STATS: &str = "wasmcustom.portcullis";
@@ -260,14 +260,7 @@ async fn drained(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
 /// Requests of the peer come through the local mesh gateway.
 async fn http(program: &Path, clusters: &Clusters) {
     let (alpha_ca, beta_ca) = (&clusters.alpha_ca, &clusters.beta_ca);
-    tokio::task::block_in_place(|| {
-        let api = clusters.alpha.api();
-        let entry = json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http" });
-        let _ = api.put("/v1/config", &entry).good();
-        let may = json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/peer" } }]);
-        let sources = json!([{ "Name": "web", "Peer": BETA, "Permissions": may }]);
-        allow(&api, "api", sources);
-    });
+    tokio::task::block_in_place(|| allow_requests(&clusters.alpha));
     let application = Application::start().await;
     // As it is written, and where the header goes through as the gateway has sent it.
     let forwards = |config: &mut Value| {
