@@ -26,6 +26,7 @@
 
 pub mod agent;
 pub mod chain;
+pub mod duration;
 pub mod filter;
 pub mod http;
 pub mod identity;

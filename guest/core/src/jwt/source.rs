@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::duration;
 use crate::intention::json::{self, At, Fields};
 
 /// The largest key set that is taken.
@@ -144,48 +145,12 @@ fn span(fields: &mut Fields<'_>, key: &str) -> Option<u64> {
     let raw = fields.take(key, &At::ROOT).ok()??;
     let nanoseconds = match json::unsigned(raw, &At::ROOT) {
         Ok(nanoseconds) => nanoseconds,
-        Err(_) => go_duration(&json::text(raw, &At::ROOT).ok()?)?,
+        Err(_) => {
+            let text = json::text(raw, &At::ROOT).ok()?;
+            u64::try_from(duration::parse(&text).ok()?).ok()?
+        }
     };
     (nanoseconds > 0).then(|| (nanoseconds / 1_000_000).max(1))
-}
-
-/// `1h10m0.5s` in nanoseconds; `None` for what is none.
-fn go_duration(text: &str) -> Option<u64> {
-    let mut nanoseconds = 0_u64;
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(end)?;
-        let unit: u64 = match unit {
-            "h" => 3_600_000_000_000,
-            "m" => 60_000_000_000,
-            "s" => 1_000_000_000,
-            "ms" => 1_000_000,
-            "us" | "µs" | "μs" => 1_000,
-            "ns" => 1,
-            _ => return None,
-        };
-        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && part.is_empty() {
-            return None;
-        }
-        if !whole.is_empty() {
-            let whole: u64 = whole.parse().ok()?;
-            nanoseconds = nanoseconds.checked_add(whole.checked_mul(unit)?)?;
-        }
-        let mut place = unit;
-        for digit in part.chars() {
-            place /= 10;
-            let digit = u64::from(digit.to_digit(10)?);
-            nanoseconds = nanoseconds.checked_add(digit.checked_mul(place)?)?;
-        }
-        rest = after;
-    }
-    Some(nanoseconds)
 }
 
 #[cfg(test)]
