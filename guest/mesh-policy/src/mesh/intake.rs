@@ -1,4 +1,7 @@
 //! Takes over replies: reads them, and loads what changed into the policy.
+
+use std::collections::BTreeSet;
+
 use portcullis_core::agent::default_policy::{self, Discovery};
 use portcullis_core::agent::{AllowDeny, ReplyError, authorize, matches, peerings, roots};
 use portcullis_core::policy::Document;
@@ -79,17 +82,15 @@ impl Mesh {
 
     /// The bundles of the peers that intentions name, as the document has them.
     fn peers(&self) -> Map<String, Value> {
-        let is_named = |name: &str| self.services.values().any(|one| one.named.contains(name));
-        let named = self
-            .known_peerings
-            .iter()
-            .filter(|peering| is_named(peering.name.as_str()));
-        named
-            .filter_map(|peering| {
-                let bundle = peering.bundle.as_ref().ok()?;
-                Some((peering.name.to_string(), bundle.document()))
-            })
-            .collect()
+        let named = self.services.values().flat_map(|one| &one.named);
+        let named: BTreeSet<String> = named.cloned().collect();
+        let own = self.known_roots.as_ref();
+        let own = own.map(|roots| roots.trust_domain.as_str());
+        let usable = |name: &String| {
+            let bundle = peerings::usable(name, &named, &self.known_peerings, own).ok()?;
+            Some((name.clone(), bundle.document()))
+        };
+        named.iter().filter_map(usable).collect()
     }
 
     pub(super) fn take_service(&mut self, now: Moment, key: &str, result: Result<Reply, String>) {
