@@ -10,6 +10,8 @@ const URI: &str = "https://keys.example:443/jwks.json?x=1";
 /// When the tokens of the fixture end.
 const END: u64 = 1_800_003_600;
 
+const WITHOUT_KEYS: &str = "portcullis.db.providers_without_keys";
+
 fn fixture() -> Value {
     let data = include_str!("../../guest/core/tests/data/jwt/tokens.json");
     serde_json::from_str(data).expect("JSON")
@@ -311,14 +313,23 @@ fn keys_change_and_bad_answers_leave_the_last_good_ones() {
     assert_eq!(scene.ask(&mut machine, &token), REFUSED);
     assert_eq!(scene.ask(&mut machine, &other), ALLOWED);
     // Nobody confirms it any more: it ages, and everything else does not.
+    assert_eq!(machine.metric(WITHOUT_KEYS), Some(0));
     scene.keys = None;
     scene.ticks(&mut machine, 110);
     assert_eq!(scene.ask(&mut machine, &other), ALLOWED);
+    assert_eq!(machine.metric(WITHOUT_KEYS), Some(0));
+    let age = machine.metric("portcullis.db.jwks_age_seconds");
+    assert!(
+        age.is_some_and(|age| (50..60).contains(&age)),
+        "half a second a tick: {age:?}"
+    );
     scene.ticks(&mut machine, 20);
     assert_eq!(scene.ask(&mut machine, &other), REFUSED);
+    assert_eq!(machine.metric(WITHOUT_KEYS), Some(1));
     scene.keys = keys(&scene.fixture["keys"]["other"]);
     scene.ticks(&mut machine, 4);
     assert_eq!(scene.ask(&mut machine, &other), ALLOWED);
+    assert_eq!(machine.metric(WITHOUT_KEYS), Some(0));
 }
 
 #[test]

@@ -118,8 +118,7 @@ impl Filter {
         }
         self.tell();
         let age = self.supply.age(now.monotonic);
-        let lacking = self.supply.peers_without_bundle();
-        self.ledger.flush(age, self.supply.generation(), lacking);
+        self.count(age, now.monotonic);
         let budget = self.settings().max_stale_ms;
         let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
         let has_aged = is_stale != self.is_stale;
@@ -133,6 +132,28 @@ impl Filter {
         let has_expired = now.wall > self.expiry;
         self.set_tick_period(root);
         ticked.has_changed || has_aged || has_expired
+    }
+
+    /// Tells Envoy what was counted, and how the policy stands.
+    fn count(&mut self, age: Option<u64>, now: u64) {
+        self.ledger.flush();
+        let seconds = |age: Option<u64>| age.map(|age| age / 1_000);
+        let number = |count: usize| u64::try_from(count).ok();
+        for (gauge, value) in [
+            ("policy_age_seconds", seconds(age)),
+            ("generation", Some(self.supply.generation())),
+            (
+                "peers_without_bundle",
+                number(self.supply.peers_without_bundle()),
+            ),
+            ("jwks_age_seconds", seconds(self.supply.keys_age(now))),
+            (
+                "providers_without_keys",
+                number(self.supply.providers_without_keys()),
+            ),
+        ] {
+            self.ledger.tell(gauge, value);
+        }
     }
 
     fn set_tick_period(&mut self, root: u32) {

@@ -36,9 +36,8 @@ pub(crate) struct Ledger {
     service: String,
     /// By kind and reason: Envoy's number of the metric, and what it has not been told.
     counts: BTreeMap<(Count, &'static str), (Option<u32>, i64)>,
-    age: Option<u32>,
-    generation: Option<u32>,
-    lacking: Option<u32>,
+    /// Envoy's numbers of the gauges, by name.
+    gauges: BTreeMap<&'static str, Option<u32>>,
 }
 
 impl Ledger {
@@ -46,9 +45,7 @@ impl Ledger {
         Self {
             service: service.to_owned(),
             counts: BTreeMap::from([((Count::Allowed, ""), (None, 0))]),
-            age: None,
-            generation: None,
-            lacking: None,
+            gauges: BTreeMap::new(),
         }
     }
 
@@ -59,8 +56,8 @@ impl Ledger {
         *waiting = waiting.saturating_add(1);
     }
 
-    /// Tells Envoy.
-    pub(crate) fn flush(&mut self, age_ms: Option<u64>, generation: u64, lacking: usize) {
+    /// Tells Envoy what was counted.
+    pub(crate) fn flush(&mut self) {
         for ((count, reason), (id, waiting)) in &mut self.counts {
             if id.is_none() {
                 *id = define(MetricType::Counter, &count.name(&self.service, reason));
@@ -71,20 +68,17 @@ impl Ledger {
                 *waiting = 0;
             }
         }
-        let name = |what: &str| format!("portcullis.{}.{what}", self.service);
-        if self.generation.is_none() {
-            self.generation = define(MetricType::Gauge, &name("generation"));
-            self.age = define(MetricType::Gauge, &name("policy_age_seconds"));
-            self.lacking = define(MetricType::Gauge, &name("peers_without_bundle"));
+    }
+
+    /// Tells Envoy the value of a gauge; without one there is only the gauge.
+    pub(crate) fn tell(&mut self, gauge: &'static str, value: Option<u64>) {
+        let id = self.gauges.entry(gauge).or_default();
+        if id.is_none() {
+            let name = format!("portcullis.{}.{gauge}", self.service);
+            *id = define(MetricType::Gauge, &name);
         }
-        if let Some(id) = self.generation {
-            let _ = host::record_metric(id, generation);
-        }
-        if let (Some(id), Ok(lacking)) = (self.lacking, u64::try_from(lacking)) {
-            let _ = host::record_metric(id, lacking);
-        }
-        if let (Some(id), Some(age)) = (self.age, age_ms) {
-            let _ = host::record_metric(id, age / 1_000);
+        if let (Some(id), Some(value)) = (*id, value) {
+            let _ = host::record_metric(id, value);
         }
     }
 }

@@ -308,6 +308,20 @@ impl Supply {
         self.peers.lacking()
     }
 
+    /// How many JWT providers that intentions name have keys that are to be fetched, and none
+    /// that count: no token of theirs is good.
+    #[must_use]
+    pub fn providers_without_keys(&self) -> usize {
+        self.tokens.lacking()
+    }
+
+    /// How long ago the oldest of the fetched keys in force were confirmed, in milliseconds.
+    #[must_use]
+    pub fn keys_age(&self, now: u64) -> Option<u64> {
+        let confirmed = self.tokens.ages().map(|(_, at)| at).min()?;
+        Some(now.saturating_sub(confirmed))
+    }
+
     /// Takes over what was published, and gives the requests that are due. To be called about
     /// twice a second; `wall` is the present time by the clock of certificates.
     pub fn tick(&mut self, shelf: &impl Shelf, now: u64, wall: Timestamp) -> Ticked {

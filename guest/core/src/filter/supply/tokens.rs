@@ -440,6 +440,15 @@ impl Tokens {
             })
     }
 
+    /// How many of the providers that intentions name have keys that are fetched, and none that
+    /// count.
+    pub(super) fn lacking(&self) -> usize {
+        let counts = |set: &&KeySet| set.is_loaded && !set.is_stale;
+        self.key_sets
+            .len()
+            .saturating_sub(self.key_sets.iter().filter(counts).count())
+    }
+
     /// Notes what is stale and what is awaited. What lives is judged again where keys have
     /// become stale; a change of intentions waits so long for what it asks for.
     pub(super) fn settle(&mut self, now: u64, budget: u64, start_wait: u64, ticked: &mut Ticked) {
