@@ -1,9 +1,8 @@
 //! A real Consul agent with one default, and one Envoy that it configures.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use portcullis_core::http::HttpVersion;
@@ -12,7 +11,7 @@ use portcullis_tests::api::Api;
 use portcullis_tests::consul::{Consul, Options};
 use portcullis_tests::envoy::cluster;
 use portcullis_tests::process::{Process, eventually};
-use portcullis_tests::{peers, ports};
+use portcullis_tests::{envoy_process, peers, ports};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -112,24 +111,9 @@ impl Scene {
         assert!(bootstrap.status.success(), "no bootstrap: {error}");
         let file = folder.path().join("bootstrap.json");
         fs::write(&file, &bootstrap.stdout).expect("the bootstrap is written");
-        let log = File::create(folder.path().join("log")).expect("the log is created");
-        let envoy = Command::new("setsid")
-            .arg(&binary)
-            .arg("-c")
-            .arg(&file)
-            .args([
-                "--concurrency",
-                "1",
-                "--disable-hot-restart",
-                "--log-level",
-                "warning",
-            ])
-            .args(["--drain-time-s", "1"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log is shared"))
-            .stderr(log)
-            .spawn()
-            .expect("Envoy starts");
+        let flags = ["--concurrency", "1", "--log-level", "warning"];
+        let flags = [&flags[..], &["--drain-time-s", "1"]].concat();
+        let process = envoy_process::spawn(&binary, &file, &folder.path().join("log"), &flags);
         let marker = leaf(&api, MARKER);
         Some(Self {
             default,
@@ -143,7 +127,7 @@ impl Scene {
             marker,
             changes: 0,
             may_reject: false,
-            _process: Process::new(envoy),
+            _process: process,
             consul,
         })
     }
@@ -223,27 +207,13 @@ impl Scene {
     /// One resource of the configuration that Envoy has taken.
     fn dump(&self, resource: &str, name: &str) -> Option<Value> {
         let path = format!("/config_dump?resource={resource}&name_regex={name}");
-        let dump: Value = serde_json::from_slice(&self.admin(&path)?).ok()?;
+        let dump: Value = serde_json::from_str(&self.admin(&path)?).ok()?;
         dump["configs"].get(0).cloned()
     }
 
     /// What Envoy's admin interface says.
-    pub(crate) fn admin(&self, path: &str) -> Option<Vec<u8>> {
-        let mut stream = TcpStream::connect(self.admin).ok()?;
-        stream.set_read_timeout(Some(SOON)).ok()?;
-        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).ok()?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).ok()?;
-        let start = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-        let body = &bytes[start..];
-        // It comes in chunks: a line with the size, then that much.
-        let head = String::from_utf8_lossy(&bytes[..start]).to_ascii_lowercase();
-        if head.contains("transfer-encoding: chunked") {
-            joined(body)
-        } else {
-            Some(body.to_vec())
-        }
+    pub(crate) fn admin(&self, path: &str) -> Option<String> {
+        envoy_process::get(self.admin, path)
     }
 
     /// Writes the intentions of the target and of everybody, with `jwt` for all sources of
@@ -365,18 +335,4 @@ fn leaf(api: &Api, service: &str) -> Client {
         .expect("certificates");
     let key = PrivateKeyDer::from_pem_slice(text("PrivateKeyPEM").as_bytes()).expect("a key");
     Client::new(vec![text("ServiceURI")], &chain, &key)
-}
-
-fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let end = chunks.windows(2).position(|two| two == b"\r\n")?;
-        let size = std::str::from_utf8(&chunks[..end]).ok()?;
-        let size = usize::from_str_radix(size, 16).ok()?;
-        if size == 0 {
-            return Some(body);
-        }
-        body.extend(chunks.get(end + 2..end + 2 + size)?);
-        chunks = chunks.get(end + 4 + size..)?;
-    }
 }

@@ -97,7 +97,6 @@ fn stat(scene: &Scene, name: &str) -> u64 {
     let text = scene
         .admin(&format!("/stats?filter={name}"))
         .unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
     let values = text.lines().filter_map(|line| line.split_once(": "));
     values
         .filter_map(|(_, value)| value.parse::<u64>().ok())

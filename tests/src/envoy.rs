@@ -1,11 +1,8 @@
 //! A real Envoy with the filter, configured as `guest/envoy/README.md` says.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use portcullis_dev_agent::DevAgent;
@@ -13,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::{Process, eventually};
-use crate::{components, peers, ports};
+use crate::{components, envoy_process, peers, ports};
 
 /// What takes longer does not come.
 const SOON: Duration = Duration::from_secs(90);
@@ -121,13 +118,9 @@ pub fn cluster(name: &str, address: SocketAddr) -> Value {
         "circuit_breakers": { "thresholds": [{ "max_connections": 100_000, "max_requests": 100_000 }] },
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(address) } }] }],
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": envoy_process::address(address) } }] }],
         },
     })
-}
-
-fn socket(address: SocketAddr) -> Value {
-    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }
 
 /// TLS as the documentation says: client certificates required and verified, no resumption.
@@ -152,7 +145,7 @@ pub fn tls(folder: &Path) -> Value {
 pub fn listener(port: u16, tls: &Value, filters: &[Value]) -> Value {
     json!({
         "name": format!("listener-{port}"),
-        "address": socket(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        "address": envoy_process::address(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
         "access_log": [],
         "filter_chains": [{
             "transport_socket": { "name": "tls", "typed_config": tls },
@@ -328,7 +321,7 @@ impl Plan {
         let admin = local(admin);
         let mut bootstrap = json!({
             "node": { "id": "test", "cluster": "test" },
-            "admin": { "address": socket(admin) },
+            "admin": { "address": envoy_process::address(admin) },
             "static_resources": { "listeners": self.listeners, "clusters": self.clusters },
         });
         for (name, value) in self.extra {
@@ -336,22 +329,17 @@ impl Plan {
         }
         let file = self.folder.path().join("bootstrap.json");
         fs::write(&file, bootstrap.to_string()).expect("the bootstrap can be written");
-        let log = File::create(self.folder.path().join("log")).expect("the log can be created");
-        let child = Command::new(binary)
-            .arg("--config-path")
-            .arg(file)
-            .args(["--disable-hot-restart", "--log-level", "warning"])
-            .args(["--component-log-level", "wasm:info"])
-            .args(["--concurrency", &self.concurrency.to_string()])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log can be shared"))
-            .stderr(log)
-            // In a group of its own: Envoy signals its whole group when it ends.
-            .process_group(0)
-            .spawn()
-            .expect("Envoy starts");
+        let workers = self.concurrency.to_string();
+        let flags = [
+            "--log-level",
+            "warning",
+            "--component-log-level",
+            "wasm:info",
+        ];
+        let flags = [&flags[..], &["--concurrency", &workers]].concat();
+        let log = self.folder.path().join("log");
         Some(Envoy {
-            process: Process::new(child),
+            process: envoy_process::spawn(&binary, &file, &log, &flags),
             admin,
             folder: self.folder,
         })
@@ -360,30 +348,6 @@ impl Plan {
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-/// What the admin interface answers with a 200. It takes no HTTP/1.0, and answers in chunks.
-fn ask(admin: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(admin).ok()?;
-    stream.set_read_timeout(Some(SOON)).ok()?;
-    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    if !head.starts_with("HTTP/1.1 200 ") {
-        return None;
-    }
-    if !head.contains("chunked") {
-        return Some(body.to_owned());
-    }
-    let (mut rest, mut whole) = (body, String::new());
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).ok()?;
-        whole.push_str(after.get(..size)?);
-        rest = after.get(size + 2..)?;
-    }
-    Some(whole)
 }
 
 impl Envoy {
@@ -396,7 +360,7 @@ impl Envoy {
             if let Some(status) = self.process.wait(Duration::ZERO) {
                 panic!("Envoy ended with {status}\n{}", self.log());
             }
-            ask(self.admin, "/ready").map(drop)
+            envoy_process::get(self.admin, "/ready").map(drop)
         });
     }
 
@@ -450,7 +414,7 @@ impl Envoy {
     /// When it does not answer.
     #[must_use]
     pub fn admin(&self, path: &str) -> String {
-        ask(self.admin, path).expect("the admin interface answers")
+        envoy_process::get(self.admin, path).expect("the admin interface answers")
     }
 
     /// A statistic; `None` if there is none of that name.

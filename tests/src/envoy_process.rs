@@ -48,6 +48,26 @@ pub fn validate(program: &Path, file: &Path) -> Result<(), String> {
     }
 }
 
+/// Starts it with a configuration file; what it says goes to `log`.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn spawn(program: &Path, configuration: &Path, log: &Path, flags: &[&str]) -> Process {
+    let log = File::create(log).expect("the log is created");
+    let child = Command::new(program)
+        .args(["--disable-hot-restart", "-c"])
+        .arg(configuration)
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log is shared"))
+        .stderr(log)
+        // In a group of its own: Envoy signals its whole group when it ends.
+        .process_group(0)
+        .spawn();
+    Process::new(child.expect("Envoy starts"))
+}
+
 /// A running Envoy; killed when dropped.
 #[derive(Debug)]
 pub struct Envoy {
@@ -82,20 +102,10 @@ impl Envoy {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join(format!("envoy.{ending}"));
         fs::write(&file, text).expect("the configuration is written");
-        let log = File::create(folder.path().join("log")).expect("the log is created");
-        let mut command = Command::new(program);
-        // In a group of its own: Envoy signals its whole group when it ends.
-        command
-            .args(["--disable-hot-restart", "--concurrency", "2"])
-            .args(["--log-level", "info", "-c"])
-            .arg(&file)
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log is shared"))
-            .stderr(log)
-            .process_group(0);
+        let usual = ["--concurrency", "2", "--log-level", "info"];
+        let flags = [&usual[..], flags].concat();
         let mut envoy = Self {
-            process: Process::new(command.spawn().expect("Envoy starts")),
+            process: spawn(program, &file, &folder.path().join("log"), &flags),
             folder,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, admin)),
         };
@@ -105,7 +115,7 @@ impl Envoy {
 
     fn becomes_ready(&mut self) {
         let began = Instant::now();
-        while !matches!(ask(self.admin, "/ready"), Ok((200, _))) {
+        while get(self.admin, "/ready").is_none() {
             let ended = self.process.wait(Duration::ZERO);
             assert!(
                 ended.is_none() && began.elapsed() < START,
@@ -121,9 +131,7 @@ impl Envoy {
     /// # Panics
     /// If it does not answer with status 200.
     pub fn admin(&self, path: &str) -> String {
-        let (status, body) = ask(self.admin, path).expect("Envoy's admin interface answers");
-        assert_eq!(status, 200, "{path}: {body}");
-        body
+        get(self.admin, path).expect("Envoy's admin interface answers")
     }
 
     /// The statistics whose names contain `part`, by name.
@@ -186,12 +194,15 @@ impl Envoy {
     }
 }
 
-/// Status and body of a GET. Envoy refuses HTTP/1.0, so this is HTTP/1.1.
-fn ask(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    request(address, "GET", path, "")
+/// What the admin interface there answers with a 200.
+#[must_use]
+pub fn get(admin: SocketAddr, path: &str) -> Option<String> {
+    let (status, body) = request(admin, "GET", path, "").ok()?;
+    (status == 200).then_some(body)
 }
 
-/// Status and body of a request with further lines of headers, each with its line end.
+/// Status and body of a request with further lines of headers, each with its line end. Envoy
+/// refuses HTTP/1.0, so this is HTTP/1.1.
 ///
 /// # Errors
 /// When the connection breaks or the answer is not HTTP.
