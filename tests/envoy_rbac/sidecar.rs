@@ -79,9 +79,12 @@ enum By {
 }
 
 fn ask(scene: &Scene, client: &Client, target: &str) -> By {
-    let Exchange::Answered(answer) = client.exchange(scene.envoy, &Question::get(Http1, target))
-    else {
-        panic!("{target}: no answer");
+    answers(scene, client, &Question::get(Http1, target))
+}
+
+fn answers(scene: &Scene, client: &Client, question: &Question) -> By {
+    let Exchange::Answered(answer) = client.exchange(scene.envoy, question) else {
+        panic!("{question:?}: no answer");
     };
     let length = answer.header("content-length").unwrap_or_default();
     match (answer.status, length) {
@@ -89,7 +92,7 @@ fn ask(scene: &Scene, client: &Client, target: &str) -> By {
         // `RBAC: access denied`, and our `Forbidden`.
         (403, b"19") => By::Rbac,
         (403, b"9") => By::Filter,
-        _ => panic!("{target}: {answer:?}"),
+        _ => panic!("{question:?}: {answer:?}"),
     }
 }
 
@@ -162,6 +165,49 @@ fn in_consuls_sidecar_the_filter_only_narrows() {
     assert!(stat(&scene, "listener.*ssl.session_reused") > 0);
     assert!(!scene.application.has_seen("//admin"));
     assert!(!scene.application.has_seen("/admin"));
+}
+
+/// Envoy's `jwt_authn` stands before the filter, and takes a token out that it has verified.
+#[test]
+fn in_consuls_sidecar_a_token_must_be_forwarded_to_the_filter() {
+    let test = "in_consuls_sidecar_a_token_must_be_forwarded_to_the_filter";
+    let Some(mut scene) = Scene::start(test, "deny") else {
+        return;
+    };
+    extend(&scene, &configuration());
+    let jwt = json!({ "Providers": [{ "Name": scene.issuers[0].name }] });
+    let allow = json!({ "Action": "allow", "HTTP": { "PathPrefix": "/" }, "JWT": jwt });
+    let free = json!({ "Action": "allow", "HTTP": { "PathPrefix": "/free" } });
+    let sources = [json!({ "Name": "web", "Permissions": [free, allow] })];
+    let _ = scene.set(&sources, &[], None);
+    let web = scene.client("web");
+    let (good, bad) = (&scene.issuers[0], &scene.issuers[1]);
+    let asks = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let question = Question::get(Http1, "/a").header("authorization", &bearer);
+        answers(&scene, &web, &question)
+    };
+    let token = good.token(600, &json!({}));
+    eventually("the filter has followed", SOON, || {
+        (ask(&scene, &web, "/free") == By::Application).then_some(())
+    });
+    // RBAC has seen the token, the filter has not.
+    for _ in 0..5 {
+        assert_eq!(asks(&token), By::Filter);
+    }
+    let mut entry = good.entry();
+    entry["Locations"] = json!([{ "Header": {
+        "Name": "Authorization", "ValuePrefix": "Bearer ", "Forward": true,
+    } }]);
+    write(&scene, &entry);
+    eventually("the token is forwarded", SOON, || {
+        (asks(&token) == By::Application).then_some(())
+    });
+    for _ in 0..5 {
+        assert_eq!(asks(&token), By::Application);
+        assert_eq!(ask(&scene, &web, "/a"), By::Rbac, "no token");
+        assert_eq!(asks(&bad.token(600, &json!({}))), By::Rbac);
+    }
 }
 
 #[test]
