@@ -1,12 +1,15 @@
 //! Tokens through the HTTP filter: keys that Envoy fetches by a cluster, or the relay for it.
 
+use std::path::Path;
+
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use portcullis_dev_agent::DevAgent;
+use portcullis_testkit::TestCa;
 use portcullis_tests::envoy::{Envoy, Plan, Plugin, cluster, settings};
-use portcullis_tests::program;
 use portcullis_tests::proxy::Proxy;
 use portcullis_tests::stage::{eventually, within};
+use portcullis_tests::{components, envoy_process, ports, program};
 use serde_json::{Value, json};
 
 use crate::application::{Application, Asked};
@@ -277,6 +280,19 @@ async fn a_stream_ends_with_the_token_that_let_it_in() {
     is_sound(&scene.envoy);
 }
 
+/// `portcullis sds -relay` of `api`, who may ask this server for keys.
+fn relay(agent: &DevAgent, socket: &Path, keys: &KeyServer) -> Proxy {
+    let mut run = program::portcullis(["sds", "-service", "api", "-relay"]);
+    run.arg(format!("-listen=unix:{}", socket.display()))
+        .arg(format!("-jwks-allow=http://{}", keys.address))
+        .env("CONSUL_HTTP_ADDR", agent.address().to_string());
+    tokio::task::block_in_place(|| {
+        let relay = Proxy::spawn(run);
+        relay.logs("ready: ");
+        relay
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_fetches_keys_for_a_filter_without_clusters() {
     let test = "the_relay_fetches_keys_for_a_filter_without_clusters";
@@ -290,15 +306,7 @@ async fn the_relay_fetches_keys_for_a_filter_without_clusters() {
     guard(&agent);
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("sds.sock");
-    let mut run = program::portcullis(["sds", "-service", "api", "-relay"]);
-    run.arg(format!("-listen=unix:{}", socket.display()))
-        .arg(format!("-jwks-allow=http://{}", keys.address))
-        .env("CONSUL_HTTP_ADDR", agent.address().to_string());
-    let relay = tokio::task::block_in_place(|| {
-        let relay = Proxy::spawn(run);
-        relay.logs("ready: ");
-        relay
-    });
+    let relay = relay(&agent, &socket, &keys);
     let pipe = json!({
         "name": "relay", "type": "STATIC", "connect_timeout": "5s",
         "load_assignment": { "cluster_name": "relay", "endpoints": [{ "lb_endpoints": [
@@ -328,4 +336,68 @@ async fn the_relay_fetches_keys_for_a_filter_without_clusters() {
     becomes(&web, &new.token(600, "admin"), StatusCode::FORBIDDEN).await;
     drop(relay);
     is_sound(&envoy);
+}
+
+/// What `portcullis envoy bootstrap -jwks` writes: keys over TLS by Envoy's own clusters, all
+/// others by the relay, and none from a server that cannot prove itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_as_written_fetches_keys_both_ways() {
+    let test = "a_configuration_as_written_fetches_keys_both_ways";
+    let Some(envoy) = envoy_process::program(test) else {
+        return;
+    };
+    let agent = agent().await;
+    let entry = json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http" });
+    agent.put_config_entry(&entry).expect("an entry");
+    guard(&agent);
+    let [known, relayed, false_one] = ["known", "relayed", "false"].map(Issuer::new);
+    let (ca, other) = (TestCa::new("keys"), TestCa::new("keys"));
+    let server = KeyServer::start(Answer::Keys(known.keys()), Some(&ca)).await;
+    let impostor = KeyServer::start(Answer::Keys(false_one.keys()), Some(&other)).await;
+    let plain = KeyServer::start(Answer::Keys(relayed.keys()), None).await;
+    let behind_tls =
+        |server: &KeyServer| format!("https://localhost:{}/keys", server.address.port());
+    let app = Application::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, roots) = (folder.path().join("sds.sock"), folder.path().join("ca.pem"));
+    std::fs::write(&roots, ca.pem()).expect("it is written");
+    let _relay = relay(&agent, &socket, &plain);
+    let [inbound, admin] = ports::free::<2>();
+    let mut command = program::portcullis(["envoy", "bootstrap", "-service=api"]);
+    command
+        .arg(format!("-listen=127.0.0.1:{inbound}"))
+        .arg(format!("-service-addr={}", app.address))
+        .arg(format!("-filter={}", components::envoy_filter().display()))
+        .arg(format!("-sds=unix:{}", socket.display()))
+        .arg(format!("-envoy-admin=127.0.0.1:{admin}"))
+        .arg(format!("-jwks={}", behind_tls(&server)))
+        .arg(format!("-jwks={}", behind_tls(&impostor)))
+        .arg(format!("-jwks-ca-file={}", roots.display()))
+        .env("CONSUL_HTTP_ADDR", agent.address().to_string());
+    let envoy = tokio::task::block_in_place(|| {
+        let said = program::run(&mut command);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        envoy_process::Envoy::start_with(&envoy, &said.out, "yaml", admin, &[])
+    });
+    let web = client(&agent, "web", ([127, 0, 0, 1], inbound).into());
+    let [known, relayed, false_one] =
+        [known, relayed, false_one].map(|issuer| issuer.token(600, "admin"));
+
+    provide(&agent, &behind_tls(&server), json!({}));
+    becomes(&web, &known, StatusCode::OK).await;
+    assert_eq!(with_token(&web, &relayed).await, StatusCode::FORBIDDEN);
+    assert!(server.asked() > 0);
+    provide(&agent, &format!("http://{}/keys", plain.address), json!({}));
+    becomes(&web, &relayed, StatusCode::OK).await;
+    assert_eq!(with_token(&web, &known).await, StatusCode::FORBIDDEN);
+    provide(&agent, &behind_tls(&impostor), json!({}));
+    let told = format!(
+        "keys of the provider `okta` from `{}`: ",
+        behind_tls(&impostor)
+    );
+    eventually("it is told", async || envoy.log().contains(&told)).await;
+    becomes(&web, &relayed, StatusCode::FORBIDDEN).await;
+    assert_eq!(with_token(&web, &false_one).await, StatusCode::FORBIDDEN);
+    assert_eq!(impostor.asked(), 0, "no certificate that is trusted");
+    assert!(!envoy.log().contains("panicked"), "{}", envoy.log());
 }

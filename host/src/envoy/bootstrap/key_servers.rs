@@ -51,10 +51,10 @@ impl KeySets {
             true => self.tls(authority),
             false => String::new(),
         };
-        Ok(yaml::cluster(
+        Ok(yaml::server_cluster(
             name,
             "keys of a JWT provider",
-            &[endpoint],
+            endpoint,
             &tls,
         ))
     }
