@@ -194,8 +194,6 @@ impl Relay {
                         wait(&value).ok_or_else(|| bad("`wait` is no duration like `60s`"))?;
                 }
                 "dc" => query.datacenter = Some(value),
-                "ns" => query.namespace = Some(value),
-                "partition" => query.partition = Some(value),
                 "stale" => query.consistency = Consistency::Stale,
                 "consistent" => query.consistency = Consistency::Consistent,
                 "by" if about_service && value == "destination" => by = true,
@@ -391,6 +389,8 @@ mod tests {
             "/v1/connect/intentions/match?by=source&name=db",
             "/v1/connect/intentions/match?by=destination",
             "/v1/agent/connect/ca/roots?token=x",
+            "/v1/connect/intentions/match?by=destination&name=db&ns=other",
+            "/v1/connect/intentions/match?by=destination&name=db&partition=other",
             "/v1/agent/connect/ca/roots?index=x",
             "/v1/agent/connect/ca/roots?wait=60",
             "/v1/agent/connect/ca/roots?dc=%ff",
