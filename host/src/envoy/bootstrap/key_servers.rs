@@ -51,10 +51,10 @@ impl KeySets {
             true => self.tls(authority),
             false => String::new(),
         };
-        Ok(yaml::server_cluster(
+        Ok(yaml::cluster(
             name,
             "keys of a JWT provider",
-            endpoint,
+            &[endpoint],
             &tls,
         ))
     }

@@ -82,7 +82,7 @@ fn upstreams_must_be_who_they_are_and_resume_nothing() {
         .find(|cluster| cluster["name"] == "upstream_web")
         .unwrap();
     assert_eq!(web["type"], "STRICT_DNS");
-    assert_eq!(web.get("dns_lookup_family"), None);
+    assert_eq!(web["dns_lookup_family"], "V4_PREFERRED");
     let tls = &web["transport_socket"]["typed_config"];
     assert_eq!(tls["max_session_keys"], 0);
     assert_eq!(tls["sni"], "web.default.dc1.internal.td.consul");
@@ -192,8 +192,12 @@ fn each_key_set_has_a_cluster_that_verifies_its_server() {
         assert!(yaml.contains(part), "{part}: {yaml}");
     }
     assert_eq!(yaml.matches("UpstreamTlsContext").count(), 3, "{yaml}");
-    let named = "type: LOGICAL_DNS\n    dns_lookup_family: ALL\n";
-    assert_eq!(yaml.matches(named).count(), 1, "{yaml}");
+    let named = "name: \"jwks_0\"\n    type: LOGICAL_DNS\n    dns_lookup_family: ALL\n";
+    assert!(yaml.contains(named), "{yaml}");
+    assert!(
+        yaml.contains("name: \"jwks_1\"\n    type: STATIC\n"),
+        "{yaml}"
+    );
     let tcp = inbound(Protocol::Tcp, filter()).yaml().unwrap();
     assert!(!tcp.contains("jwks"), "{tcp}");
     let mut wrong = inbound(Protocol::Http, filter());

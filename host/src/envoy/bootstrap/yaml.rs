@@ -63,45 +63,24 @@ pub(super) fn endpoint(text: &str) -> Result<(String, bool), BootstrapError> {
     Ok((socket_address(inner, port), is_name))
 }
 
-/// A cluster of these addresses, each address of a name a server of its own; `more` is put below
-/// its fields.
+/// A cluster of these addresses; `more` is put below its fields.
+///
+/// Of the addresses of one name the first that answers is taken (RFC 8305). Left to itself Envoy
+/// tries IPv6 alone where there is any, be it an application on `localhost`. It can do that for
+/// one name only; of several each address is a server of its own.
 pub(super) fn cluster(
     name: &str,
     comment: &str,
     endpoints: &[(String, bool)],
     more: &str,
 ) -> String {
-    let kind = if endpoints.iter().any(|(_, is_name)| *is_name) {
-        "STRICT_DNS"
-    } else {
-        "STATIC"
+    let kind = match endpoints {
+        [(_, true)] => "LOGICAL_DNS\n  dns_lookup_family: ALL",
+        _ if endpoints.iter().any(|(_, is_name)| *is_name) => {
+            "STRICT_DNS\n  dns_lookup_family: V4_PREFERRED"
+        }
+        _ => "STATIC",
     };
-    cluster_of(kind, name, comment, endpoints, more)
-}
-
-/// A cluster of one server out there. Of the addresses of a name the first one that answers is
-/// taken (RFC 8305); what Envoy does by itself is to try IPv6 alone where there is any.
-pub(super) fn server_cluster(
-    name: &str,
-    comment: &str,
-    endpoint: (String, bool),
-    more: &str,
-) -> String {
-    let kind = if endpoint.1 {
-        "LOGICAL_DNS\n  dns_lookup_family: ALL"
-    } else {
-        "STATIC"
-    };
-    cluster_of(kind, name, comment, &[endpoint], more)
-}
-
-fn cluster_of(
-    kind: &str,
-    name: &str,
-    comment: &str,
-    endpoints: &[(String, bool)],
-    more: &str,
-) -> String {
     let mut text = format!(
         "# {comment}\n- name: {name}\n  type: {kind}\n  connect_timeout: 5s\n{}  load_assignment:\n    cluster_name: {name}\n    endpoints:\n    - lb_endpoints:\n",
         indented(more, 2),
