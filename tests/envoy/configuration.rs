@@ -1,10 +1,15 @@
-//! What a configuration is refused for, by name, in Envoy's log.
+//! What a configuration is refused for, by name, in Envoy's log; what must not stand in one.
 
-use portcullis_tests::envoy::{Plan, Plugin, cluster, settings};
-use portcullis_tests::stage::ANY;
+use http::Request;
+use portcullis_tests::envoy::{Plan, Plugin, cluster, http_manager, listener, settings, tls};
+use portcullis_tests::ports;
+use portcullis_tests::stage::{ANY, eventually};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
-use crate::scene::agent;
+use crate::application::Application;
+use crate::client::full;
+use crate::scene::{agent, client};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_field_is_named_and_envoy_does_not_start() {
@@ -40,4 +45,47 @@ async fn a_wrong_field_is_named_and_envoy_does_not_start() {
         assert!(!log.contains("secret-7"));
     }
     let _: Value = settings("db");
+}
+
+/// Why `portcullis envoy lint` finds `headers-not-held`: what waits on two listeners, of which
+/// one says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_headers_that_are_not_held_a_body_goes_on_before_the_decision() {
+    let test = "with_headers_that_are_not_held_a_body_goes_on_before_the_decision";
+    let agent = agent().await;
+    let app = Application::start().await;
+    // An agent that says nothing, so that every request waits.
+    let silent = TcpListener::bind(ANY).await.expect("a port");
+    let mut plan = Plan::new(&agent, "api")
+        .cluster(cluster("app", app.address))
+        .cluster(cluster("silent", silent.local_addr().expect("an address")));
+    let mut settings = settings("api");
+    settings["agent"]["cluster"] = json!("silent");
+    let plugin = Plugin::new(settings);
+    let mut addresses = Vec::new();
+    for goes_on in [false, true] {
+        let mut filter = plugin.http();
+        let config = &mut filter["typed_config"]["config"];
+        config["allow_on_headers_stop_iteration"] = json!(goes_on);
+        let manager = http_manager("app", &[filter], &plan.access_log());
+        let [port] = ports::free::<1>();
+        let listener = listener(port, &tls(plan.folder()), &[manager]);
+        plan = plan.listener(listener);
+        addresses.push(([127, 0, 0, 1], port).into());
+    }
+    let Some(envoy) = plan.start(test) else {
+        return;
+    };
+    let mut waiting = Vec::new();
+    for (address, path) in addresses.into_iter().zip(["/held", "/not-held"]) {
+        let mut connection = client(&agent, "web", address).http1().await;
+        let request = Request::post(path).header("host", "api");
+        let request = request.body(full("body")).expect("a request");
+        waiting.push(tokio::spawn(async move {
+            connection.send_request(request).await.map(drop)
+        }));
+    }
+    eventually("the one goes on", async || app.paths() == ["/not-held"]).await;
+    assert!(!waiting[0].is_finished(), "the other one waits");
+    drop(envoy);
 }

@@ -106,8 +106,13 @@ impl<'v> Listener<'v> {
         self.chains.iter().any(|chain| !chain.policies.is_empty())
     }
 
-    pub(super) fn examine(&self, found: &mut Found) {
+    pub(super) fn examine(&self, is_policy_elsewhere: bool, found: &mut Found) {
         if !self.has_policy() {
+            let mut open = self.chains.iter().filter(|_| is_policy_elsewhere);
+            if open.any(Chain::is_for_the_mesh) {
+                let text = "this listener asks for no decision";
+                found.add(Code::Unguarded, &self.node.path, text);
+            }
             return;
         }
         for chain in &self.chains {
@@ -142,6 +147,17 @@ impl<'v> Chain<'v> {
             filters,
             policies,
         }
+    }
+
+    /// Whether whoever comes must have a certificate.
+    fn is_for_the_mesh(&self) -> bool {
+        let socket = self.node.field("transport_socket");
+        let tls = socket
+            .as_ref()
+            .and_then(|socket| socket.any("typed_config"));
+        tls.is_some_and(|(kind, tls)| {
+            kind == "DownstreamTlsContext" && tls.flag("require_client_certificate") == Some(true)
+        })
     }
 
     fn examine_tls(&self, found: &mut Found) {

@@ -56,6 +56,10 @@ codes! {
     NoReload = "no-reload", Warning,
         "once its VM has failed, the worker refuses everybody for ever",
         "set `failure_policy: FAIL_RELOAD`";
+    /// A request with a body does not wait for its policy.
+    HeadersNotHeld = "headers-not-held", Error,
+        "a request with a body that waits for its policy goes on to the application before there is a decision",
+        "remove `allow_on_headers_stop_iteration`";
     /// `vm_id` is empty.
     VmIdEmpty = "vm-id-empty", Error,
         "every plugin without a `vm_id` reads and writes the policy that workers share",
@@ -115,6 +119,10 @@ codes! {
     /// A filter chain of a listener goes round the policy.
     Bypass = "bypass", Error,
         "another filter chain of this listener has a policy, this one has none",
+        "add the filter here, too";
+    /// A listener for clients of the mesh has no policy, while others have.
+    Unguarded = "unguarded", Error,
+        "another listener has a policy; this one asks for client certificates and for no decision, so everybody in the mesh passes",
         "add the filter here, too";
     /// The filter stands where it is never asked.
     AfterTerminal = "after-terminal", Error,

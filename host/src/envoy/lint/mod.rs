@@ -75,10 +75,10 @@ fn examine(tree: &Value, found: &mut Found) {
         .iter()
         .filter_map(|object| Listener::read(object, &plugins, &authz))
         .collect();
-    for listener in &listeners {
-        listener.examine(found);
-    }
     let anywhere = plugins.iter().any(|plugin| plugin.is_ours) || !authz.is_empty();
+    for listener in &listeners {
+        listener.examine(anywhere, found);
+    }
     let is_outbound = !listeners.is_empty() && listeners.iter().all(Listener::is_local);
     if !anywhere && !is_outbound {
         let text = "there is no filter of Portcullis in this file";

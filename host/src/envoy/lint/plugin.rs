@@ -72,6 +72,10 @@ impl<'v> Plugin<'v> {
             );
             found.add(Code::NoReload, path, text);
         }
+        if self.node.flag("allow_on_headers_stop_iteration") == Some(true) {
+            let text = "`allow_on_headers_stop_iteration` is true";
+            found.add(Code::HeadersNotHeld, path, text);
+        }
         if self.vm_id.is_empty() {
             found.add(Code::VmIdEmpty, path, "`vm_config.vm_id` is empty");
         } else if let Some(other) = all

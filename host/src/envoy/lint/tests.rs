@@ -128,6 +128,18 @@ fn changes() -> Vec<(Value, Code, String)> {
         plug("failure_policy", json!(3), Code::FailOpen, ""),
         plug("fail_open", json!(true), Code::FailOpen, ""),
         plug("failOpen", json!(true), Code::FailOpen, ""),
+        plug(
+            "allow_on_headers_stop_iteration",
+            json!(true),
+            Code::HeadersNotHeld,
+            "",
+        ),
+        at(
+            "/static_resources/listeners/3/filter_chains/0/transport_socket",
+            tls(),
+            Code::Unguarded,
+            "/static_resources/listeners/3",
+        ),
         plug("failure_policy", Value::Null, Code::NoReload, ""),
         plug("failure_policy", json!("FAIL_CLOSED"), Code::NoReload, ""),
         plug("vm_config/vm_id", Value::Null, Code::VmIdEmpty, ""),
