@@ -131,6 +131,23 @@ impl Scene {
         }
     }
 
+    /// The same, but answers about providers and keys do not come.
+    fn ticks_without_tokens(&mut self, machine: &mut Machine, count: u32) {
+        for _ in 0..count {
+            machine.tick();
+            let mut left = Vec::new();
+            while !machine.world().calls.is_empty() {
+                let call = machine.world().calls[0].clone();
+                if call.path().contains("jwt-provider") || call.cluster == "keys" {
+                    left.push(machine.world().calls.remove(0));
+                } else {
+                    machine.answer(|call| self.answer(call));
+                }
+            }
+            machine.world().calls = left;
+        }
+    }
+
     /// A request of `web` begins: its context, and whether it goes on.
     fn begin(
         &mut self,
@@ -255,7 +272,7 @@ fn nothing_is_asked_while_no_rule_names_a_provider() {
             .filter(|(key, _)| key.contains(what) && key.ends_with("/value"));
         found.map(|(_, value)| value.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(of("/jwt-providers/"), [b"[]".to_vec()]);
+    assert_eq!(of("/jwt-providers/"), [Vec::<u8>::new()]);
     assert_eq!(of("/jwks/"), [Vec::<u8>::new()]);
     scene.keys = None;
     scene.intentions = asks(&["okta"]);
@@ -437,20 +454,7 @@ fn early_requests_wait_for_providers_and_keys() {
     let mut machine = scene.start(&Shelf::default(), &json!({ "start_wait_ms": 5_000 }));
     let bearer = format!("Bearer {}", scene.token("RS256"));
     let headers = [("authorization", bearer.as_str())];
-    // Roots, intentions and default come at once, providers and keys do not.
-    for _ in 0..4 {
-        machine.tick();
-        let mut left = Vec::new();
-        while !machine.world().calls.is_empty() {
-            let call = machine.world().calls[0].clone();
-            if call.path().contains("jwt-provider") || call.cluster == "keys" {
-                left.push(machine.world().calls.remove(0));
-            } else {
-                machine.answer(|call| scene.answer(call));
-            }
-        }
-        machine.world().calls = left;
-    }
+    scene.ticks_without_tokens(&mut machine, 4);
     let (context, passes) = scene.begin(&mut machine, "/", &headers);
     assert!(!passes);
     let did = machine.did();
@@ -469,6 +473,72 @@ fn early_requests_wait_for_providers_and_keys() {
             .iter()
             .all(|(name, _)| name != b"authorization")
     );
+}
+
+/// The same list of providers counts again for a worker that saw nothing of it in between.
+#[test]
+fn a_rule_that_comes_back_has_its_tokens_in_every_worker() {
+    for rounds in [1, 2, 20] {
+        let mut scene = Scene::new();
+        let shelf = Shelf::default();
+        let mut workers = [1, 2, 3].map(|_| scene.start(&shelf, &json!({})));
+        let mut all = |scene: &mut Scene, intentions: Value, rounds: usize| {
+            scene.intentions = intentions;
+            scene.index += 1;
+            for _ in 0..rounds {
+                for worker in &mut workers {
+                    scene.tick(worker);
+                }
+            }
+            let token = scene.token("RS256");
+            workers
+                .each_mut()
+                .map(|worker| (scene.ask(worker, &token), worker.metric(WITHOUT_KEYS)))
+        };
+        let good = (ALLOWED.to_owned(), Some(0));
+        let each = [good.clone(), good.clone(), good];
+        assert_eq!(all(&mut scene, asks(&["okta"]), 20), each, "{rounds}");
+        let none = json!([]);
+        let refused = all(&mut scene, none, rounds);
+        assert!(
+            refused
+                .iter()
+                .all(|(said, _)| said == "deny default-policy"),
+            "{refused:?}"
+        );
+        assert_eq!(all(&mut scene, asks(&["okta"]), 20), each, "{rounds}");
+    }
+}
+
+#[test]
+fn requests_wait_for_a_rule_that_comes_back_and_streams_go_on() {
+    let mut scene = Scene::new();
+    let mut machine = scene.start(&Shelf::default(), &json!({ "start_wait_ms": 5_000 }));
+    scene.ticks(&mut machine, 6);
+    let bearer = format!("Bearer {}", scene.token("RS256"));
+    let headers = [("authorization", bearer.as_str())];
+    for _ in 0..2 {
+        scene.intentions = asks(&[]);
+        scene.index += 1;
+        scene.ticks(&mut machine, 4);
+        let (live, passes) = scene.begin(&mut machine, "/", &headers);
+        assert!(passes);
+        scene.intentions = asks(&["okta"]);
+        scene.index += 1;
+        let _ = machine.did();
+        scene.ticks_without_tokens(&mut machine, 3);
+        let (context, passes) = scene.begin(&mut machine, "/", &headers);
+        assert!(!passes);
+        let did = machine.did();
+        assert_eq!((did.replied, did.state.len()), (None, 0), "it waits");
+        scene.ticks(&mut machine, 4);
+        let did = machine.did();
+        assert_eq!(did.resumed, [(context, 0)], "{did:?}");
+        assert_eq!(did.state["portcullis.decision"], ALLOWED, "{did:?}");
+        assert_eq!(did.replied, None, "nor has the live one ended");
+        machine.delete(context);
+        machine.delete(live);
+    }
 }
 
 #[test]

@@ -349,7 +349,6 @@ async fn a_configuration_as_written_fetches_keys_both_ways() {
     let agent = agent().await;
     let entry = json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http" });
     agent.put_config_entry(&entry).expect("an entry");
-    guard(&agent);
     let [known, relayed, false_one] = ["known", "relayed", "false"].map(Issuer::new);
     let (ca, other) = (TestCa::new("keys"), TestCa::new("keys"));
     let server = KeyServer::start(Answer::Keys(known.keys()), Some(&ca)).await;
@@ -362,6 +361,8 @@ async fn a_configuration_as_written_fetches_keys_both_ways() {
     let (socket, roots) = (folder.path().join("sds.sock"), folder.path().join("ca.pem"));
     std::fs::write(&roots, ca.pem()).expect("it is written");
     let _relay = relay(&agent, &socket, &plain);
+    provide(&agent, &behind_tls(&server), json!({}));
+    guard(&agent);
     let [inbound, admin] = ports::free::<2>();
     let mut command = program::portcullis(["envoy", "bootstrap", "-service=api"]);
     command
@@ -383,7 +384,6 @@ async fn a_configuration_as_written_fetches_keys_both_ways() {
     let [known, relayed, false_one] =
         [known, relayed, false_one].map(|issuer| issuer.token(600, "admin"));
 
-    provide(&agent, &behind_tls(&server), json!({}));
     becomes(&web, &known, StatusCode::OK).await;
     assert_eq!(with_token(&web, &relayed).await, StatusCode::FORBIDDEN);
     assert!(server.asked() > 0);

@@ -146,7 +146,11 @@ impl Filter {
                 "peers_without_bundle",
                 number(self.supply.peers_without_bundle()),
             ),
-            ("jwks_age_seconds", seconds(self.supply.keys_age(now))),
+            (
+                "jwks_age_seconds",
+                // Without fetched keys nothing grows old.
+                seconds(self.supply.keys_age(now).or(Some(0))),
+            ),
             (
                 "providers_without_keys",
                 number(self.supply.providers_without_keys()),
@@ -425,7 +429,9 @@ impl Filter {
                 self.log(LogLevel::Warn, &format!("{subject}: {error}"));
             }
         }
-        for asks in self.told.keys().filter(|asks| !errors.contains_key(asks)) {
+        // Whoever does not ask any more does not know.
+        let is_good = |asks: &&Asks| !errors.contains_key(asks) && self.supply.leads(**asks);
+        for asks in self.told.keys().filter(is_good) {
             self.log(
                 LogLevel::Info,
                 &format!("{}: good again", self.supply.subject(*asks)),

@@ -23,6 +23,8 @@ pub(super) struct Topic {
     looked: Option<u32>,
     /// The head of the value that was taken over last.
     head: Option<Head>,
+    /// Its value is to be taken over once more.
+    is_again: bool,
     /// The value cannot be used: what was before it stays in force and ages.
     refused: bool,
     /// When what is in force was last confirmed.
@@ -41,6 +43,7 @@ impl Topic {
             lost_at: None,
             looked: None,
             head: None,
+            is_again: false,
             refused: false,
             confirmed_at: None,
         }
@@ -147,7 +150,7 @@ impl Topic {
             .head
             .as_ref()
             .is_some_and(|before| before.digest == head.digest);
-        if is_same {
+        if is_same && !self.is_again {
             self.looked = Some(number);
             if !self.refused {
                 self.confirmed_at = Some(head.confirmed_at);
@@ -161,6 +164,7 @@ impl Topic {
             return None;
         }
         self.looked = Some(number);
+        self.is_again = false;
         self.refused = false;
         self.head = Some(head);
         Some(value)
@@ -168,6 +172,7 @@ impl Topic {
 
     /// What [`Topic::take`] gave is in force.
     pub(super) fn accepted(&mut self) {
+        self.refused = false;
         self.confirmed_at = self.head.as_ref().map(|head| head.confirmed_at);
     }
 
@@ -177,13 +182,15 @@ impl Topic {
     }
 
     /// Takes the value over once more.
-    pub(super) fn again(&mut self) {
+    pub(super) const fn again(&mut self) {
         self.looked = None;
-        if let Some(head) = &mut self.head {
-            // The same head follows itself; that its value is known is forgotten.
-            head.digest.clear();
-            head.number = head.number.saturating_sub(1);
-        }
+        self.is_again = true;
+    }
+
+    /// Nothing of it is in force any more: whatever stands there is new.
+    pub(super) const fn forget(&mut self) {
+        self.again();
+        self.confirmed_at = None;
     }
 
     /// Nobody wants to know it for the time being: whoever has led leaves `nothing` behind, so
@@ -414,6 +421,29 @@ mod tests {
         one.sent(now, 1_000);
         one.lost(now + 1);
         assert!((1..20).any(|step| one.due(&shelf, now + step * 100).is_some()));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_new_again() {
+        let shelf = FakeShelf::default();
+        let mut one = leader(&shelf, 1, 0);
+        publish(&mut one, &shelf, 600, 5, b"a");
+        let mut two = topic(2);
+        assert!(two.take(&shelf, 700).is_some());
+        two.accepted();
+        two.forget();
+        assert_eq!((two.number(), two.confirmed_at()), (1, None));
+        // The same write, or a later one of the same value.
+        assert_eq!(two.take(&shelf, 800).as_deref(), Some(&b"a"[..]));
+        two.forget();
+        one.due(&shelf, 900).unwrap();
+        publish(&mut one, &shelf, 1_000, 6, b"b");
+        one.due(&shelf, 1_100).unwrap();
+        publish(&mut one, &shelf, 1_200, 7, b"a");
+        assert_eq!(two.take(&shelf, 1_300).as_deref(), Some(&b"a"[..]));
+        two.accepted();
+        assert_eq!((two.number(), two.confirmed_at()), (3, Some(1_200)));
+        assert_eq!(two.take(&shelf, 1_400), None);
     }
 
     #[test]

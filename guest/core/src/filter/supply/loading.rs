@@ -17,20 +17,7 @@ impl Supply {
     /// Loads what was published.
     pub(super) fn take_over(&mut self, shelf: &impl Shelf, now: u64, ticked: &mut Ticked) {
         let mut mesh_changed = self.take_over_roots(shelf, now, ticked);
-        if let Some(topic) = &mut self.default_policy {
-            if let Some(value) = topic.take(shelf, now) {
-                topic.accepted();
-                self.known_default = published_default(&value);
-                mesh_changed = true;
-            }
-            let budget = self.settings.max_stale_ms;
-            let age = topic.confirmed_at().map(|at| now.saturating_sub(at));
-            if self.known_default.is_some() && budget != 0 && age.is_some_and(|age| age > budget) {
-                self.known_default = None;
-                topic.again();
-                mesh_changed = true;
-            }
-        }
+        mesh_changed |= self.take_over_default(shelf, now);
         if let Some(topic) = &mut self.mesh_entry
             && let Some(value) = topic.take(shelf, now)
         {
@@ -63,6 +50,24 @@ impl Supply {
         self.take_over_tokens(shelf, now, ticked);
     }
 
+    /// Whether the default policy is another now: one that is too old is not known any more.
+    fn take_over_default(&mut self, shelf: &impl Shelf, now: u64) -> bool {
+        let Some(topic) = &mut self.default_policy else {
+            return false;
+        };
+        if let Some(value) = topic.take(shelf, now) {
+            topic.accepted();
+            self.published_default = published_default(&value);
+        }
+        let budget = self.settings.max_stale_ms;
+        let age = topic.confirmed_at().map(|at| now.saturating_sub(at));
+        let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
+        let known = self.published_default.clone().filter(|_| !is_stale);
+        let is_other = known != self.known_default;
+        self.known_default = known;
+        is_other
+    }
+
     /// A new list waits for the bundles of the peers that it names.
     fn take_over_intentions(&mut self, shelf: &impl Shelf, now: u64) {
         if let Some(list) = self.intentions.take(shelf, now) {
@@ -84,8 +89,9 @@ impl Supply {
             }
         }
         for (id, provider, keys) in self.tokens.take_keys(shelf, now) {
-            let is_used = self.load(keys_document(&provider), &|_| keys.clone(), ticked);
-            self.tokens.loaded(id, is_used, keys.is_some());
+            let body = |_| Some(keys.clone());
+            let is_used = self.load(keys_document(&provider), &body, ticked);
+            self.tokens.loaded(id, is_used);
         }
         let start_wait = self.settings.start_wait_ms;
         self.tokens.settle(now, budget, start_wait, ticked);
@@ -108,6 +114,7 @@ impl Supply {
             Err(error) => {
                 ticked.problems.push(format!("roots are refused: {error}"));
                 self.roots.refused();
+                self.is_mesh_refused = false;
                 false
             }
         }
@@ -134,6 +141,10 @@ impl Supply {
             Ok(body) => {
                 if !self.load("mesh".to_owned(), &|_| Some(body.clone()), ticked) {
                     self.roots.refused();
+                    self.is_mesh_refused = true;
+                } else if std::mem::take(&mut self.is_mesh_refused) {
+                    // It was something else in the document.
+                    self.roots.accepted();
                 }
             }
             Err(error) => ticked.problems.push(error),
@@ -216,12 +227,13 @@ impl Supply {
         let protocol = self.protocol(layer);
         self.policies
             .push((protocol, Policy::new(chain::rustcrypto())));
-        let mut ticked = Ticked::default();
+        let mut ticked = std::mem::take(&mut self.pending);
         self.load_mesh(&mut ticked);
         self.intentions.again();
         self.peers.hurry();
         self.tokens.keys_again();
         self.take_over(shelf, now, &mut ticked);
         self.touch(now, wall);
+        self.pending = ticked;
     }
 }

@@ -109,9 +109,15 @@ pub struct Supply {
     is_probing: bool,
     probes: u64,
     known_roots: Option<PublishedRoots>,
+    /// The policies did not take the document `mesh` with these roots.
+    is_mesh_refused: bool,
+    /// The default policy that was published last, however old.
+    published_default: Option<(AllowDeny, String)>,
     known_default: Option<(AllowDeny, String)>,
     known_normalization: Option<Box<RawValue>>,
     policies: Vec<(Protocol, Policy)>,
+    /// What a policy that was made between two ticks led to.
+    pending: Ticked,
     generation: u64,
     /// Rises when it changes whose certificates are believed.
     anchors: u64,
@@ -169,9 +175,12 @@ impl Supply {
             is_probing: false,
             probes: 0,
             known_roots: None,
+            is_mesh_refused: false,
+            published_default: None,
             known_default,
             known_normalization,
             policies: Vec::new(),
+            pending: Ticked::default(),
             generation: 0,
             anchors: 0,
             target: service,
@@ -256,6 +265,18 @@ impl Supply {
             .chain(self.tokens.errors())
     }
 
+    /// Whether this worker asks for it.
+    #[must_use]
+    pub fn leads(&self, asks: Asks) -> bool {
+        let keys = match asks {
+            Asks::Keys(id) => return self.tokens.leads(id),
+            Asks::Providers => Some((asks, &self.tokens.providers)),
+            _ => None,
+        };
+        let mut topics = self.topics().chain(keys);
+        topics.any(|(other, topic)| other == asks && topic.leads())
+    }
+
     /// What is asked for, in words, and of whom.
     #[must_use]
     pub fn subject(&self, asks: Asks) -> String {
@@ -308,8 +329,8 @@ impl Supply {
         self.peers.lacking()
     }
 
-    /// How many JWT providers that intentions name have keys that are to be fetched, and none
-    /// that count: no token of theirs is good.
+    /// How many JWT providers that intentions name are not known, or have no keys that count: no
+    /// token of theirs is good.
     #[must_use]
     pub fn providers_without_keys(&self) -> usize {
         self.tokens.lacking()
@@ -325,7 +346,7 @@ impl Supply {
     /// Takes over what was published, and gives the requests that are due. To be called about
     /// twice a second; `wall` is the present time by the clock of certificates.
     pub fn tick(&mut self, shelf: &impl Shelf, now: u64, wall: Timestamp) -> Ticked {
-        let mut ticked = Ticked::default();
+        let mut ticked = std::mem::take(&mut self.pending);
         for asks in [
             Asks::Roots,
             Asks::Intentions,
@@ -353,13 +374,14 @@ impl Supply {
                 Err(error) => self.failed(asks, now, &error),
             }
         }
+        self.take_over(shelf, now, &mut ticked);
+        // Of the key sets that are wanted now.
         for (asks, request) in self.tokens.due(shelf, now) {
             match request {
                 Ok(request) => ticked.requests.push((asks, request)),
                 Err(error) => self.failed(asks, now, &error.to_string()),
             }
         }
-        self.take_over(shelf, now, &mut ticked);
         self.touch(now, wall);
         ticked
     }
@@ -391,11 +413,15 @@ impl Supply {
 fn key(settings: &Settings, what: &str) -> String {
     let plain = |text: &str| text.replace('%', "%25").replace('/', "%2F");
     let or_none = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), plain);
+    // Whoever asks seldom would let the policy of others grow too old.
+    let pace = (settings.agent.wait_ms, settings.max_stale_ms);
     format!(
-        "{}/{}/{}/{}/{what}",
+        "{}/{}/{}/{}/{}-{}/{what}",
         head::FORMAT,
         plain(&settings.agent.cluster),
         or_none(settings.agent.datacenter.as_deref()),
         or_none(settings.trust_domain.as_ref().map(|name| name.as_str())),
+        pace.0,
+        pace.1,
     )
 }

@@ -78,6 +78,10 @@ impl Agent {
             let answer = match asks {
                 Asks::Roots => reply(self.index, roots_body("t.consul", &self.root)),
                 Asks::Intentions => reply(self.index, self.list.clone()),
+                Asks::DefaultPolicy if self.default_policy.is_empty() => Reply {
+                    status: 500,
+                    ..Reply::default()
+                },
                 Asks::DefaultPolicy if request.path_and_query.contains("self") => Reply {
                     status: 403,
                     ..Reply::default()
@@ -295,6 +299,9 @@ fn filters_share_what_is_the_same_and_nothing_else() {
         r#"{"service":"db","agent":{"cluster":"agent","datacenter":"dc2"}}"#,
         r#"{"service":"db","agent":{"cluster":"agent"},"trust_domain":"t.consul"}"#,
         r#"{"service":"db","agent":{"cluster":"agent/-"}}"#,
+        // Whoever asks seldom would let the other's policy grow too old.
+        r#"{"service":"db","agent":{"cluster":"agent","wait_ms":5000}}"#,
+        r#"{"service":"db","agent":{"cluster":"agent"},"max_stale_ms":600000}"#,
     ] {
         let other = key(&Settings::parse(other.as_bytes()).unwrap(), "roots");
         assert!(!keys.iter().any(|key| key.starts_with(&other)), "{other}");
@@ -322,4 +329,83 @@ fn a_list_that_cannot_be_read_is_not_published() {
     }
     let key = shelf.key_with("intentions/default/default/db/value");
     assert!(shelf.text(&key).unwrap().contains("allow"));
+}
+
+#[test]
+fn a_rule_that_cannot_be_read_is_told_even_if_it_was_there_from_the_start() {
+    let shelf = FakeShelf::default();
+    let mut agent = Agent::new("perhaps");
+    let mut worker = [Supply::new(settings(""), 1)];
+    run(&mut agent, &shelf, &mut worker, 0, 3_000);
+    let [worker] = &mut worker;
+    // The policy is made by the first question.
+    assert_eq!(
+        asked(worker, &shelf, 3_000, WEB),
+        (Effect::Deny, Reason::UnreadableRule)
+    );
+    let mut problems = |now| {
+        let wall = Timestamp::from_millis(WALL + now);
+        worker.tick(&shelf, now, wall).problems
+    };
+    let told = problems(3_500);
+    assert!(told.iter().any(|text| text.contains("Action")), "{told:?}");
+    assert_eq!(problems(4_000), Vec::<String>::new(), "once");
+}
+
+#[test]
+fn a_default_that_is_too_old_is_unknown_and_that_is_one_change() {
+    let shelf = FakeShelf::default();
+    let mut agent = Agent::new("deny");
+    agent.default_policy = "allow";
+    let mut worker = [Supply::new(settings(r#","max_stale_ms":10000"#), 1)];
+    run(&mut agent, &shelf, &mut worker, 0, 3_000);
+    let [worker] = &mut worker;
+    let other = "spiffe://t.consul/ns/default/dc/dc1/svc/other";
+    let allowed = (Effect::Allow, Reason::DefaultPolicy);
+    assert_eq!(asked(worker, &shelf, 3_000, other), allowed);
+    agent.answer(worker, &shelf, 3_500);
+    for (answer, expected) in [
+        ("", (Effect::Deny, Reason::DefaultPolicyUnknown)),
+        ("allow", allowed),
+    ] {
+        agent.default_policy = answer;
+        let from = if answer.is_empty() { 4_000 } else { 60_000 };
+        let changes = (from..from + 56_000)
+            .step_by(500)
+            .filter(|now| {
+                agent.index += 1;
+                agent.answer(worker, &shelf, *now)
+            })
+            .count();
+        assert_eq!(changes, 1, "{answer}");
+        assert_eq!(asked(worker, &shelf, from + 55_500, other), expected);
+    }
+}
+
+#[test]
+fn a_mesh_entry_that_cannot_be_read_stops_nothing_else() {
+    let shelf = FakeShelf::default();
+    let mut agent = Agent::new("allow");
+    let entry =
+        r#"{"HTTP":{"Incoming":{"RequestNormalization":{"PathWithEscapedSlashesAction":"NEW"}}}}"#;
+    agent.entry = (200, entry.to_owned());
+    let settings = settings(r#","max_stale_ms":10000"#);
+    let mut worker = [Supply::new(settings, 1)];
+    for now in (0..40_000).step_by(500) {
+        agent.index += 1;
+        agent.answer(&mut worker[0], &shelf, now);
+    }
+    let [worker] = &mut worker;
+    let allowed = (Effect::Allow, Reason::Intention);
+    assert_eq!(asked(worker, &shelf, 40_000, WEB), allowed);
+    let has = |supply: &Supply| supply.errors().any(|(asks, _)| asks == Asks::MeshEntry);
+    assert!(has(worker));
+    assert!(!worker.is_ready(Layer::Requests));
+    agent.entry = (404, String::new());
+    for now in (40_500..110_000).step_by(500) {
+        agent.index += 1;
+        agent.answer(worker, &shelf, now);
+    }
+    assert!(!has(worker) && worker.is_ready(Layer::Requests));
+    assert_eq!(asked(worker, &shelf, 110_000, WEB), allowed);
 }

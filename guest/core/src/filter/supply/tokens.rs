@@ -17,7 +17,8 @@ use crate::filter::Shelf;
 use crate::filter::settings::{KeyServer, Settings};
 use crate::filter::topic::Topic;
 use crate::identity::Excerpt;
-use crate::jwt::{self, MAX_KEY_SET, Place, Source};
+use crate::intention::json::At;
+use crate::jwt::{self, MAX_KEY_SET, Place, Provider, Source};
 use crate::watch::{Digest, Mode, Settings as WatchSettings};
 
 /// How long live requests go on by the intentions before, while providers that are named
@@ -27,9 +28,9 @@ const WAIT_MS: u64 = 2_000;
 const AT_ONCE: usize = 8;
 /// How many providers of one service have their keys fetched.
 const MAX_KEY_SETS: usize = 64;
-/// What there is of providers, and of keys, while nobody asks for them.
-const NO_PROVIDERS: &[u8] = b"[]";
-const NO_KEYS: &[u8] = b"";
+/// What stands in the place of providers, or of keys, while nobody asks for them. No agent says
+/// that, so it counts as no answer.
+const NOTHING: &[u8] = b"";
 
 /// What is followed for tokens.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Tokens {
     since: u64,
     pub(super) providers: Topic,
     entries: Option<Box<RawValue>>,
+    /// The names of those that can be read.
+    known: BTreeSet<String>,
     is_stale: bool,
     key_sets: Vec<KeySet>,
     last_id: u32,
@@ -95,6 +98,7 @@ impl Tokens {
             since: 0,
             providers,
             entries: None,
+            known: BTreeSet::new(),
             is_stale: false,
             key_sets: Vec::new(),
             last_id: 0,
@@ -160,7 +164,7 @@ impl Tokens {
     pub(super) fn rest(&mut self, shelf: &impl Shelf, now: u64) -> bool {
         let rests = !self.are_asked_for();
         if rests {
-            self.providers.rest(shelf, now, NO_PROVIDERS);
+            self.providers.rest(shelf, now, NOTHING);
         }
         rests
     }
@@ -214,6 +218,12 @@ impl Tokens {
             }),
             _ => None,
         }
+    }
+
+    /// Whether this worker asks for these keys.
+    pub(super) fn leads(&self, id: u32) -> bool {
+        let set = self.key_sets.iter().find(|set| set.id == id);
+        set.is_some_and(|set| set.way.as_ref().is_ok_and(|(_, topic)| topic.leads()))
     }
 
     /// What is asked for, in words.
@@ -288,10 +298,17 @@ impl Tokens {
     ) -> bool {
         let mut has_changed = std::mem::take(&mut self.is_due);
         if !self.are_asked_for() {
+            if self.providers.confirmed_at().is_some() {
+                // The same list counts anew once somebody asks again.
+                self.providers.forget();
+            }
             return has_changed | self.entries.take().is_some();
         }
-        if let Some(value) = self.providers.take(shelf, now) {
-            match read_list(value) {
+        match self.providers.take(shelf, now) {
+            None => {}
+            // Whoever has led does not ask any more, and we will be told why.
+            Some(nothing) if nothing == NOTHING => self.providers.refused(),
+            Some(value) => match read_list(value) {
                 Ok(entries) => {
                     self.providers.accepted();
                     self.entries = Some(entries);
@@ -302,7 +319,7 @@ impl Tokens {
                     ticked.problems.push(problem);
                     self.providers.refused();
                 }
-            }
+            },
         }
         let is_stale = is_stale(&self.providers, now, budget);
         has_changed |= self.entries.is_some() && is_stale != self.is_stale;
@@ -323,6 +340,9 @@ impl Tokens {
         let entries: Vec<&RawValue> = entries
             .and_then(|entries| serde_json::from_str(entries).ok())
             .unwrap_or_default();
+        let read = |raw: &&RawValue| Provider::decode(raw, &At::ROOT, &mut Vec::new()).ok();
+        let known = entries.iter().filter_map(read);
+        self.known = known.map(|provider| provider.name).collect();
         let mut wanted: Vec<Source> = Vec::new();
         for source in entries.into_iter().filter_map(Source::of) {
             let is_new = wanted.iter().all(|other| other.provider != source.provider);
@@ -337,6 +357,8 @@ impl Tokens {
                 source.provider == set.source.provider && source.place == set.source.place
             });
             match same {
+                // There may be room, or a way, by now.
+                Some(_) if set.way.is_err() => {}
                 Some(same) if *same == set.source => kept.push(set),
                 Some(same) => {
                     // Other times: asked anew, and what is in force stays so long.
@@ -348,7 +370,7 @@ impl Tokens {
                 }
                 None => {
                     if let Ok((_, topic)) = &mut set.way {
-                        topic.rest(shelf, now, NO_KEYS);
+                        topic.rest(shelf, now, NOTHING);
                         self.retired = self.retired.saturating_add(topic.number());
                     }
                     removed.push(set.source.provider);
@@ -386,34 +408,35 @@ impl Tokens {
         removed
     }
 
-    /// The key sets that were published: name, and value where there is one.
+    /// The key sets that were published: number, provider and keys.
     pub(super) fn take_keys(
         &mut self,
         shelf: &impl Shelf,
         now: u64,
-    ) -> Vec<(u32, String, Option<Vec<u8>>)> {
+    ) -> Vec<(u32, String, Vec<u8>)> {
         let mut taken = Vec::new();
         for set in &mut self.key_sets {
             let Ok((_, topic)) = &mut set.way else {
                 continue;
             };
-            if let Some(value) = topic.take(shelf, now) {
-                let value = (value != NO_KEYS).then_some(value);
-                taken.push((set.id, set.source.provider.clone(), value));
+            match topic.take(shelf, now) {
+                None => {}
+                Some(nothing) if nothing == NOTHING => topic.refused(),
+                Some(keys) => taken.push((set.id, set.source.provider.clone(), keys)),
             }
         }
         taken
     }
 
     /// Keys that were taken are in force, or cannot be used.
-    pub(super) fn loaded(&mut self, id: u32, is_used: bool, are_there: bool) {
+    pub(super) fn loaded(&mut self, id: u32, is_used: bool) {
         let Some(set) = self.key_set(id) else {
             return;
         };
         if let Ok((_, topic)) = &mut set.way {
             if is_used {
                 topic.accepted();
-                set.is_loaded = are_there;
+                set.is_loaded = true;
             } else {
                 topic.refused();
             }
@@ -440,13 +463,20 @@ impl Tokens {
             })
     }
 
-    /// How many of the providers that intentions name have keys that are fetched, and none that
-    /// count.
+    /// How many of the providers that intentions name can have no good token: the entry is not
+    /// there or not to be believed, or its keys are not.
     pub(super) fn lacking(&self) -> usize {
-        let counts = |set: &&KeySet| set.is_loaded && !set.is_stale;
-        self.key_sets
-            .len()
-            .saturating_sub(self.key_sets.iter().filter(counts).count())
+        let are_known = self.entries().is_some();
+        let has_keys = |name: &String| {
+            let set = self
+                .key_sets
+                .iter()
+                .find(|set| set.source.provider == *name);
+            set.is_none_or(|set| set.is_loaded && !set.is_stale)
+        };
+        let can = |name: &&String| are_known && self.known.contains(*name) && has_keys(name);
+        let good = self.named.iter().filter(can).count();
+        self.named.len().saturating_sub(good)
     }
 
     /// Notes what is stale and what is awaited. What lives is judged again where keys have
