@@ -76,10 +76,34 @@ impl Live {
 
     /// Judges all of them again, and cuts those that are refused now.
     pub(super) fn judge(&self, judge: &Judge, peer: &VerifiedPeer) {
-        let requests: Vec<_> = self.all().requests.values().cloned().collect();
-        for request in requests {
-            request.judge(judge, peer, "cut off by a change of policy");
+        let requests: Vec<_> = {
+            let all = self.all();
+            let each = all.requests.iter();
+            each.map(|(number, one)| (*number, one.clone())).collect()
+        };
+        for (number, request) in requests {
+            let stays = request.judge(judge, peer, "cut off by a change of policy");
+            // When it began no rule may have asked for a token.
+            if stays && request.due.is_none() {
+                self.ends(
+                    number,
+                    judge.token_ends(&request.question),
+                    judge.clock().now(),
+                );
+            }
         }
+    }
+
+    /// The request was let in as it is: it is judged again when a token ends that it carries.
+    fn ends(&self, number: u64, ends: TokenEnds, now: Timestamp) {
+        let Some(due) = ends.next(now) else {
+            return;
+        };
+        if let Some(request) = self.all().requests.get_mut(&number) {
+            request.ends = ends;
+            request.due = Some(due);
+        }
+        self.0.ends.notify_one();
     }
 
     /// Waits until a token of a request has ended.
@@ -113,7 +137,7 @@ impl Live {
             }
         }
         for request in ended {
-            request.judge(judge, peer, "cut off when its token had ended");
+            let _ = request.judge(judge, peer, "cut off when its token had ended");
         }
     }
 
@@ -132,29 +156,25 @@ impl Live {
 }
 
 impl Request {
-    fn judge(&self, judge: &Judge, peer: &VerifiedPeer, why: &str) {
+    /// Whether it stays; if not, it is cut.
+    fn judge(&self, judge: &Judge, peer: &VerifiedPeer, why: &str) -> bool {
         let decision = judge.decide(peer, &self.question);
-        if !decision.is_allowed() {
+        let stays = decision.is_allowed();
+        if !stays {
             judge.tell_fallen(peer, &self.question, &decision);
             self.cutter.cut(Cause {
                 code: decision.code.code(),
                 reason: format!("{why}: {}", judge.describe(&decision)),
             });
         }
+        stays
     }
 }
 
 impl Place {
     /// It was let in as it is: it is judged again when a token ends that it carries.
     pub(super) fn ends(&self, ends: TokenEnds, now: Timestamp) {
-        let Some(due) = ends.next(now) else {
-            return;
-        };
-        if let Some(request) = self.live.all().requests.get_mut(&self.number) {
-            request.ends = ends;
-            request.due = Some(due);
-        }
-        self.live.0.ends.notify_one();
+        self.live.ends(self.number, ends, now);
     }
 }
 
