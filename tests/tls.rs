@@ -25,6 +25,7 @@ use rustls::{
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -356,6 +357,76 @@ async fn every_bad_client_is_refused_with_an_alert_that_fits() {
             .to_string()
             .starts_with(&denied(&mesh.ca.service_id("batch"))),
         "{verdict}"
+    );
+}
+
+/// Passes a handshake on until the client changes to its keys, and the rest once it may.
+async fn hold_back(to: SocketAddr, go_on: Arc<Notify>) -> (SocketAddr, oneshot::Receiver<()>) {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
+    let listener = TcpListener::bind(ANY).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (hold, held) = oneshot::channel();
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let server = TcpStream::connect(to).await.unwrap();
+        let (mut from_server, mut to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+        let mut hold = Some(hold);
+        let mut head = [0; 5];
+        while from_client.read_exact(&mut head).await.is_ok() {
+            let length = u16::from_be_bytes([head[3], head[4]]);
+            let mut body = vec![0; usize::from(length)];
+            from_client.read_exact(&mut body).await.unwrap();
+            if head[0] == CHANGE_CIPHER_SPEC
+                && let Some(hold) = hold.take()
+            {
+                hold.send(()).unwrap();
+                go_on.notified().await;
+            }
+            to_server
+                .write_all(&[&head[..], &body].concat())
+                .await
+                .unwrap();
+        }
+    });
+    (address, held)
+}
+
+/// The chain is good when it is shown, and not any more when the handshake ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_that_go_during_a_handshake_let_nobody_in() {
+    let mesh = Mesh::new();
+    let (server, mut verdicts) = server(mesh.tls.clone()).await;
+    let go_on = Arc::new(Notify::new());
+    let (address, held) = hold_back(server, Arc::clone(&go_on)).await;
+    // In TLS 1.3 the proof and the end would come in one piece.
+    let web = Stranger::new(&mesh.ca.service("web").issue(), &rustls::version::TLS12);
+    let call = tokio::spawn(async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("db.default.dc1.internal.mesh").unwrap();
+        let connector = TlsConnector::from(Arc::new(web.config()));
+        let mut stream = connector.connect(name, stream).await.ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.ok()?;
+        Some(answer)
+    });
+    within(held).await.unwrap();
+    // The server has what it needs to verify the chain; with less it would refuse anyway.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let other = TestCa::new(mesh.ca.trust_domain());
+    load_roots(&mesh.policy, &other, mesh.clock.now());
+    go_on.notify_one();
+    let verdict = within(verdicts.recv()).await.unwrap();
+    assert!(
+        matches!(verdict, Err(HandshakeError::Refused(Refusal::Chain(_)))),
+        "{verdict:?}"
+    );
+    assert!(
+        within(call)
+            .await
+            .unwrap()
+            .is_none_or(|answer| answer.is_empty())
     );
 }
 

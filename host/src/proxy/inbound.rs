@@ -110,11 +110,12 @@ impl Inbound {
             stream,
             peer,
             chain,
+            epoch,
         } = accepted?;
         // From here on the client has proved its key and its chain is good.
         access.src_identity = Some(peer.id.to_string());
         access.tls = tls_version(stream.get_ref().1);
-        let standing = Standing::inbound(&self.tls, &peer, chain, Arc::clone(&self.service));
+        let standing = Standing::inbound(&self.tls, &peer, chain, epoch, Arc::clone(&self.service));
         // Whatever ends early ends with a reset; only a clean end takes this back.
         stream.get_ref().0.reset_on_close(true);
         let asked = Instant::now();

@@ -24,7 +24,11 @@ pub(crate) struct Standing {
     /// The service that a client wants to reach.
     target: Option<Arc<str>>,
     generations: watch::Receiver<u64>,
+    /// Which mesh document has verified the chain.
     mesh_epoch: Option<u64>,
+    /// Something has changed since it was judged: kept here, so that whoever stops waiting in
+    /// the middle of a judgement loses nothing.
+    is_due: bool,
 }
 
 /// Why a connection no longer stands.
@@ -45,14 +49,24 @@ impl Standing {
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
         chain: Chain,
+        epoch: Option<u64>,
         target: Arc<str>,
     ) -> Self {
-        Self::new(tls, peer, chain, Usage::Client, None, Some(target))
+        let standing = Self::new(tls, peer, chain, epoch, Usage::Client);
+        Self {
+            target: Some(target),
+            ..standing
+        }
     }
 
     /// A client's connection whose requests are judged by themselves.
-    pub(crate) fn client(tls: &MeshTls, peer: &Arc<VerifiedPeer>, chain: Chain) -> Self {
-        Self::new(tls, peer, chain, Usage::Client, None, None)
+    pub(crate) fn client(
+        tls: &MeshTls,
+        peer: &Arc<VerifiedPeer>,
+        chain: Chain,
+        epoch: Option<u64>,
+    ) -> Self {
+        Self::new(tls, peer, chain, epoch, Usage::Client)
     }
 
     /// Our connection to a server.
@@ -60,42 +74,37 @@ impl Standing {
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
         chain: Chain,
+        epoch: Option<u64>,
         expected: Arc<str>,
     ) -> Self {
-        Self::new(tls, peer, chain, Usage::Server, Some(expected), None)
+        let standing = Self::new(tls, peer, chain, epoch, Usage::Server);
+        Self {
+            expected: Some(expected),
+            ..standing
+        }
     }
 
     fn new(
         tls: &MeshTls,
         peer: &Arc<VerifiedPeer>,
         chain: Chain,
+        mesh_epoch: Option<u64>,
         usage: Usage,
-        expected: Option<Arc<str>>,
-        target: Option<Arc<str>>,
     ) -> Self {
         let mut generations = tls.verifier().policy().subscribe();
         generations.mark_unchanged();
-        let (tls, peer) = (tls.clone(), Arc::clone(peer));
-        let mut standing = Self {
-            tls,
-            peer,
+        Self {
+            // Of what came since the handshake nobody tells any more.
+            is_due: tls.verifier().epoch() != mesh_epoch,
+            tls: tls.clone(),
+            peer: Arc::clone(peer),
             chain,
             usage,
-            expected,
-            target,
+            expected: None,
+            target: None,
             generations,
-            mesh_epoch: None,
-        };
-        standing.mesh_epoch = standing.current_epoch();
-        standing
-    }
-
-    fn current_epoch(&self) -> Option<u64> {
-        let verifier = self.tls.verifier();
-        verifier
-            .policy()
-            .mesh_version(verifier.clock().now())
-            .map(|mesh| mesh.epoch)
+            mesh_epoch,
+        }
     }
 
     /// The decision of the generation in force, for a client's connection.
@@ -113,15 +122,18 @@ impl Standing {
             if now >= self.peer.not_after {
                 return Fallen::Expired;
             }
+            if self.is_due {
+                // Rare, and large: not a part of every waiting connection.
+                if let Err(fallen) = Box::pin(self.judge()).await {
+                    return fallen;
+                }
+                self.is_due = false;
+                continue;
+            }
             let left = Duration::from_millis(self.peer.not_after.millis_since(now));
             tokio::select! {
                 changed = self.generations.changed(), if published => match changed {
-                    Ok(()) => {
-                        // Rare, and large: not a part of every waiting connection.
-                        if let Err(fallen) = Box::pin(self.judge()).await {
-                            return fallen;
-                        }
-                    }
+                    Ok(()) => self.is_due = true,
                     // Nobody publishes any more.
                     Err(_) => published = false,
                 },
@@ -137,7 +149,7 @@ impl Standing {
         {
             return Err(Fallen::Denied(decision));
         }
-        let epoch = self.current_epoch();
+        let epoch = self.tls.verifier().epoch();
         if epoch != self.mesh_epoch {
             self.tls
                 .verify_again(&self.chain, self.usage, self.expected.clone())
@@ -146,5 +158,96 @@ impl Standing {
             self.mesh_epoch = epoch;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use portcullis_core::policy::Document;
+    use portcullis_core::time::Timestamp;
+    use portcullis_testkit::TestCa;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::runtime::{Policy, aws_lc};
+    use crate::tls::{LeafStore, PeerVerifier};
+
+    struct Mesh {
+        policy: Policy,
+        tls: MeshTls,
+        peer: Arc<VerifiedPeer>,
+        chain: Chain,
+    }
+
+    const NAME: &str = "t.consul";
+
+    impl Mesh {
+        /// In which `web` is verified.
+        fn new() -> Self {
+            let ca = TestCa::new(NAME);
+            let now = Timestamp::from_unix_secs(ca.now().try_into().unwrap());
+            let policy = Policy::native(aws_lc());
+            let verifier = PeerVerifier::new(policy.clone(), Clock::manual(now), 1);
+            let tls = MeshTls::new(verifier, Arc::new(LeafStore::new()));
+            let chain: Chain = ca.service("web").issue().chain().into();
+            believe(&policy, &ca, now);
+            let peer = tls.verifier().verify(&chain, Usage::Client, None).unwrap();
+            Self {
+                policy,
+                tls,
+                peer,
+                chain,
+            }
+        }
+
+        /// Another CA takes the place of the one before.
+        fn replace_roots(&self) {
+            let now = self.tls.verifier().clock().now();
+            believe(&self.policy, &TestCa::new(NAME), now);
+        }
+
+        fn standing(&self, epoch: Option<u64>) -> Standing {
+            Standing::client(&self.tls, &self.peer, Arc::clone(&self.chain), epoch)
+        }
+    }
+
+    fn believe(policy: &Policy, ca: &TestCa, now: Timestamp) {
+        let body = serde_json::json!({
+            "trust_domain": NAME, "roots": [ca.pem()], "default_policy": "deny",
+        });
+        let document = Document {
+            name: "mesh".to_owned(),
+            body: Some(body.to_string().into_bytes()),
+            confirmed_at: now,
+        };
+        let report = policy.load(vec![document]).unwrap();
+        assert!(report.refused.is_empty(), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_judgement_that_was_left_is_made_again() {
+        let mesh = Mesh::new();
+        let mut standing = mesh.standing(mesh.tls.verifier().epoch());
+        mesh.replace_roots();
+        // Something else is ready while the chain is being verified.
+        tokio::select! {
+            biased;
+            fallen = standing.fallen() => assert!(matches!(fallen, Fallen::Chain(_))),
+            () = ready(()) => {}
+        }
+        assert!(matches!(standing.fallen().await, Fallen::Chain(_)));
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_other_roots_have_verified_is_verified_again() {
+        let mesh = Mesh::new();
+        let epoch = mesh.tls.verifier().epoch();
+        mesh.replace_roots();
+        assert!(matches!(
+            mesh.standing(epoch).fallen().await,
+            Fallen::Chain(_)
+        ));
     }
 }

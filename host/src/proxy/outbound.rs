@@ -91,6 +91,7 @@ impl Outbound {
             stream,
             peer,
             chain,
+            epoch,
         } = stream;
         let mut stream = Box::new(stream);
         reset_on_close(stream.get_ref().0, true);
@@ -103,6 +104,7 @@ impl Outbound {
             self.connector.tls(),
             &peer,
             chain,
+            epoch,
             endpoint.id.to_string().into(),
         );
         let lifetime = Lifetime::new(&self.limits);

@@ -17,6 +17,7 @@ use portcullis_core::intention::Effect;
 use rustls::{CertificateError, Error};
 use rustls_pki_types::CertificateDer;
 
+use super::chains::Chain;
 use super::verifier::{Known, Occasion, PeerVerifier, Refusal, Verified};
 
 /// What one handshake is about, and how far it came. rustls' callbacks fill it in.
@@ -73,23 +74,31 @@ impl Handshake {
         }
     }
 
-    /// The verified peer of a handshake that completed. Only now it is remembered.
-    pub(super) async fn finish(&self) -> Result<Arc<VerifiedPeer>, Refusal> {
+    /// The verified peer of a handshake that completed, and by which mesh document it is. Only
+    /// now it is remembered. A client may have taken its time: what another mesh document
+    /// verified is verified again.
+    pub(super) async fn finish(
+        &self,
+        chain: &Chain,
+    ) -> Result<(Arc<VerifiedPeer>, Option<u64>), Refusal> {
         let progress = std::mem::replace(&mut *self.progress(), Progress::Started);
-        match progress {
-            Progress::Verified(verified) => {
+        // Before the verification: what changes meanwhile is not taken for seen.
+        let epoch = self.verifier.epoch();
+        let chain = match progress {
+            Progress::Verified(verified) if verified.epoch == epoch => {
                 self.verifier.remember(&verified);
-                Ok(verified.peer)
+                return Ok((verified.peer, epoch));
             }
-            Progress::Deferred(chain) => {
-                let expected = self.expected.clone();
-                self.verifier
-                    .verify_later(chain, self.usage, expected, Occasion::Handshake)
-                    .await
-            }
-            Progress::Refused(refusal) => Err(refusal),
-            Progress::Started | Progress::Presented(_) => Err(Refusal::NoProof),
-        }
+            Progress::Verified(_) => chain.to_vec(),
+            Progress::Deferred(chain) => chain,
+            Progress::Refused(refusal) => return Err(refusal),
+            Progress::Started | Progress::Presented(_) => return Err(Refusal::NoProof),
+        };
+        let expected = self.expected.clone();
+        let verified = self
+            .verifier
+            .verify_later(chain, self.usage, expected, Occasion::Handshake);
+        Ok((verified.await?, epoch))
     }
 
     pub(super) fn presented(
@@ -129,11 +138,7 @@ impl Handshake {
     fn judge(&self, chain: Vec<CertificateDer<'static>>) -> Result<Progress, Refusal> {
         let (now, expected) = (self.verifier.clock().now(), self.expected.as_deref());
         let verified = match self.verifier.known(&chain, self.usage, expected, now) {
-            Known::Yes(peer) => Verified {
-                peer,
-                at: now,
-                place: None,
-            },
+            Known::Yes(verified) => verified,
             Known::No(place) => {
                 let Some(_room) = self.verifier.room() else {
                     return Ok(Progress::Deferred(chain));

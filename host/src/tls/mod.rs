@@ -67,6 +67,8 @@ pub struct MeshStream<S> {
     pub peer: Arc<VerifiedPeer>,
     /// The chain that it presented, leaf first.
     pub chain: Chain,
+    /// Which mesh document has verified it.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// TLS for one identity: its leaf, and the policy that verifies peers. Clones share everything.
@@ -227,13 +229,14 @@ async fn finish<S>(
 ) -> Result<MeshStream<S>, HandshakeError> {
     let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = handshake.verifier.chains().share(presented);
-    match timeout_at(until, handshake.finish()).await {
+    match timeout_at(until, handshake.finish(&chain)).await {
         Err(_) => Err(HandshakeError::Timeout(deadline)),
         Ok(Err(refusal)) => Err(HandshakeError::Refused(refusal)),
-        Ok(Ok(peer)) => Ok(MeshStream {
+        Ok(Ok((peer, epoch))) => Ok(MeshStream {
             stream,
             peer,
             chain,
+            epoch,
         }),
     }
 }

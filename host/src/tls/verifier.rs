@@ -116,7 +116,7 @@ impl PeerVerifier {
     ) -> Result<Arc<VerifiedPeer>, VerifyError> {
         let now = self.0.clock.now();
         match self.known(chain, usage, expected, now) {
-            Known::Yes(peer) => Ok(peer),
+            Known::Yes(verified) => Ok(verified.peer),
             Known::No(place) => {
                 let verified = self.ask(chain, usage, expected, now, place)?;
                 self.remember(&verified);
@@ -137,6 +137,12 @@ impl PeerVerifier {
             .authorize(target, &client, None, self.0.clock.now())
     }
 
+    /// Which mesh document is in force; none that is fresh enough.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        let mesh = self.0.policy.mesh_version(self.0.clock.now());
+        mesh.map(|mesh| mesh.epoch)
+    }
+
     /// Looks into the cache.
     pub(super) fn known(
         &self,
@@ -151,7 +157,12 @@ impl PeerVerifier {
         };
         let key = CacheKey::new(chain, &mesh, usage, expected);
         match self.0.cache.get(&key, now) {
-            Some(peer) => Known::Yes(peer),
+            Some(peer) => Known::Yes(Verified {
+                peer,
+                at: now,
+                epoch: Some(mesh.epoch),
+                place: None,
+            }),
             None => Known::No(Some((key, mesh.epoch))),
         }
     }
@@ -169,18 +180,16 @@ impl PeerVerifier {
         Ok(Verified {
             peer: Arc::new(peer),
             at: now,
-            place,
+            epoch: place.as_ref().map(|(_, epoch)| *epoch),
+            place: place.map(|(key, _)| key),
         })
     }
 
     /// Stores a positive answer, unless the mesh document changed while it was found.
     pub(super) fn remember(&self, verified: &Verified) {
-        if let Some((key, epoch)) = verified.place
-            && self
-                .0
-                .policy
-                .mesh_version(verified.at)
-                .is_some_and(|mesh| mesh.epoch == epoch)
+        let mesh = self.0.policy.mesh_version(verified.at);
+        if let Some(key) = verified.place
+            && mesh.is_some_and(|mesh| verified.epoch == Some(mesh.epoch))
         {
             self.0
                 .cache
@@ -196,9 +205,9 @@ impl PeerVerifier {
         expected: Option<Arc<str>>,
         occasion: Occasion,
     ) -> Result<Arc<VerifiedPeer>, Refusal> {
-        if let Known::Yes(peer) = self.known(&chain, usage, expected.as_deref(), self.0.clock.now())
-        {
-            return Ok(peer);
+        let now = self.0.clock.now();
+        if let Known::Yes(known) = self.known(&chain, usage, expected.as_deref(), now) {
+            return Ok(known.peer);
         }
         // The semaphore is never closed.
         let room = match occasion {
@@ -239,13 +248,17 @@ pub(crate) enum Occasion {
 
 /// What the cache says.
 pub(super) enum Known {
-    Yes(Arc<VerifiedPeer>),
+    Yes(Verified),
+    /// Its place, and which mesh document it depends on.
     No(Option<(CacheKey, u64)>),
 }
 
-/// A positive answer, and its place in the cache.
+/// A positive answer.
 pub(super) struct Verified {
     pub(super) peer: Arc<VerifiedPeer>,
     pub(super) at: Timestamp,
-    pub(super) place: Option<(CacheKey, u64)>,
+    /// By which mesh document.
+    pub(super) epoch: Option<u64>,
+    /// Where it is to be remembered, if it is not.
+    pub(super) place: Option<CacheKey>,
 }

@@ -71,6 +71,7 @@ impl Inbound {
             stream,
             peer,
             chain,
+            epoch,
         } = match accepted {
             Ok(accepted) => accepted,
             Err(ending) => return ending,
@@ -82,7 +83,7 @@ impl Inbound {
         let element = ours.as_ref().zip(chain.first()).and_then(|(ours, leaf)| {
             xfcc::element(&ours.id.to_string(), leaf, &peer.id.to_string())
         });
-        let standing = Standing::client(&self.tls, &peer, chain);
+        let standing = Standing::client(&self.tls, &peer, chain, epoch);
         stream.get_ref().0.reset_on_close(true);
         self.stats.opened(access);
 

@@ -307,6 +307,7 @@ impl Onward {
                     connector.tls(),
                     &stream.peer,
                     stream.chain,
+                    stream.epoch,
                     endpoint.id.to_string().into(),
                 );
                 let reached = Reached {

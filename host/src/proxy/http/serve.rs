@@ -135,6 +135,15 @@ async fn run<W: Future>(
     conversation: &Conversation,
     life: &mut Life,
 ) -> Result<W::Output, Ending> {
+    let Life {
+        lifetime,
+        standing,
+        generations,
+        stopping: stop,
+    } = life;
+    // These go on over the turns of the loop: a judgement is not begun anew, nor is quiet.
+    let mut fallen = std::pin::pin!(fallen(standing));
+    let mut lived = std::pin::pin!(lifetime.over(&conversation.access.counts));
     let mut stopping = false;
     // What ended it, and until when its requests may tell their clients.
     let mut over: Option<(Ending, Instant)> = None;
@@ -152,7 +161,7 @@ async fn run<W: Future>(
                     return Err(ending);
                 }
             }
-            published = published(&mut life.generations) => {
+            published = published(generations) => {
                 if published && let Some(judged) = &conversation.judged {
                     conversation.live.judge(&judged.judge, &judged.peer);
                     if over.is_none() && let Some(decision) = judged.judge.refuses_all(&judged.peer) {
@@ -164,7 +173,7 @@ async fn run<W: Future>(
             judged = token_ended(conversation) => {
                 conversation.live.judge_ended(&judged.judge, &judged.peer, judged.judge.clock());
             }
-            ending = fallen(&mut life.standing), if over.is_none() => {
+            ending = &mut fallen, if over.is_none() => {
                 conversation.live.cut(&Cause {
                     code: "certificate-expired",
                     reason: ending.reason.clone(),
@@ -172,7 +181,7 @@ async fn run<W: Future>(
                 end(work.as_mut());
                 over = Some((ending, Instant::now() + FAREWELL));
             }
-            ended = life.lifetime.over(&conversation.access.counts), if over.is_none() => {
+            ended = &mut lived, if over.is_none() => {
                 end(work.as_mut());
                 let ending = ended.ending(&conversation.stats);
                 over = Some((ending, Instant::now() + FAREWELL));
@@ -180,7 +189,7 @@ async fn run<W: Future>(
             cause = conversation.calm.wait() => {
                 return Err(Ending::refused(cause.code, cause.reason));
             }
-            () = life.stopping.cancelled(), if !stopping => {
+            () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 end(work.as_mut());
             }

@@ -198,6 +198,7 @@ async fn admit(
         stream,
         peer,
         chain,
+        epoch,
     } = Box::pin(accepted).await?;
     access.src_identity = Some(peer.id.to_string());
     access.tls = tls_version(stream.get_ref().1);
@@ -207,7 +208,7 @@ async fn admit(
         .as_ref()
         .zip(chain.first())
         .and_then(|(ours, leaf)| xfcc::element(&ours.id.to_string(), leaf, &peer.id.to_string()));
-    let standing = Standing::client(&inbound.tls, &peer, chain);
+    let standing = Standing::client(&inbound.tls, &peer, chain, epoch);
     stream.get_ref().0.reset_on_close(true);
     inbound.stats.opened(access);
 
@@ -273,6 +274,9 @@ impl Guarded {
             ..
         } = &*connection.0;
         let (mut standing, mut generations) = (Some(standing), Some(generations));
+        // These go on over the turns of the loop: a judgement is not begun anew, nor is quiet.
+        let mut fallen = std::pin::pin!(fallen(&mut standing));
+        let mut lived = std::pin::pin!(lifetime.over(&connection.0.access.counts));
         let ending = loop {
             tokio::select! {
                 () = gone.cancelled() => return ended(None),
@@ -287,14 +291,14 @@ impl Guarded {
                 () = live.token_ended(judged.judge.clock()) => {
                     live.judge_ended(&judged.judge, &judged.peer, judged.judge.clock());
                 }
-                ending = fallen(&mut standing) => {
+                ending = &mut fallen => {
                     live.cut(&Cause {
                         code: "certificate-expired",
                         reason: ending.reason.clone(),
                     });
                     break ending;
                 }
-                over = lifetime.over(&connection.0.access.counts) => {
+                over = &mut lived => {
                     break over.ending(&intentions.0.inbound.stats);
                 }
                 () = intentions.0.proxy.shared.cut.cancelled() => break Ending::shutdown(),
