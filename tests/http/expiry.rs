@@ -7,7 +7,7 @@ use portcullis::member::Member;
 use portcullis::proxy::{Application as To, InboundConfig, Proxy, ProxyConfig};
 use portcullis::watcher::WatcherConfig;
 use portcullis_tests::stage::{ANY, HUNG, Stage, eventually, front, logged, within};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::application::Application;
@@ -15,6 +15,37 @@ use crate::client::{Body, Client, empty, read_until, send};
 use crate::jwt::provider;
 use crate::scene::{intentions, permit, speaks};
 use crate::tokens::Issuer;
+
+/// A proxy of `api` whose clock is ours.
+struct Timed {
+    application: Application,
+    clock: Clock,
+    proxy: Proxy,
+}
+
+impl Timed {
+    async fn start(stage: &Stage) -> Self {
+        let application = Application::start().await;
+        let clock = Clock::manual(Clock::system().now());
+        let member = Member::start(WatcherConfig {
+            clock: clock.clone(),
+            max_stale: None,
+            ..stage.config("api")
+        });
+        member.ready(HUNG).await.unwrap();
+        let to = To::Tcp(application.address.to_string());
+        let config = ProxyConfig {
+            inbound: Some(InboundConfig::new(ANY, to)),
+            ..ProxyConfig::default()
+        };
+        let proxy = Proxy::start(member, config).unwrap();
+        Self {
+            application,
+            clock,
+            proxy,
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
@@ -24,20 +55,11 @@ async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
         &stage.agent,
         json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/" } }]),
     );
-    let application = Application::start().await;
-    let clock = Clock::manual(Clock::system().now());
-    let member = Member::start(WatcherConfig {
-        clock: clock.clone(),
-        max_stale: None,
-        ..stage.config("api")
-    });
-    member.ready(HUNG).await.unwrap();
-    let to = To::Tcp(application.address.to_string());
-    let config = ProxyConfig {
-        inbound: Some(InboundConfig::new(ANY, to)),
-        ..ProxyConfig::default()
-    };
-    let proxy = Proxy::start(member, config).unwrap();
+    let Timed {
+        application,
+        clock,
+        proxy,
+    } = Timed::start(&stage).await;
     let client = Client::new(&stage.agent, "web", front(&proxy));
 
     let mut two = client.http2().await;
@@ -92,46 +114,48 @@ async fn what_is_under_way_ends_with_the_certificate_of_its_client() {
     drop(proxy);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_ends_with_the_token_that_let_it_in() {
-    let stage = Stage::new().await;
+/// `api` speaks HTTP, and there is a provider `okta` with these keys.
+fn provided(stage: &Stage) -> Issuer {
     speaks(&stage.agent, "http");
     let issuer = Issuer::new("k1");
     let keys = json!({ "Local": { "JWKS": issuer.inline() } });
     let entry = provider(keys, json!({}));
     stage.agent.put_config_entry(&entry).expect("a provider");
-    let all = |jwt: serde_json::Value| json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/" }, "JWT": jwt }]);
+    issuer
+}
+
+/// Permissions for everything, with this requirement of a token.
+fn all(jwt: Value) -> Value {
+    json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/" }, "JWT": jwt }])
+}
+
+fn request(path: &str, token: &str) -> Request<Body> {
+    Request::get(format!("https://a{path}"))
+        .header("authorization", format!("Bearer {token}"))
+        .body(empty())
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_with_the_token_that_let_it_in() {
+    let stage = Stage::new().await;
+    let issuer = provided(&stage);
     let okta = json!({ "Providers": [{ "Name": "okta" }] });
     intentions(
         &stage.agent,
         json!([
             { "Name": "web", "Permissions": all(okta) },
-            { "Name": "free", "Permissions": all(serde_json::Value::Null) },
+            { "Name": "free", "Permissions": all(Value::Null) },
         ]),
     );
-    let application = Application::start().await;
-    let clock = Clock::manual(Clock::system().now());
-    let member = Member::start(WatcherConfig {
-        clock: clock.clone(),
-        max_stale: None,
-        ..stage.config("api")
-    });
-    member.ready(HUNG).await.unwrap();
-    let to = To::Tcp(application.address.to_string());
-    let config = ProxyConfig {
-        inbound: Some(InboundConfig::new(ANY, to)),
-        ..ProxyConfig::default()
-    };
-    let proxy = Proxy::start(member, config).unwrap();
+    let Timed {
+        application: _application,
+        clock,
+        proxy,
+    } = Timed::start(&stage).await;
     let web = Client::new(&stage.agent, "web", front(&proxy));
     let free = Client::new(&stage.agent, "free", front(&proxy));
     let (short, long) = (issuer.token(600, "x"), issuer.token(3_000, "x"));
-    let request = |path: &str, token: &str| -> Request<Body> {
-        Request::get(format!("https://a{path}"))
-            .header("authorization", format!("Bearer {token}"))
-            .body(empty())
-            .unwrap()
-    };
 
     let mut two = web.http2().await;
     let mut others = free.http2().await;
@@ -192,4 +216,39 @@ async fn what_is_under_way_ends_with_the_token_that_let_it_in() {
     }
     let line = logged("inbound", "api", "jwt-not-satisfied").await;
     assert!(line["reason"].contains("not"), "{line:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_comes_later_ends_what_is_under_way_with_its_token() {
+    let stage = Stage::new().await;
+    let issuer = provided(&stage);
+    let permitted = |jwt: Value| {
+        let web = json!([{ "Name": "web", "Permissions": all(jwt) }]);
+        intentions(&stage.agent, web);
+    };
+    // No rule looks at tokens.
+    permitted(Value::Null);
+    let Timed {
+        application: _application,
+        clock,
+        proxy,
+    } = Timed::start(&stage).await;
+    let mut two = Client::new(&stage.agent, "web", front(&proxy))
+        .http2()
+        .await;
+    let token = issuer.token(600, "x");
+    let answer = within(two.send_request(request("/live", &token))).await;
+    let mut stream = answer.unwrap().into_body();
+    assert!(within(stream.frame()).await.unwrap().is_ok());
+
+    permitted(json!({ "Providers": [{ "Name": "okta" }] }));
+    let mut second = two.clone();
+    eventually("the rule is in force", async || {
+        let answer = within(second.send_request(request("/x", "none"))).await;
+        answer.unwrap().status() == StatusCode::FORBIDDEN
+    })
+    .await;
+    assert_eq!(proxy.stats().cut, 0, "its token is good");
+    clock.set(clock.now().saturating_add_millis(662_000));
+    assert!(within(stream.frame()).await.unwrap().is_err(), "a reset");
 }
