@@ -66,6 +66,9 @@ struct Documents {
     providers: Option<String>,
     /// What services speak, by document; `tcp` if it is not here.
     protocols: HashMap<String, Protocol>,
+    /// Documents whose service speaks something that the policy did not take: they are not
+    /// confirmed.
+    unspoken: HashSet<String>,
     /// The last list of each of these that was accepted, and as of when.
     lists: HashMap<String, (Vec<u8>, Timestamp)>,
     /// The peers that the intentions of a document name, or will once they are loaded.
@@ -74,7 +77,8 @@ struct Documents {
     peerings: Option<(Arc<[Peering]>, Timestamp)>,
     /// The peers in the `mesh` document that was loaded last.
     peers: serde_json::Map<String, serde_json::Value>,
-    /// Documents whose last body was accepted: only these can be confirmed.
+    /// Documents whose last body was not refused: only these can be confirmed. One that could
+    /// not be loaded has replaced nothing, so whoever loads it knows that it is to be loaded yet.
     in_force: HashSet<String>,
 }
 
@@ -306,7 +310,7 @@ impl Hub {
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
         let before = documents.protocols.insert(name.to_owned(), protocol);
-        if before == Some(protocol) {
+        if before == Some(protocol) && !documents.unspoken.contains(name) {
             return Ok(());
         }
         tracing::info!(document = name, protocol = protocol.code(), "speaks");
@@ -320,9 +324,13 @@ impl Hub {
             Err(error) => Some(error.clone()),
         };
         match problem {
-            None => Ok(()),
+            None => {
+                documents.unspoken.remove(name);
+                Ok(())
+            }
             Some(problem) => {
                 // Then it is tried again.
+                documents.unspoken.insert(name.to_owned());
                 documents.protocols.remove(name);
                 documents
                     .protocols
@@ -416,6 +424,7 @@ impl Hub {
     }
 
     /// Changed lists of intentions by document name, as of `at`. Answers those that were refused.
+    /// After an error nobody knows which of them are in force.
     pub(super) async fn set_intentions(
         self: &Arc<Self>,
         lists: Vec<(String, Vec<u8>)>,
@@ -447,12 +456,12 @@ impl Hub {
             }
         }
         self.publish_named(&documents);
-        self.settle_peers(&mut documents).await?;
         for (name, list) in lists {
             if documents.protocols.contains_key(&name) && !refused.contains_key(&name) {
                 documents.lists.insert(name, (list, at));
             }
         }
+        self.settle_peers(&mut documents).await?;
         Ok(refused)
     }
 
@@ -531,7 +540,9 @@ impl Hub {
         let documents = self.documents.lock().await;
         let names: Vec<String> = names
             .iter()
-            .filter(|name| documents.in_force.contains(*name))
+            .filter(|name| {
+                documents.in_force.contains(*name) && !documents.unspoken.contains(*name)
+            })
             .cloned()
             .collect();
         // An empty list would mean all of them.
@@ -554,12 +565,7 @@ impl Hub {
         let loaded = tokio::task::spawn_blocking(move || policy.load(changes)).await;
         let report: LoadReport = match loaded {
             Ok(Ok(report)) => report,
-            Ok(Err(error)) => {
-                for name in &names {
-                    documents.in_force.remove(name);
-                }
-                return Err(format!("the policy did not take it: {error}"));
-            }
+            Ok(Err(error)) => return Err(format!("the policy did not take it: {error}")),
             Err(_) => return Err("loading broke off".to_owned()),
         };
         for warning in &report.warnings {
@@ -633,3 +639,6 @@ fn part(readiness: &mut Readiness, which: Which) -> &mut Part {
         Which::DefaultPolicy => &mut readiness.default_policy,
     }
 }
+
+#[cfg(test)]
+mod tests;

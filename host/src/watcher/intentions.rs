@@ -130,7 +130,12 @@ impl Subject for Intentions {
                 }
             }
         }
+        self.hub.touch(&confirmed, at).await;
         if !changes.is_empty() {
+            // Until it is known which of them are in force, none is confirmed, not even as it was.
+            for (name, _) in &digests {
+                self.loaded.remove(name);
+            }
             let refused = self.hub.set_intentions(changes, at).await?;
             for (name, digest) in digests {
                 match refused.get(&document_name(&name)) {
@@ -138,15 +143,10 @@ impl Subject for Intentions {
                         tracing::info!(service = name, "intentions");
                         self.loaded.insert(name, digest);
                     }
-                    Some(problem) => {
-                        // Nothing is in force under this digest; its next good list counts as changed.
-                        self.loaded.remove(&name);
-                        broken = Some(format!("{name}: {problem}"));
-                    }
+                    Some(problem) => broken = Some(format!("{name}: {problem}")),
                 }
             }
         }
-        self.hub.touch(&confirmed, at).await;
         match broken {
             _ if !self.own => {}
             Some(problem) => self.hub.failed(Which::Intentions, &problem),

@@ -1,0 +1,125 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use portcullis_core::agent::peerings::{Bundle, Peering};
+use portcullis_core::identity::{Partition, PeerName, TrustDomain};
+use portcullis_core::intention::{Matching, Protocol};
+use portcullis_core::time::Timestamp;
+
+use super::super::follow::Subject as _;
+use super::super::intentions::Intentions;
+use super::{Hub, MeshRoots};
+use crate::agent_client::AgentReply;
+use crate::clock::Clock;
+use crate::runtime::{Policy, aws_lc};
+
+const DB: &str = "service/default/default/db";
+
+const fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// A hub of a policy without a component, and its clock.
+fn hub() -> (Arc<Hub>, Clock) {
+    let clock = Clock::manual(at(1_000));
+    let budget = Some(Duration::from_secs(3_600));
+    let policy = Policy::native(aws_lc());
+    let hub = Hub::new(policy, clock.clone(), budget, Matching::Strict);
+    (hub, clock)
+}
+
+fn roots() -> MeshRoots {
+    MeshRoots {
+        trust_domain: "t.consul".to_owned(),
+        active: String::new(),
+        pems: Vec::new(),
+        intermediates: Vec::new(),
+    }
+}
+
+/// The body of a document in force, and as of when.
+fn in_force(hub: &Hub, name: &str) -> Option<(String, Timestamp)> {
+    let (_, _, documents) = hub.policy.in_force();
+    let found = documents.into_iter().find(|one| one.name == name)?;
+    let body = String::from_utf8(found.body.unwrap()).unwrap();
+    Some((body, found.confirmed_at))
+}
+
+fn confirmed(hub: &Hub, name: &str) -> Timestamp {
+    in_force(hub, name).unwrap().1
+}
+
+fn reply(body: &str) -> AgentReply {
+    AgentReply {
+        status: 200,
+        headers: HeaderMap::new(),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+fn list(action: &str, peer: &str) -> String {
+    format!(
+        r#"{{"db":[{{"SourceName":"web","SourcePeer":"{peer}","DestinationName":"db","Action":"{action}","Precedence":9}}]}}"#
+    )
+}
+
+fn peering(name: &str) -> Peering {
+    let bundle = Bundle {
+        trust_domain: TrustDomain::parse("peer.consul").unwrap(),
+        roots: Vec::new(),
+        exported_partition: Partition::default_partition(),
+    };
+    Peering {
+        name: PeerName::parse(name).unwrap(),
+        bundle: Ok(bundle),
+    }
+}
+
+#[tokio::test]
+async fn intentions_are_loaded_again_when_nobody_knows_which_are_in_force() {
+    let (hub, clock) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    let peerings: Arc<[Peering]> = vec![peering("p")].into();
+    hub.set_peerings(Some((peerings, at(1_000)))).await.unwrap();
+    hub.peerings.send_modify(|seen| seen.is_looked_for = true);
+    let mut followed = Intentions::new(Arc::clone(&hub), vec!["db".to_owned()], true);
+    followed
+        .used(&reply(&list("deny", "")), true)
+        .await
+        .unwrap();
+    // The rules are taken, the bundle that comes with them is not.
+    hub.documents.lock().await.providers = Some("[1]".to_owned());
+    let taken = followed.used(&reply(&list("allow", "p")), true).await;
+    assert!(taken.is_err());
+    assert!(in_force(&hub, DB).unwrap().0.contains("allow"));
+    hub.documents.lock().await.providers = None;
+    clock.set(at(5_000));
+    followed
+        .used(&reply(&list("deny", "")), true)
+        .await
+        .unwrap();
+    let (body, confirmed_at) = in_force(&hub, DB).unwrap();
+    assert!(body.contains("deny"), "{body}");
+    assert_eq!(confirmed_at, at(5_000));
+}
+
+#[tokio::test]
+async fn a_protocol_that_is_not_taken_leaves_what_comes_back_confirmed() {
+    let (hub, _) = hub();
+    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
+    let good = vec![(DB.to_owned(), b"[]".to_vec())];
+    assert!(hub.set_intentions(good, at(1_000)).await.unwrap().is_empty());
+    // What the policy refuses under any protocol.
+    let before = hub.documents.lock().await.lists.clone();
+    let bad = (b"1".to_vec(), at(1_000));
+    hub.documents.lock().await.lists.insert(DB.to_owned(), bad);
+    hub.set_protocol(DB, Protocol::Http).await.unwrap_err();
+    hub.documents.lock().await.lists = before;
+    hub.touch(&[DB.to_owned()], at(2_000)).await;
+    assert_eq!(confirmed(&hub, DB), at(1_000), "it says something else");
+    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
+    hub.touch(&[DB.to_owned()], at(3_000)).await;
+    assert_eq!(confirmed(&hub, DB), at(3_000));
+}
