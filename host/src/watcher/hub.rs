@@ -56,9 +56,26 @@ pub struct MeshRoots {
     pub intermediates: Vec<String>,
 }
 
+/// What the mesh document is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum MeshPart {
+    Roots,
+    DefaultPolicy,
+    Normalization,
+    Providers,
+    Peers,
+}
+
 #[derive(Default)]
 struct Documents {
     roots: Option<(String, Vec<String>)>,
+    /// When the agent last confirmed the roots.
+    roots_at: Timestamp,
+    /// The parts whose last value the policy did not take: while there are any, the mesh
+    /// document is not confirmed.
+    outdated: HashSet<MeshPart>,
+    /// As of when the mesh document holds that is in force.
+    mesh_at: Timestamp,
     default_policy: Option<DefaultPolicy>,
     /// How the `mesh` entry wants requests normalised, as it says it.
     normalization: Option<String>,
@@ -83,6 +100,15 @@ struct Documents {
 }
 
 impl Documents {
+    /// As of when a mesh document of what is known now holds.
+    fn confirmed_mesh(&self) -> Timestamp {
+        if self.outdated.is_empty() {
+            self.roots_at
+        } else {
+            self.mesh_at
+        }
+    }
+
     fn name_peers(&mut self, document: &str, named: BTreeSet<String>) {
         if named.is_empty() {
             self.named.remove(document);
@@ -185,12 +211,17 @@ impl Hub {
         let before = documents
             .roots
             .replace((roots.trust_domain.clone(), roots.pems.clone()));
-        let loaded = self.load_mesh(&mut documents, at).await;
+        let before_at = std::mem::replace(&mut documents.roots_at, at);
+        let loaded = self.load_part(&mut documents, MeshPart::Roots).await;
         match &loaded {
             Ok(()) => {
                 self.roots.send_replace(Some(roots));
+                self.confirmed(Which::Roots, documents.mesh_at);
             }
-            Err(_) => documents.roots = before,
+            Err(_) => {
+                documents.roots = before;
+                documents.roots_at = before_at;
+            }
         }
         loaded
     }
@@ -201,7 +232,8 @@ impl Hub {
         found: DefaultPolicy,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
-        if documents.default_policy.as_ref() != Some(&found) {
+        let is_known = documents.default_policy.as_ref() == Some(&found);
+        if !is_known || documents.outdated.contains(&MeshPart::DefaultPolicy) {
             match &found {
                 DefaultPolicy::Known { .. } => {
                     tracing::info!(default = %found, "connections without a matching intention")
@@ -212,18 +244,12 @@ impl Hub {
                 ),
             }
             let before = documents.default_policy.replace(found);
-            if documents.roots.is_some() {
-                // The roots' own confirmation stays as it is.
-                let at = self
-                    .readiness
-                    .borrow()
-                    .roots
-                    .confirmed_at
-                    .unwrap_or_default();
-                if let Err(problem) = self.load_mesh(&mut documents, at).await {
-                    documents.default_policy = before;
-                    return Err(problem);
-                }
+            if let Err(problem) = self
+                .load_part(&mut documents, MeshPart::DefaultPolicy)
+                .await
+            {
+                documents.default_policy = before;
+                return Err(problem);
             }
         }
         drop(documents);
@@ -237,13 +263,14 @@ impl Hub {
         found: Option<String>,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
-        if documents.normalization == found {
+        if documents.normalization == found
+            && !documents.outdated.contains(&MeshPart::Normalization)
+        {
             return Ok(());
         }
         let before = std::mem::replace(&mut documents.normalization, found);
-        let confirmed = self.readiness.borrow().roots.confirmed_at;
         let loaded = self
-            .load_mesh(&mut documents, confirmed.unwrap_or_default())
+            .load_part(&mut documents, MeshPart::Normalization)
             .await;
         if loaded.is_err() {
             documents.normalization = before;
@@ -258,14 +285,11 @@ impl Hub {
         found: Option<String>,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
-        if documents.providers == found {
+        if documents.providers == found && !documents.outdated.contains(&MeshPart::Providers) {
             return Ok(());
         }
         let before = std::mem::replace(&mut documents.providers, found);
-        let confirmed = self.readiness.borrow().roots.confirmed_at;
-        let loaded = self
-            .load_mesh(&mut documents, confirmed.unwrap_or_default())
-            .await;
+        let loaded = self.load_part(&mut documents, MeshPart::Providers).await;
         if loaded.is_err() {
             documents.providers = before;
         }
@@ -340,11 +364,22 @@ impl Hub {
         }
     }
 
-    async fn load_mesh(
+    /// Loads the mesh document for a new value of `part`, or for one that has come back.
+    async fn load_part(
         self: &Arc<Self>,
         documents: &mut Documents,
-        at: Timestamp,
+        part: MeshPart,
     ) -> Result<(), String> {
+        documents.outdated.remove(&part);
+        let loaded = self.load_mesh(documents).await;
+        if loaded.is_err() {
+            documents.outdated.insert(part);
+        }
+        loaded
+    }
+
+    async fn load_mesh(self: &Arc<Self>, documents: &mut Documents) -> Result<(), String> {
+        let at = documents.confirmed_mesh();
         let Some(document) = self.mesh_document(documents, at)? else {
             return Ok(());
         };
@@ -352,7 +387,9 @@ impl Hub {
         match refused.get(MESH) {
             Some(problem) => Err(problem.clone()),
             None => {
+                documents.mesh_at = at;
                 documents.peers = documents.wanted_peers();
+                documents.outdated.remove(&MeshPart::Peers);
                 Ok(())
             }
         }
@@ -441,14 +478,20 @@ impl Hub {
             .collect();
         // With the bundles that they need, in one generation: nobody is refused in between.
         let peers = documents.wanted_peers();
+        let mesh_at = documents.confirmed_mesh();
         if documents.peers != peers {
-            let confirmed = self.readiness.borrow().roots.confirmed_at;
-            changes.extend(self.mesh_document(&documents, confirmed.unwrap_or_default())?);
+            changes.extend(self.mesh_document(&documents, mesh_at)?);
         }
         let brings_peers = changes.iter().any(|change| change.name == MESH);
         let refused = self.load(&mut documents, changes).await?;
-        if brings_peers && !refused.contains_key(MESH) {
-            documents.peers = peers;
+        if brings_peers {
+            if refused.contains_key(MESH) {
+                documents.outdated.insert(MeshPart::Peers);
+            } else {
+                documents.mesh_at = mesh_at;
+                documents.peers = peers;
+                documents.outdated.remove(&MeshPart::Peers);
+            }
         }
         for (name, list) in &lists {
             if !refused.contains_key(name) {
@@ -527,12 +570,12 @@ impl Hub {
 
     /// Brings the bundles into force that should be.
     async fn settle_peers(self: &Arc<Self>, documents: &mut Documents) -> Result<(), String> {
-        if documents.peers == documents.wanted_peers() {
+        if documents.peers == documents.wanted_peers()
+            && !documents.outdated.contains(&MeshPart::Peers)
+        {
             return Ok(());
         }
-        let confirmed = self.readiness.borrow().roots.confirmed_at;
-        self.load_mesh(documents, confirmed.unwrap_or_default())
-            .await
+        self.load_part(documents, MeshPart::Peers).await
     }
 
     /// The agent has confirmed these documents; those that are not in force are left alone.
@@ -551,8 +594,21 @@ impl Hub {
         }
     }
 
+    /// The agent has confirmed the roots, and with them the mesh document if it says all that
+    /// is known.
     pub(super) async fn touch_mesh(&self, at: Timestamp) {
-        self.touch(&[MESH.to_owned()], at).await;
+        let mut documents = self.documents.lock().await;
+        documents.roots_at = at;
+        if documents.outdated.is_empty() {
+            documents.mesh_at = at;
+            self.policy.touch(&[MESH], at);
+            self.confirmed(Which::Roots, at);
+        } else {
+            self.failed(
+                Which::Roots,
+                "the policy did not take all that the agent says of the mesh, so the roots that it has are not confirmed",
+            );
+        }
     }
 
     async fn load(

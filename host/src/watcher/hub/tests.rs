@@ -110,7 +110,12 @@ async fn a_protocol_that_is_not_taken_leaves_what_comes_back_confirmed() {
     let (hub, _) = hub();
     hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
     let good = vec![(DB.to_owned(), b"[]".to_vec())];
-    assert!(hub.set_intentions(good, at(1_000)).await.unwrap().is_empty());
+    assert!(
+        hub.set_intentions(good, at(1_000))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     // What the policy refuses under any protocol.
     let before = hub.documents.lock().await.lists.clone();
     let bad = (b"1".to_vec(), at(1_000));
@@ -122,4 +127,54 @@ async fn a_protocol_that_is_not_taken_leaves_what_comes_back_confirmed() {
     hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
     hub.touch(&[DB.to_owned()], at(3_000)).await;
     assert_eq!(confirmed(&hub, DB), at(3_000));
+}
+
+#[tokio::test]
+async fn the_mesh_ages_while_a_part_of_it_is_refused_and_no_longer() {
+    let (hub, _) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    let refused = Some("[1]".to_owned());
+    hub.set_providers(refused.clone()).await.unwrap_err();
+    hub.set_normalization(refused).await.unwrap_err();
+    hub.touch_mesh(at(2_000)).await;
+    assert_eq!(confirmed(&hub, "mesh"), at(1_000));
+    let seen = hub.readiness().borrow().roots.clone();
+    assert_eq!(seen.confirmed_at, Some(at(1_000)), "readiness says so too");
+    assert!(seen.error.is_some());
+    hub.set_providers(None).await.unwrap();
+    hub.touch_mesh(at(3_000)).await;
+    assert_eq!(confirmed(&hub, "mesh"), at(1_000), "the other is refused");
+    hub.set_normalization(None).await.unwrap();
+    assert_eq!(confirmed(&hub, "mesh"), at(3_000));
+    hub.touch_mesh(at(4_000)).await;
+    assert_eq!(confirmed(&hub, "mesh"), at(4_000));
+    assert_eq!(hub.readiness().borrow().roots.confirmed_at, Some(at(4_000)));
+}
+
+#[tokio::test]
+async fn peers_that_come_back_after_others_were_refused_are_confirmed() {
+    let (hub, _) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    hub.documents
+        .lock()
+        .await
+        .name_peers(DB, ["p".to_owned()].into());
+    hub.documents.lock().await.providers = Some("[1]".to_owned());
+    let peerings: Arc<[Peering]> = vec![peering("p")].into();
+    let found = Some((peerings, at(1_000)));
+    hub.set_peerings(found).await.unwrap_err();
+    hub.touch_mesh(at(2_000)).await;
+    assert_eq!(confirmed(&hub, "mesh"), at(1_000));
+    hub.documents.lock().await.providers = None;
+    hub.set_peerings(None).await.unwrap();
+    hub.touch_mesh(at(3_000)).await;
+    assert_eq!(confirmed(&hub, "mesh"), at(3_000));
+}
+
+#[tokio::test]
+async fn what_is_loaded_beside_the_roots_has_their_time_at_once() {
+    let (hub, _) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    hub.set_normalization(Some("{}".to_owned())).await.unwrap();
+    assert_eq!(confirmed(&hub, "mesh"), at(1_000));
 }
