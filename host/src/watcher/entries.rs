@@ -172,9 +172,10 @@ pub(super) async fn follow_own(
     max_stale: Option<Duration>,
 ) {
     let mut backoff = Backoff::new(FIRST, LONGEST, rand::random());
+    let mut was_read = false;
     loop {
         let now = *given.borrow_and_update();
-        let looked = look(&hub, &agent, &service, now).await;
+        let looked = look(&hub, &agent, &service, now, &mut was_read).await;
         let wait = match looked {
             Ok(protocol) => {
                 set(&known, protocol);
@@ -201,24 +202,38 @@ async fn look(
     agent: &AgentClient,
     service: &str,
     given: Option<Protocol>,
+    was_read: &mut bool,
 ) -> Result<Protocol, Unread> {
     let mesh = config::get("mesh", "mesh", &Query::default()).map_err(|error| error.to_string())?;
-    let normalization = match read(agent, &mesh, config::decode_normalization).await {
-        Ok(found) => found,
-        // What Consul normalises by itself holds; strict matching also sees the other readings.
-        Err(error @ AgentError::Denied { .. }) => {
-            tracing::debug!(%error, "the mesh entry is taken as absent");
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    hub.set_normalization(normalization).await?;
+    let found = read(agent, &mesh, config::decode_normalization).await;
+    hub.set_normalization(normalization(found, was_read)?)
+        .await?;
     let protocol = match given {
         Some(given) => given,
         None => protocol_of(agent, service, "-protocol").await?,
     };
     hub.set_protocol(&document_name(service), protocol).await?;
     Ok(protocol)
+}
+
+/// How requests are normalised by what came of reading the `mesh` entry. A token that may not
+/// read it is told from one that may no longer by whether the entry `was_read` before.
+fn normalization(
+    found: Result<Option<String>, AgentError>,
+    was_read: &mut bool,
+) -> Result<Option<String>, AgentError> {
+    match found {
+        Ok(found) => {
+            *was_read = true;
+            Ok(found)
+        }
+        // What Consul normalises by itself holds; strict matching also sees the other readings.
+        Err(error @ AgentError::Denied { .. }) if !*was_read => {
+            tracing::debug!(%error, "the mesh entry is taken as absent");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Finds out what an upstream speaks, for ever.
@@ -306,5 +321,24 @@ mod tests {
         };
         let unread = Unread::from(ProtocolError::from(refused));
         assert_eq!(unread.retry_after, Some(seconds(7)));
+    }
+
+    #[test]
+    fn a_refusal_says_nothing_about_an_entry_that_was_read() {
+        let denied = || {
+            Err(AgentError::Denied {
+                path: "/v1/config/mesh/mesh".to_owned(),
+                token: "the given token".to_owned(),
+                detail: "ACL not found".to_owned(),
+            })
+        };
+        let mut was_read = false;
+        assert_eq!(normalization(denied(), &mut was_read).unwrap(), None);
+        let found = Some(r#"{"MergeSlashes":true}"#.to_owned());
+        let kept = normalization(Ok(found.clone()), &mut was_read);
+        assert_eq!(kept.unwrap(), found);
+        normalization(denied(), &mut was_read).unwrap_err();
+        assert_eq!(normalization(Ok(None), &mut was_read).unwrap(), None);
+        normalization(denied(), &mut was_read).unwrap_err();
     }
 }
