@@ -71,8 +71,9 @@ pub(super) async fn discover(
     let mut backoff = Backoff::new(FIRST, LONGEST, rand::random());
     loop {
         let asked = ask(&hub, &client, &service).await;
-        let wait = match asked {
-            Ok(found) => match hub.set_default_policy(found).await {
+        let known = hub.default_policy().await;
+        let wait = match asked.map(|asked| news(asked, known.as_ref())) {
+            Ok(Ok(found)) => match hub.set_default_policy(found).await {
                 Ok(()) => {
                     backoff.succeed();
                     // Those who started together do not go on asking together.
@@ -83,6 +84,14 @@ pub(super) async fn discover(
                     RETRY
                 }
             },
+            Ok(Err(because)) => {
+                tracing::debug!(
+                    because,
+                    "the default policy that was found before still holds"
+                );
+                hub.failed(Which::DefaultPolicy, &because);
+                Duration::from_millis(backoff.fail())
+            }
             // The agent is away: what was found before still holds.
             Err(error) => {
                 hub.failed(Which::DefaultPolicy, &error.to_string());
@@ -91,17 +100,38 @@ pub(super) async fn discover(
                 wait.max(told.min(Duration::from_millis(LONGEST)))
             }
         };
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            // Another token may be told more.
+            () = client.renewed() => {}
+        }
     }
 }
 
-async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<DefaultPolicy, AgentError> {
+/// What came of asking.
+enum Asked {
+    /// The agent's word.
+    Found(DefaultPolicy),
+    /// Nothing that says what holds, as from a token that has been deleted, and why.
+    NoWord(String),
+}
+
+/// What to go by from now on; an error where that is what is `known`.
+fn news(asked: Asked, known: Option<&DefaultPolicy>) -> Result<DefaultPolicy, String> {
+    match (asked, known) {
+        (Asked::Found(found), _) => Ok(found),
+        (Asked::NoWord(because), Some(DefaultPolicy::Known { .. })) => Err(because),
+        (Asked::NoWord(because), _) => Ok(DefaultPolicy::Unknown { because }),
+    }
+}
+
+async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<Asked, AgentError> {
     let mut roots = hub.roots();
     let trust_domain = async {
         let roots = roots.wait_for(Option::is_some).await.ok()?;
         roots.as_ref().map(|roots| roots.trust_domain.clone())
     };
-    find(client, service, trust_domain).await
+    look(client, service, trust_domain).await
 }
 
 /// Asks an agent what holds when no intention matches: by what it tells of itself, else by
@@ -115,6 +145,17 @@ pub async fn find(
     service: &str,
     trust_domain: impl Future<Output = Option<String>>,
 ) -> Result<DefaultPolicy, AgentError> {
+    Ok(match look(client, service, trust_domain).await? {
+        Asked::Found(found) => found,
+        Asked::NoWord(because) => DefaultPolicy::Unknown { because },
+    })
+}
+
+async fn look(
+    client: &AgentClient,
+    service: &str,
+    trust_domain: impl Future<Output = Option<String>>,
+) -> Result<Asked, AgentError> {
     let unknown = |because: &str| DefaultPolicy::Unknown {
         because: because.to_owned(),
     };
@@ -122,12 +163,13 @@ pub async fn find(
     let discovery = match default_policy::from_self(&about) {
         Discovery::Probe => {
             let Some(trust_domain) = trust_domain.await else {
-                return Ok(unknown("the watchers have ended"));
+                return Ok(Asked::Found(unknown("the watchers have ended")));
             };
             match default_policy::probe(service, &trust_domain, rand::random()) {
-                Ok(request) => {
-                    default_policy::from_probe(&answer(client, &request, authorize::decode).await?)
-                }
+                Ok(request) => match answer(client, &request, authorize::decode).await? {
+                    Err(error) => return Ok(Asked::NoWord(error.to_string())),
+                    answer => default_policy::from_probe(&answer),
+                },
                 Err(error) => Discovery::Unknown {
                     because: error.to_string(),
                 },
@@ -135,14 +177,14 @@ pub async fn find(
         }
         known => known,
     };
-    Ok(match discovery {
+    Ok(Asked::Found(match discovery {
         Discovery::Known { policy, source } => DefaultPolicy::Known {
             allow: policy == AllowDeny::Allow,
             source,
         },
         Discovery::Probe => unknown("the agent gave no answer"),
         Discovery::Unknown { because } => unknown(&because),
-    })
+    }))
 }
 
 /// The agent's answer, which may be a refusal; an error only when it gave none.
@@ -164,4 +206,30 @@ async fn answer<T>(
             }));
     }
     Ok(decode(&reply.as_core()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_replaced_by_an_answer_only() {
+        let known = |allow| DefaultPolicy::Known {
+            allow,
+            source: "probe",
+        };
+        let unknown = || DefaultPolicy::Unknown {
+            because: "the agent answered 403: `ACL not found`".to_owned(),
+        };
+        let refused = || Asked::NoWord("the agent answered 403: `ACL not found`".to_owned());
+        assert_eq!(news(refused(), None), Ok(unknown()));
+        assert_eq!(news(refused(), Some(&unknown())), Ok(unknown()));
+        assert!(news(refused(), Some(&known(true))).is_err());
+        for before in [None, Some(known(true)), Some(unknown())] {
+            for found in [known(false), unknown()] {
+                let asked = Asked::Found(found.clone());
+                assert_eq!(news(asked, before.as_ref()), Ok(found));
+            }
+        }
+    }
 }
