@@ -380,7 +380,8 @@ impl Watcher {
         receiver
     }
 
-    /// Follows the instances of a service no longer.
+    /// Follows the instances of a service no longer, nor what services speak that nobody uses.
+    /// Who still holds a receiver of [`Watcher::upstream_protocol`] uses one.
     pub fn forget(&self, service: &str, datacenter: Option<&str>) {
         let key = (service.to_owned(), datacenter.map(str::to_owned));
         let mut upstreams = self
@@ -389,14 +390,14 @@ impl Watcher {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         upstreams.remove(&key);
-        if !upstreams.keys().any(|(name, _)| name == service) {
-            let mut protocols = self
-                .0
-                .protocols
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            protocols.remove(service);
-        }
+        let mut protocols = self
+            .0
+            .protocols
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        protocols.retain(|service, spoken| {
+            spoken.known.receiver_count() > 0 || upstreams.keys().any(|(name, _)| name == service)
+        });
     }
 
     /// Ends all watchers and waits for them.
@@ -590,4 +591,28 @@ fn confirmed_at(reply: &AgentReply, clock: &Clock) -> Timestamp {
     clock
         .now()
         .saturating_sub_millis(age.unwrap_or(0).saturating_mul(1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_client::AgentConfig;
+    use crate::runtime::aws_lc;
+
+    #[tokio::test]
+    async fn what_an_upstream_speaks_is_followed_while_somebody_uses_it() {
+        let agent = AgentClient::new(AgentConfig::default()).unwrap();
+        let config = WatcherConfig::new(agent, Policy::native(aws_lc()), "web");
+        let watcher = Watcher::start(config);
+        let is_followed = || watcher.0.protocols.lock().unwrap().contains_key("db");
+        let used = watcher.upstream_protocol("db");
+        // Another listener, of another datacenter, was dialled and is gone.
+        drop(watcher.endpoints("db", Some("dc2")).unwrap());
+        watcher.forget("db", Some("dc2"));
+        assert!(is_followed(), "its listener was never dialled");
+        drop(used);
+        watcher.forget("other", None);
+        assert!(!is_followed());
+        watcher.stop().await;
+    }
 }
