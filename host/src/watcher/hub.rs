@@ -190,7 +190,8 @@ impl Hub {
         self.readiness.send_modify(|readiness| {
             let part = part(readiness, which);
             *part = Part {
-                confirmed_at: Some(part.confirmed_at.map_or(at, |before| before.max(at))),
+                // Also if that is earlier: the policy goes by it too after a clock was set back.
+                confirmed_at: Some(at),
                 error: None,
             };
         });

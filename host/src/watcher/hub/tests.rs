@@ -178,3 +178,14 @@ async fn what_is_loaded_beside_the_roots_has_their_time_at_once() {
     hub.set_normalization(Some("{}".to_owned())).await.unwrap();
     assert_eq!(confirmed(&hub, "mesh"), at(1_000));
 }
+
+#[tokio::test]
+async fn readiness_and_the_mesh_follow_a_clock_that_is_set_back() {
+    let (hub, _) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    hub.touch_mesh(at(9_000_000)).await;
+    hub.touch_mesh(at(2_000)).await;
+    hub.set_normalization(Some("{}".to_owned())).await.unwrap();
+    assert_eq!(confirmed(&hub, "mesh"), at(2_000));
+    assert_eq!(hub.readiness().borrow().roots.confirmed_at, Some(at(2_000)));
+}
