@@ -81,6 +81,8 @@ struct Documents {
     normalization: Option<String>,
     /// The `jwt-provider` entries as raw JSON; absent while nobody knows them.
     providers: Option<String>,
+    /// When the agent last confirmed these.
+    providers_at: Option<Timestamp>,
     /// What services speak, by document; `tcp` if it is not here.
     protocols: HashMap<String, Protocol>,
     /// Documents whose service speaks something that the policy did not take: they are not
@@ -279,18 +281,38 @@ impl Hub {
         loaded
     }
 
-    /// The `jwt-provider` entries, a JSON array; without it no token is accepted, and a
-    /// denial that asks for one denies.
+    /// The `jwt-provider` entries as of `at`, a JSON array; without it no token is accepted,
+    /// and a denial that asks for one denies.
     pub(super) async fn set_providers(
         self: &Arc<Self>,
         found: Option<String>,
+        at: Timestamp,
     ) -> Result<(), String> {
         let mut documents = self.documents.lock().await;
+        self.replace_providers(&mut documents, found).await?;
+        documents.providers_at = Some(at);
+        Ok(())
+    }
+
+    /// Providers that the agent has not confirmed within the staleness budget are unknown.
+    pub(super) async fn age_providers(self: &Arc<Self>) -> Result<(), String> {
+        let mut documents = self.documents.lock().await;
+        match documents.providers_at {
+            Some(at) if self.is_stale(at) => self.replace_providers(&mut documents, None).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn replace_providers(
+        self: &Arc<Self>,
+        documents: &mut Documents,
+        found: Option<String>,
+    ) -> Result<(), String> {
         if documents.providers == found && !documents.outdated.contains(&MeshPart::Providers) {
             return Ok(());
         }
         let before = std::mem::replace(&mut documents.providers, found);
-        let loaded = self.load_part(&mut documents, MeshPart::Providers).await;
+        let loaded = self.load_part(documents, MeshPart::Providers).await;
         if loaded.is_err() {
             documents.providers = before;
         }

@@ -81,7 +81,9 @@ pub(super) async fn keep(
     };
     loop {
         let known = providers.borrow_and_update().clone();
-        keeper.age(&known).await;
+        if let Err(error) = keeper.hub.age_providers().await {
+            tracing::warn!(error, "stale jwt providers are still in force");
+        }
         let is_settled = keeper.reconcile(known.sources).await;
         let look = match is_settled {
             true => keeper.look(),
@@ -109,19 +111,6 @@ impl Keeper {
     fn look(&self) -> Duration {
         let budget = self.hub.max_stale();
         budget.map_or(LOOK, |budget| LOOK.min(budget / 4).max(LOOK / 100))
-    }
-
-    /// Providers that the agent has not confirmed within the staleness budget are unknown.
-    async fn age(&self, known: &KnownProviders) {
-        let Some((at, budget)) = known.confirmed_at.zip(self.hub.max_stale()) else {
-            return;
-        };
-        let age = Duration::from_millis(self.hub.clock.now().millis_since(at));
-        if age > budget
-            && let Err(error) = self.hub.set_providers(None).await
-        {
-            tracing::warn!(error, "stale jwt providers are still in force");
-        }
     }
 
     /// Takes away what is wanted no longer, and adds what is new. False if that has to

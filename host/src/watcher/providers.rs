@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use portcullis_core::agent::{HttpRequest, Query, RequestError, providers};
-use portcullis_core::time::Timestamp;
 use portcullis_core::watch::Digest;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -25,8 +24,6 @@ pub(super) struct KnownProviders {
     pub(super) count: usize,
     /// Where the keys come from that are not in the entries.
     pub(super) sources: Vec<Source>,
-    /// As of when.
-    pub(super) confirmed_at: Option<Timestamp>,
     /// Why the last question failed, if it did.
     pub(super) error: Option<String>,
 }
@@ -57,7 +54,7 @@ impl Subject for Providers {
         let at = super::confirmed_at(reply, &self.hub.clock);
         // An empty list is none: what nobody has said opens nothing, not even by a denial.
         let list = (!entries.is_empty()).then(|| providers::array(&entries));
-        self.hub.set_providers(list).await?;
+        self.hub.set_providers(list, at).await?;
         if changed {
             tracing::info!(providers = entries.len(), "jwt providers");
         }
@@ -66,7 +63,6 @@ impl Subject for Providers {
             is_looked_for: true,
             count: entries.len(),
             sources: sources.collect(),
-            confirmed_at: Some(at),
             error: None,
         };
         self.known.send_replace(news);

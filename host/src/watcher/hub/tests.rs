@@ -134,14 +134,15 @@ async fn the_mesh_ages_while_a_part_of_it_is_refused_and_no_longer() {
     let (hub, _) = hub();
     hub.set_roots(roots(), at(1_000)).await.unwrap();
     let refused = Some("[1]".to_owned());
-    hub.set_providers(refused.clone()).await.unwrap_err();
+    let taken = hub.set_providers(refused.clone(), at(1_000)).await;
+    assert!(taken.is_err());
     hub.set_normalization(refused).await.unwrap_err();
     hub.touch_mesh(at(2_000)).await;
     assert_eq!(confirmed(&hub, "mesh"), at(1_000));
     let seen = hub.readiness().borrow().roots.clone();
     assert_eq!(seen.confirmed_at, Some(at(1_000)), "readiness says so too");
     assert!(seen.error.is_some());
-    hub.set_providers(None).await.unwrap();
+    hub.set_providers(None, at(3_000)).await.unwrap();
     hub.touch_mesh(at(3_000)).await;
     assert_eq!(confirmed(&hub, "mesh"), at(1_000), "the other is refused");
     hub.set_normalization(None).await.unwrap();
@@ -188,4 +189,20 @@ async fn readiness_and_the_mesh_follow_a_clock_that_is_set_back() {
     hub.set_normalization(Some("{}".to_owned())).await.unwrap();
     assert_eq!(confirmed(&hub, "mesh"), at(2_000));
     assert_eq!(hub.readiness().borrow().roots.confirmed_at, Some(at(2_000)));
+}
+
+#[tokio::test]
+async fn providers_age_by_their_last_confirmation() {
+    let (hub, clock) = hub();
+    hub.set_roots(roots(), at(1_000)).await.unwrap();
+    let list = || Some("[]".to_owned());
+    hub.set_providers(list(), at(1_000)).await.unwrap();
+    clock.set(at(4_000_000));
+    // The agent is back just before somebody looks at their age.
+    hub.set_providers(list(), at(4_000_000)).await.unwrap();
+    hub.age_providers().await.unwrap();
+    assert!(hub.documents.lock().await.providers.is_some());
+    clock.set(at(8_000_000));
+    hub.age_providers().await.unwrap();
+    assert!(hub.documents.lock().await.providers.is_none());
 }
