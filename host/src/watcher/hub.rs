@@ -88,7 +88,7 @@ struct Documents {
     /// Documents whose service speaks something that the policy did not take: they are not
     /// confirmed.
     unspoken: HashSet<String>,
-    /// The last list of each of these that was accepted, and as of when.
+    /// The last list of each of these that was accepted, and when it was last confirmed.
     lists: HashMap<String, (Vec<u8>, Timestamp)>,
     /// The peers that the intentions of a document name, or will once they are loaded.
     named: HashMap<String, BTreeSet<String>>,
@@ -603,7 +603,12 @@ impl Hub {
 
     /// The agent has confirmed these documents; those that are not in force are left alone.
     pub(super) async fn touch(&self, names: &[String], at: Timestamp) {
-        let documents = self.documents.lock().await;
+        let mut documents = self.documents.lock().await;
+        for name in names {
+            if let Some((_, confirmed_at)) = documents.lists.get_mut(name) {
+                *confirmed_at = at;
+            }
+        }
         let names: Vec<String> = names
             .iter()
             .filter(|name| {

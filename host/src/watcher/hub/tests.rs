@@ -106,6 +106,24 @@ async fn intentions_are_loaded_again_when_nobody_knows_which_are_in_force() {
 }
 
 #[tokio::test]
+async fn a_change_of_protocol_makes_nothing_older() {
+    let (hub, _) = hub();
+    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
+    let list = vec![(DB.to_owned(), b"[]".to_vec())];
+    assert!(
+        hub.set_intentions(list, at(1_000))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    hub.touch(&[DB.to_owned()], at(5_000)).await;
+    hub.set_protocol(DB, Protocol::Http).await.unwrap();
+    let (body, confirmed_at) = in_force(&hub, DB).unwrap();
+    assert!(body.contains("http"), "{body}");
+    assert_eq!(confirmed_at, at(5_000));
+}
+
+#[tokio::test]
 async fn a_protocol_that_is_not_taken_leaves_what_comes_back_confirmed() {
     let (hub, _) = hub();
     hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
