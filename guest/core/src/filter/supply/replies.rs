@@ -161,7 +161,11 @@ impl Supply {
             return Err(format!("the agent answered {}", reply.status));
         }
         let discovery = if self.is_probing {
-            default_policy::from_probe(&authorize::decode(&reply.as_reply()))
+            match authorize::decode(&reply.as_reply()) {
+                // Such as a token that has been deleted: what was found before ages.
+                Err(error) if self.published_default.is_some() => return Err(error.to_string()),
+                read => default_policy::from_probe(&read),
+            }
         } else {
             default_policy::from_self(&self_info::decode(&reply.as_reply()))
         };

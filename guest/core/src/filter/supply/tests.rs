@@ -86,6 +86,10 @@ impl Agent {
                     status: 403,
                     ..Reply::default()
                 },
+                Asks::DefaultPolicy if self.default_policy == "refused" => Reply {
+                    status: 403,
+                    ..Reply::default()
+                },
                 Asks::DefaultPolicy => {
                     let allowed = self.default_policy == "allow";
                     let body = format!(
@@ -380,6 +384,30 @@ fn a_default_that_is_too_old_is_unknown_and_that_is_one_change() {
         assert_eq!(changes, 1, "{answer}");
         assert_eq!(asked(worker, &shelf, from + 55_500, other), expected);
     }
+}
+
+#[test]
+fn a_default_that_is_known_outlives_a_refusal_until_it_is_too_old() {
+    let shelf = FakeShelf::default();
+    let mut agent = Agent::new("deny");
+    agent.default_policy = "allow";
+    let mut worker = [Supply::new(settings(r#","max_stale_ms":20000"#), 1)];
+    run(&mut agent, &shelf, &mut worker, 0, 3_000);
+    let other = "spiffe://t.consul/ns/default/dc/dc1/svc/other";
+    agent.default_policy = "refused";
+    let unknown = (Effect::Deny, Reason::DefaultPolicyUnknown);
+    for (from, to, expected) in [
+        (3_500, 15_000, (Effect::Allow, Reason::DefaultPolicy)),
+        (15_500, 40_000, unknown),
+    ] {
+        for now in (from..=to).step_by(500) {
+            agent.index += 1;
+            agent.answer(&mut worker[0], &shelf, now);
+        }
+        assert_eq!(asked(&mut worker[0], &shelf, to, other), expected);
+    }
+    let mut errors = worker[0].errors();
+    assert!(errors.any(|(asks, _)| asks == Asks::DefaultPolicy));
 }
 
 #[test]
