@@ -215,8 +215,11 @@ impl Supply {
         }
         let value = match config::decode_normalization(&reply.as_reply()) {
             Ok(found) => found.unwrap_or_else(|| "null".to_owned()),
-            // Whoever may not read the entry takes Consul's default, as if there were none.
-            Err(error) if error.is_forbidden() => "null".to_owned(),
+            // Whoever may not read the entry takes Consul's default, as if there were none. Where
+            // it was read before, the token is not what it was: the last good entry stays.
+            Err(error) if error.is_forbidden() && self.known_normalization.is_none() => {
+                "null".to_owned()
+            }
             Err(error) => return Err(error.to_string()),
         };
         let normalization =

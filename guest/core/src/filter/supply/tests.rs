@@ -281,6 +281,16 @@ fn requests_are_judged_by_the_mesh_entry() {
     assert_eq!(decision.path.as_deref(), Some(&b"/a/b"[..]));
     let text = worker.describe(Layer::Requests, &decision);
     assert!(text.contains("web"), "{text}");
+
+    // A token that is refused says nothing about an entry that was read.
+    agent.entry = (403, "ACL not found".to_owned());
+    for now in (3_500..200_000).step_by(500) {
+        agent.answer(worker, &shelf, now);
+    }
+    let asked = Some((&request).into());
+    let decision = worker.authorize(&shelf, Layer::Requests, &client, asked, 200_000, wall);
+    assert_eq!(decision.path.as_deref(), Some(&b"/a/b"[..]));
+    assert!(worker.errors().any(|(asks, _)| asks == Asks::MeshEntry));
 }
 
 #[test]
