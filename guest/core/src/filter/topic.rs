@@ -54,6 +54,12 @@ impl Topic {
         self.confirmed_at
     }
 
+    /// Whether what is in force was confirmed longer than `budget` ago; 0 is no limit.
+    pub(super) fn is_stale(&self, now: u64, budget: u64) -> bool {
+        let age = self.confirmed_at.map(|at| now.saturating_sub(at));
+        budget != 0 && age.is_some_and(|age| age > budget)
+    }
+
     /// How many values there were.
     pub(super) fn number(&self) -> u64 {
         self.head.as_ref().map_or(0, |head| head.number)

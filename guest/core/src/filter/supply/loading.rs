@@ -59,9 +59,7 @@ impl Supply {
             topic.accepted();
             self.published_default = published_default(&value);
         }
-        let budget = self.settings.max_stale_ms;
-        let age = topic.confirmed_at().map(|at| now.saturating_sub(at));
-        let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
+        let is_stale = topic.is_stale(now, self.settings.max_stale_ms);
         let known = self.published_default.clone().filter(|_| !is_stale);
         let is_other = known != self.known_default;
         self.known_default = known;

@@ -414,14 +414,12 @@ fn key(settings: &Settings, what: &str) -> String {
     let plain = |text: &str| text.replace('%', "%25").replace('/', "%2F");
     let or_none = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), plain);
     // Whoever asks seldom would let the policy of others grow too old.
-    let pace = (settings.agent.wait_ms, settings.max_stale_ms);
+    let (wait_ms, max_stale_ms) = (settings.agent.wait_ms, settings.max_stale_ms);
     format!(
-        "{}/{}/{}/{}/{}-{}/{what}",
+        "{}/{}/{}/{}/{wait_ms}-{max_stale_ms}/{what}",
         head::FORMAT,
         plain(&settings.agent.cluster),
         or_none(settings.agent.datacenter.as_deref()),
         or_none(settings.trust_domain.as_ref().map(|name| name.as_str())),
-        pace.0,
-        pace.1,
     )
 }

@@ -140,8 +140,7 @@ impl Peers {
             }
         }
         let confirmed_at = self.topic.confirmed_at();
-        let age = confirmed_at.map(|at| now.saturating_sub(at));
-        let is_stale = budget != 0 && age.is_some_and(|age| age > budget);
+        let is_stale = self.topic.is_stale(now, budget);
         if !self.is_due && is_stale == self.is_stale && own == self.own.as_deref() {
             return false;
         }

@@ -132,6 +132,14 @@ fn run(agent: &mut Agent, shelf: &FakeShelf, supplies: &mut [Supply], from: u64,
     }
 }
 
+/// A worker after three seconds with an agent.
+fn followed(agent: &mut Agent, shelf: &FakeShelf, settings: Settings) -> Supply {
+    let mut worker = [Supply::new(settings, 1)];
+    run(agent, shelf, &mut worker, 0, 3_000);
+    let [worker] = worker;
+    worker
+}
+
 #[test]
 fn one_worker_asks_and_all_decide_alike() {
     let shelf = FakeShelf::default();
@@ -189,9 +197,7 @@ fn without_the_agent_the_last_good_decides_within_the_budget() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("allow");
     let settings = settings(r#","max_stale_ms":10000,"default_policy":"deny""#);
-    let mut worker = [Supply::new(settings, 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings);
     for now in (3_500..20_000).step_by(500) {
         let wall = Timestamp::from_millis(WALL + now);
         let ticked = worker.tick(&shelf, now, wall);
@@ -218,9 +224,7 @@ fn the_default_is_asked_for_and_ages() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("deny");
     agent.default_policy = "allow";
-    let mut worker = [Supply::new(settings(r#","max_stale_ms":10000"#), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings(r#","max_stale_ms":10000"#));
     let other = "spiffe://t.consul/ns/default/dc/dc1/svc/other";
     assert_eq!(
         asked(worker, &shelf, 3_000, other),
@@ -236,9 +240,11 @@ fn the_default_is_asked_for_and_ages() {
 fn another_trust_domain_than_the_configured_is_refused() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("allow");
-    let mut worker = [Supply::new(settings(r#","trust_domain":"u.consul""#), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(
+        &mut agent,
+        &shelf,
+        settings(r#","trust_domain":"u.consul""#),
+    );
     assert_eq!(
         asked(worker, &shelf, 3_000, WEB),
         (Effect::Deny, Reason::NotReady)
@@ -258,9 +264,7 @@ fn requests_are_judged_by_the_mesh_entry() {
         200,
         r#"{"HTTP":{"Incoming":{"RequestNormalization":{"MergeSlashes":true}}}}"#.to_owned(),
     );
-    let mut worker = [Supply::new(settings(""), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings(""));
     let request = Request {
         method: b"GET".to_vec(),
         path: b"/a//b".to_vec(),
@@ -326,9 +330,7 @@ fn filters_share_what_is_the_same_and_nothing_else() {
 fn a_list_that_cannot_be_read_is_not_published() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("allow");
-    let mut worker = [Supply::new(settings(""), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings(""));
     for broken in [r#"{"db":{}}"#, r#"{"other":[]}"#, "", r#"{"db":[1]"#] {
         agent.list = broken.to_owned();
         agent.index += 1;
@@ -349,9 +351,7 @@ fn a_list_that_cannot_be_read_is_not_published() {
 fn a_rule_that_cannot_be_read_is_told_even_if_it_was_there_from_the_start() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("perhaps");
-    let mut worker = [Supply::new(settings(""), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings(""));
     // The policy is made by the first question.
     assert_eq!(
         asked(worker, &shelf, 3_000, WEB),
@@ -371,9 +371,7 @@ fn a_default_that_is_too_old_is_unknown_and_that_is_one_change() {
     let shelf = FakeShelf::default();
     let mut agent = Agent::new("deny");
     agent.default_policy = "allow";
-    let mut worker = [Supply::new(settings(r#","max_stale_ms":10000"#), 1)];
-    run(&mut agent, &shelf, &mut worker, 0, 3_000);
-    let [worker] = &mut worker;
+    let worker = &mut followed(&mut agent, &shelf, settings(r#","max_stale_ms":10000"#));
     let other = "spiffe://t.consul/ns/default/dc/dc1/svc/other";
     let allowed = (Effect::Allow, Reason::DefaultPolicy);
     assert_eq!(asked(worker, &shelf, 3_000, other), allowed);

@@ -152,11 +152,15 @@ impl Tokens {
 
     /// The topic of a key set.
     pub(super) fn key_topic(&mut self, id: u32) -> Option<&mut Topic> {
-        let (_, topic) = self.key_set(id)?.way.as_mut().ok()?;
+        let (_, topic) = self.key_set_mut(id)?.way.as_mut().ok()?;
         Some(topic)
     }
 
-    fn key_set(&mut self, id: u32) -> Option<&mut KeySet> {
+    fn key_set(&self, id: u32) -> Option<&KeySet> {
+        self.key_sets.iter().find(|set| set.id == id)
+    }
+
+    fn key_set_mut(&mut self, id: u32) -> Option<&mut KeySet> {
         self.key_sets.iter_mut().find(|set| set.id == id)
     }
 
@@ -209,7 +213,7 @@ impl Tokens {
 
     /// Where a question about keys goes; `None` to the agent.
     pub(super) fn route(&self, id: u32) -> Option<Route<'_>> {
-        let set = self.key_sets.iter().find(|set| set.id == id)?;
+        let set = self.key_set(id)?;
         match &set.way {
             Ok((Way::Server(server), _)) => Some(Route {
                 cluster: &server.cluster,
@@ -222,13 +226,13 @@ impl Tokens {
 
     /// Whether this worker asks for these keys.
     pub(super) fn leads(&self, id: u32) -> bool {
-        let set = self.key_sets.iter().find(|set| set.id == id);
+        let set = self.key_set(id);
         set.is_some_and(|set| set.way.as_ref().is_ok_and(|(_, topic)| topic.leads()))
     }
 
     /// What is asked for, in words.
     pub(super) fn subject(&self, id: u32) -> Option<String> {
-        let set = self.key_sets.iter().find(|set| set.id == id)?;
+        let set = self.key_set(id)?;
         let place = set.source.place.bare();
         let relayed = match &set.way {
             Ok((Way::Relay, _)) => " by the relay",
@@ -321,7 +325,7 @@ impl Tokens {
                 }
             },
         }
-        let is_stale = is_stale(&self.providers, now, budget);
+        let is_stale = self.providers.is_stale(now, budget);
         has_changed |= self.entries.is_some() && is_stale != self.is_stale;
         self.is_stale = is_stale;
         has_changed
@@ -430,7 +434,7 @@ impl Tokens {
 
     /// Keys that were taken are in force, or cannot be used.
     pub(super) fn loaded(&mut self, id: u32, is_used: bool) {
-        let Some(set) = self.key_set(id) else {
+        let Some(set) = self.key_set_mut(id) else {
             return;
         };
         if let Ok((_, topic)) = &mut set.way {
@@ -484,7 +488,7 @@ impl Tokens {
     pub(super) fn settle(&mut self, now: u64, budget: u64, start_wait: u64, ticked: &mut Ticked) {
         for set in &mut self.key_sets {
             let Ok((_, topic)) = &set.way else { continue };
-            let is_stale = set.is_loaded && is_stale(topic, now, budget);
+            let is_stale = set.is_loaded && topic.is_stale(now, budget);
             ticked.has_changed |= is_stale != set.is_stale;
             set.is_stale = is_stale;
         }
@@ -505,11 +509,6 @@ impl Tokens {
             ticked.has_changed |= std::mem::take(&mut self.is_held);
         }
     }
-}
-
-fn is_stale(topic: &Topic, now: u64, budget: u64) -> bool {
-    let age = topic.confirmed_at().map(|at| now.saturating_sub(at));
-    budget != 0 && age.is_some_and(|age| age > budget)
 }
 
 /// What was published, checked as a reply is.
