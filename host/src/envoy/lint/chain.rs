@@ -151,44 +151,34 @@ impl<'v> Chain<'v> {
 
     /// Whether whoever comes must have a certificate.
     fn is_for_the_mesh(&self) -> bool {
-        let socket = self.node.field("transport_socket");
-        let tls = socket
-            .as_ref()
-            .and_then(|socket| socket.any("typed_config"));
-        tls.is_some_and(|(kind, tls)| {
-            kind == "DownstreamTlsContext" && tls.flag("require_client_certificate") == Some(true)
-        })
+        let tls = self.tls();
+        tls.is_ok_and(|tls| tls.flag("require_client_certificate") == Some(true))
+    }
+
+    /// What TLS lets in here; else where it is missing, and what.
+    fn tls(&self) -> Result<Node<'v>, (String, String)> {
+        let Some(socket) = self.node.field("transport_socket") else {
+            let text = "there is no `transport_socket`".to_owned();
+            return Err((self.node.path.clone(), text));
+        };
+        let Some((kind, tls)) = socket.any("typed_config") else {
+            let text = "`transport_socket` has no `typed_config`".to_owned();
+            return Err((socket.path, text));
+        };
+        match kind {
+            "DownstreamTlsContext" => Ok(tls),
+            "QuicDownstreamTransport" => tls.field("downstream_tls_context").ok_or_else(|| {
+                let text = "`downstream_tls_context` is missing".to_owned();
+                (tls.path.clone(), text)
+            }),
+            other => Err((socket.path, format!("`transport_socket` is a {other}"))),
+        }
     }
 
     fn examine_tls(&self, found: &mut Found) {
-        let path = &self.node.path;
-        let Some(socket) = self.node.field("transport_socket") else {
-            found.add(Code::NoTls, path, "there is no `transport_socket`");
-            return;
-        };
-        let Some((kind, tls)) = socket.any("typed_config") else {
-            found.add(
-                Code::NoTls,
-                &socket.path,
-                "`transport_socket` has no `typed_config`",
-            );
-            return;
-        };
-        let tls = match kind {
-            "DownstreamTlsContext" => tls,
-            "QuicDownstreamTransport" => match tls.field("downstream_tls_context") {
-                Some(tls) => tls,
-                None => {
-                    let text = "`downstream_tls_context` is missing";
-                    found.add(Code::NoTls, &tls.path, text);
-                    return;
-                }
-            },
-            other => {
-                let text = format!("`transport_socket` is a {other}");
-                found.add(Code::NoTls, &socket.path, text);
-                return;
-            }
+        let tls = match self.tls() {
+            Ok(tls) => tls,
+            Err((path, text)) => return found.add(Code::NoTls, &path, text),
         };
         if tls.flag("require_client_certificate") != Some(true) {
             let text = "`require_client_certificate` is not true";
