@@ -30,6 +30,16 @@ fn hub() -> (Arc<Hub>, Clock) {
     (hub, clock)
 }
 
+/// A hub whose `db` speaks TCP and has no intentions, as of 1,000.
+async fn hub_of_db() -> Arc<Hub> {
+    let (hub, _) = hub();
+    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
+    let list = vec![(DB.to_owned(), b"[]".to_vec())];
+    let refused = hub.set_intentions(list, at(1_000)).await.unwrap();
+    assert!(refused.is_empty());
+    hub
+}
+
 fn roots() -> MeshRoots {
     MeshRoots {
         trust_domain: "t.consul".to_owned(),
@@ -107,15 +117,7 @@ async fn intentions_are_loaded_again_when_nobody_knows_which_are_in_force() {
 
 #[tokio::test]
 async fn a_change_of_protocol_makes_nothing_older() {
-    let (hub, _) = hub();
-    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
-    let list = vec![(DB.to_owned(), b"[]".to_vec())];
-    assert!(
-        hub.set_intentions(list, at(1_000))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let hub = hub_of_db().await;
     hub.touch(&[DB.to_owned()], at(5_000)).await;
     hub.set_protocol(DB, Protocol::Http).await.unwrap();
     let (body, confirmed_at) = in_force(&hub, DB).unwrap();
@@ -125,15 +127,7 @@ async fn a_change_of_protocol_makes_nothing_older() {
 
 #[tokio::test]
 async fn a_protocol_that_is_not_taken_leaves_what_comes_back_confirmed() {
-    let (hub, _) = hub();
-    hub.set_protocol(DB, Protocol::Tcp).await.unwrap();
-    let good = vec![(DB.to_owned(), b"[]".to_vec())];
-    assert!(
-        hub.set_intentions(good, at(1_000))
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let hub = hub_of_db().await;
     // What the policy refuses under any protocol.
     let before = hub.documents.lock().await.lists.clone();
     let bad = (b"1".to_vec(), at(1_000));
