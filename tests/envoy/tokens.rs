@@ -307,17 +307,9 @@ async fn the_relay_fetches_keys_for_a_filter_without_clusters() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("sds.sock");
     let relay = relay(&agent, &socket, &keys);
-    let pipe = json!({
-        "name": "relay", "type": "STATIC", "connect_timeout": "5s",
-        "load_assignment": { "cluster_name": "relay", "endpoints": [{ "lb_endpoints": [
-            { "endpoint": { "address": { "pipe": { "path": socket.display().to_string() } } } }] }] },
-        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { "http2_protocol_options": {} } } },
-    });
     let plan = Plan::new(&agent, "api")
         .cluster(cluster("app", app.address))
-        .cluster(pipe);
+        .cluster(envoy_process::grpc_cluster("relay", &socket));
     let settings = json!({ "service": "api", "agent": { "cluster": "relay", "jwks": true } });
     let (plan, address) = plan.http(&Plugin::new(settings));
     let Some(envoy) = plan.start(test) else {

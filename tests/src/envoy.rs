@@ -111,16 +111,12 @@ pub fn settings(service: &str) -> Value {
 /// A cluster with one address.
 #[must_use]
 pub fn cluster(name: &str, address: SocketAddr) -> Value {
-    json!({
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "circuit_breakers": { "thresholds": [{ "max_connections": 100_000, "max_requests": 100_000 }] },
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": envoy_process::address(address) } }] }],
-        },
-    })
+    let many = json!({ "thresholds": [{ "max_connections": 100_000, "max_requests": 100_000 }] });
+    envoy_process::cluster(
+        name,
+        envoy_process::address(address),
+        json!({ "circuit_breakers": many }),
+    )
 }
 
 /// TLS as the documentation says: client certificates required and verified, no resumption.
@@ -318,10 +314,9 @@ impl Plan {
     pub fn spawn(self, test: &str) -> Option<Envoy> {
         let binary = peers::require(test, "envoy/bin/envoy")?;
         let [admin] = ports::free::<1>();
-        let admin = local(admin);
         let mut bootstrap = json!({
             "node": { "id": "test", "cluster": "test" },
-            "admin": { "address": envoy_process::address(admin) },
+            "admin": envoy_process::admin(admin),
             "static_resources": { "listeners": self.listeners, "clusters": self.clusters },
         });
         for (name, value) in self.extra {
@@ -340,7 +335,7 @@ impl Plan {
         let log = self.folder.path().join("log");
         Some(Envoy {
             process: envoy_process::spawn(&binary, &file, &log, &flags),
-            admin,
+            admin: local(admin),
             folder: self.folder,
         })
     }
