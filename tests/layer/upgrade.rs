@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use portcullis::layer::{Body, Intentions};
-use portcullis_tests::stage::{ANY, Stage};
+use portcullis_tests::stage::{ANY, Stage, logged_of};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -80,7 +80,7 @@ async fn an_upgraded_connection_is_judged_again() {
         json!([{ "Action": "allow", "HTTP": { "PathPrefix": "/b" } }]),
     );
     assert_eq!(read_until(&mut stream, |_| false).await, "", "it ends");
-    let line = portcullis_tests::stage::logged("inbound", "api", "no-permission-matched").await;
+    let line = logged_of(&member, "no-permission-matched").await;
     assert!(
         line["reason"].contains("cut off by a change of policy"),
         "{line:?}"

@@ -8,7 +8,7 @@ use portcullis::clock::Clock;
 use portcullis::watcher::WatcherConfig;
 use portcullis_dev_agent::{DefaultPolicy, DevAgentConfig, Fault, Token};
 use portcullis_testkit::TestCa;
-use portcullis_tests::stage::{Stage, eventually, logged, policy};
+use portcullis_tests::stage::{Stage, eventually, logged_of, policy};
 use serde_json::json;
 
 use crate::scene::{Database, is_cut, open, reaches, refused};
@@ -47,14 +47,14 @@ async fn a_bundle_follows_its_peering_and_its_intentions() {
             .await
             .is_none()
     );
-    logged("inbound", "db", "default-policy").await;
+    logged_of(db.proxy.member(), "default-policy").await;
     // A peering that no intention names is nobody's.
     assert!(
         open(&db.client(&gamma, &gamma.service_id("web")))
             .await
             .is_none()
     );
-    logged("inbound", "db", "foreign-trust-domain").await;
+    logged_of(db.proxy.member(), "foreign-trust-domain").await;
     assert_eq!(db.peer("gamma"), None);
     // Its own CA vouches for nobody here, and ours is nobody there.
     let forged = format!(

@@ -10,7 +10,7 @@ use portcullis_tests::api::Api;
 use portcullis_tests::consul::{Consul, Options};
 use portcullis_tests::process;
 use portcullis_tests::stage::{
-    ANY, HUNG, capture, client, eventually, front, logged, policy, within,
+    ANY, HUNG, capture, client, eventually, front, logged_of, policy, within,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -154,9 +154,14 @@ async fn callers_of_a_peered_cluster_are_judged_by_their_own_roots() {
     // A certificate that the agent of the peer itself gave out.
     let real = tokio::task::block_in_place(|| leaf(&clusters.beta, "web"));
     let web = Client::with(real.0, real.1, front(&db.proxy));
+    drop(reaches("web of the peer", &web).await);
+    let line = logged_of(db.proxy.member(), "intention").await;
+    let real = format!(
+        "spiffe://{}/ns/default/dc/beta/svc/web",
+        beta_ca.trust_domain()
+    );
+    assert_eq!(line["src.identity"], real);
     let mut kept = reaches("web of the peer", &web).await;
-    let line = logged("inbound", "db", "intention").await;
-    assert_eq!(line["dst.service"], "db");
     // Somebody else of the peer, one of ours of the same name, and a service of no cluster.
     assert!(
         open(&db.client(beta_ca, &beta_ca.service_id("other")))
@@ -185,7 +190,7 @@ async fn callers_of_a_peered_cluster_are_judged_by_their_own_roots() {
             .await
             .is_none()
     );
-    assert_eq!(db.echo.seen(), 1, "nobody else reached the application");
+    assert_eq!(db.echo.seen(), 2, "nobody else reached the application");
 
     http(&clusters).await;
 
@@ -229,6 +234,12 @@ async fn callers_of_a_peered_cluster_are_judged_by_their_own_roots() {
 
     // The peer leaves. What it had as roots stays listed for ever, but is worth nothing.
     blocking(&|| drop(clusters.beta.api().delete("/v1/peering/alpha-peer").good()));
+    blocking(&|| {
+        process::eventually("Consul says that it has ended", SOON, || {
+            let peering = api.get(&format!("/v1/peering/{BETA}")).json();
+            (peering["State"] == "TERMINATED").then_some(())
+        });
+    });
     db.lacks(BETA, "TERMINATED").await;
     is_cut(&mut kept).await;
     refused("the peering has ended", &web).await;

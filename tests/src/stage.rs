@@ -294,24 +294,35 @@ pub fn access(direction: &str, service: &str) -> Vec<Line> {
 
 /// Waits for a line with this direction and destination whose `code` is `code`.
 ///
+/// All tests of a file write into one log: only for a service that no other test of it has.
+///
 /// # Panics
 /// When it never comes.
 pub async fn logged(direction: &str, service: &str, code: &str) -> Line {
-    let found = || {
-        access(direction, service)
-            .into_iter()
-            .rev()
-            .find(|line| line["code"] == code)
+    line(code, || access(direction, service)).await
+}
+
+/// Waits for an inbound line of this member, and of no other of its name, whose `code` is `code`.
+///
+/// # Panics
+/// When it never comes, or the member has no leaf.
+pub async fn logged_of(member: &Member, code: &str) -> Line {
+    let leaf = member.watcher().leaf().current().expect("a leaf");
+    // Each CA has a trust domain of its own.
+    let identity = leaf.id.to_string();
+    let mine = |line: &Line| line.get("dst.identity") == Some(&identity);
+    let lines = || {
+        let all = access("inbound", member.service());
+        all.into_iter().filter(mine).collect()
     };
-    let seen = || {
-        access(direction, service)
-            .iter()
-            .map(|line| line["code"].clone())
-            .collect::<Vec<_>>()
-    };
+    line(code, lines).await
+}
+
+async fn line(code: &str, lines: impl Fn() -> Vec<Line>) -> Line {
     let wait = async {
         loop {
-            if let Some(line) = found() {
+            let found = lines().into_iter().rev().find(|line| line["code"] == code);
+            if let Some(line) = found {
                 return line;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -319,10 +330,7 @@ pub async fn logged(direction: &str, service: &str, code: &str) -> Line {
     };
     match tokio::time::timeout(HUNG, wait).await {
         Ok(line) => line,
-        Err(_) => panic!(
-            "no {direction} line for {service} with `{code}`, but {:?}",
-            seen()
-        ),
+        Err(_) => panic!("no line with `{code}`, but {:?}", lines()),
     }
 }
 
