@@ -344,7 +344,7 @@ async fn access(management: &AgentClient, small: &AgentClient, none: &AgentClien
     assert_eq!(discover(small).await, (Discovery::Probe, deny("probe")));
     let (about, probed) = discover(none).await;
     assert_eq!(about, Discovery::Probe);
-    assert!(matches!(probed, Discovery::Unknown { because } if because.contains("403")));
+    assert!(matches!(probed, Discovery::Refused { because } if because.contains("403")));
     let reply = send(none, &matches::request(&["db"], NOW).expect("a name")).await;
     let error = matches::decode(&reply.as_core(), &["db"]).expect_err("it is refused");
     assert!(

@@ -70,9 +70,9 @@ pub(super) async fn discover(
     }
     let mut backoff = Backoff::new(FIRST, LONGEST, rand::random());
     loop {
-        let asked = ask(&hub, &client, &service).await;
+        let found = ask(&hub, &client, &service).await;
         let known = hub.default_policy().await;
-        let wait = match asked.map(|asked| news(asked, known.as_ref())) {
+        let wait = match found.map(|found| news(found, known.as_ref())) {
             Ok(Ok(found)) => match hub.set_default_policy(found).await {
                 Ok(()) => {
                     backoff.succeed();
@@ -108,24 +108,32 @@ pub(super) async fn discover(
     }
 }
 
-/// What came of asking.
-enum Asked {
-    /// The agent's word.
-    Found(DefaultPolicy),
-    /// Nothing that says what holds, as from a token that has been deleted, and why.
-    NoWord(String),
-}
-
 /// What to go by from now on; an error where that is what is `known`.
-fn news(asked: Asked, known: Option<&DefaultPolicy>) -> Result<DefaultPolicy, String> {
-    match (asked, known) {
-        (Asked::Found(found), _) => Ok(found),
-        (Asked::NoWord(because), Some(DefaultPolicy::Known { .. })) => Err(because),
-        (Asked::NoWord(because), _) => Ok(DefaultPolicy::Unknown { because }),
+fn news(found: Discovery, known: Option<&DefaultPolicy>) -> Result<DefaultPolicy, String> {
+    match (found, known) {
+        (Discovery::Refused { because }, Some(DefaultPolicy::Known { .. })) => Err(because),
+        (found, _) => Ok(found.into()),
     }
 }
 
-async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<Asked, AgentError> {
+impl From<Discovery> for DefaultPolicy {
+    fn from(found: Discovery) -> Self {
+        match found {
+            Discovery::Known { policy, source } => Self::Known {
+                allow: policy == AllowDeny::Allow,
+                source,
+            },
+            Discovery::Probe => Self::Unknown {
+                because: "the agent gave no answer".to_owned(),
+            },
+            Discovery::Unknown { because } | Discovery::Refused { because } => {
+                Self::Unknown { because }
+            }
+        }
+    }
+}
+
+async fn ask(hub: &Hub, client: &AgentClient, service: &str) -> Result<Discovery, AgentError> {
     let mut roots = hub.roots();
     let trust_domain = async {
         let roots = roots.wait_for(Option::is_some).await.ok()?;
@@ -145,46 +153,30 @@ pub async fn find(
     service: &str,
     trust_domain: impl Future<Output = Option<String>>,
 ) -> Result<DefaultPolicy, AgentError> {
-    Ok(match look(client, service, trust_domain).await? {
-        Asked::Found(found) => found,
-        Asked::NoWord(because) => DefaultPolicy::Unknown { because },
-    })
+    Ok(look(client, service, trust_domain).await?.into())
 }
 
 async fn look(
     client: &AgentClient,
     service: &str,
     trust_domain: impl Future<Output = Option<String>>,
-) -> Result<Asked, AgentError> {
-    let unknown = |because: &str| DefaultPolicy::Unknown {
-        because: because.to_owned(),
-    };
+) -> Result<Discovery, AgentError> {
+    let unknown = |because: String| Discovery::Unknown { because };
     let about = answer(client, &self_info::request(), self_info::decode).await?;
-    let discovery = match default_policy::from_self(&about) {
-        Discovery::Probe => {
-            let Some(trust_domain) = trust_domain.await else {
-                return Ok(Asked::Found(unknown("the watchers have ended")));
-            };
-            match default_policy::probe(service, &trust_domain, rand::random()) {
-                Ok(request) => match answer(client, &request, authorize::decode).await? {
-                    Err(error) => return Ok(Asked::NoWord(error.to_string())),
-                    answer => default_policy::from_probe(&answer),
-                },
-                Err(error) => Discovery::Unknown {
-                    because: error.to_string(),
-                },
-            }
-        }
-        known => known,
+    let found = default_policy::from_self(&about);
+    if found != Discovery::Probe {
+        return Ok(found);
+    }
+    let Some(trust_domain) = trust_domain.await else {
+        return Ok(unknown("the watchers have ended".to_owned()));
     };
-    Ok(Asked::Found(match discovery {
-        Discovery::Known { policy, source } => DefaultPolicy::Known {
-            allow: policy == AllowDeny::Allow,
-            source,
-        },
-        Discovery::Probe => unknown("the agent gave no answer"),
-        Discovery::Unknown { because } => unknown(&because),
-    }))
+    match default_policy::probe(service, &trust_domain, rand::random()) {
+        Ok(request) => {
+            let said = answer(client, &request, authorize::decode).await?;
+            Ok(default_policy::from_probe(&said))
+        }
+        Err(error) => Ok(unknown(error.to_string())),
+    }
 }
 
 /// The agent's answer, which may be a refusal; an error only when it gave none.
@@ -214,21 +206,24 @@ mod tests {
 
     #[test]
     fn what_is_known_is_replaced_by_an_answer_only() {
-        let known = |allow| DefaultPolicy::Known {
-            allow,
+        let because = || "the agent answered 403: `ACL not found`".to_owned();
+        let refused = || Discovery::Refused { because: because() };
+        let unknown = || Discovery::Unknown { because: because() };
+        let deny = Discovery::Known {
+            policy: AllowDeny::Deny,
             source: "probe",
         };
-        let unknown = || DefaultPolicy::Unknown {
-            because: "the agent answered 403: `ACL not found`".to_owned(),
+        let known = DefaultPolicy::Known {
+            allow: true,
+            source: "probe",
         };
-        let refused = || Asked::NoWord("the agent answered 403: `ACL not found`".to_owned());
-        assert_eq!(news(refused(), None), Ok(unknown()));
-        assert_eq!(news(refused(), Some(&unknown())), Ok(unknown()));
-        assert!(news(refused(), Some(&known(true))).is_err());
-        for before in [None, Some(known(true)), Some(unknown())] {
-            for found in [known(false), unknown()] {
-                let asked = Asked::Found(found.clone());
-                assert_eq!(news(asked, before.as_ref()), Ok(found));
+        let nothing = DefaultPolicy::from(unknown());
+        assert_eq!(news(refused(), None), Ok(nothing.clone()));
+        assert_eq!(news(refused(), Some(&nothing)), Ok(nothing.clone()));
+        assert_eq!(news(refused(), Some(&known)), Err(because()));
+        for before in [None, Some(&known), Some(&nothing)] {
+            for found in [deny.clone(), unknown()] {
+                assert_eq!(news(found.clone(), before), Ok(found.into()));
             }
         }
     }

@@ -26,6 +26,12 @@ pub enum Discovery {
         /// Why.
         because: String,
     },
+    /// The agent refused to say, as it does to a token that has been deleted: what was found
+    /// before ages; without anything found before it is as [`Discovery::Unknown`].
+    Refused {
+        /// The refusal.
+        because: String,
+    },
 }
 
 /// What follows from the reply to `agent/self`.
@@ -75,7 +81,7 @@ pub fn from_probe(reply: &Result<Authorization, ReplyError>) -> Discovery {
                 super::error::excerpt(&answer.reason)
             ),
         },
-        Err(error) => Discovery::Unknown {
+        Err(error) => Discovery::Refused {
             because: error.to_string(),
         },
     }
@@ -125,7 +131,7 @@ mod tests {
         };
         assert!(matches!(
             from_probe(&Err(refused)),
-            Discovery::Unknown { .. }
+            Discovery::Refused { .. }
         ));
     }
 

@@ -51,7 +51,9 @@ impl Mesh {
                     }
                 }
             }
-            Ok(Discovery::Unknown { because }) => self.default_policy.failed(now, &because),
+            Ok(Discovery::Unknown { because } | Discovery::Refused { because }) => {
+                self.default_policy.failed(now, &because)
+            }
             Ok(Discovery::Probe) => {}
             Err(error) => self.default_policy.failed(now, &error),
         }

@@ -161,11 +161,7 @@ impl Supply {
             return Err(format!("the agent answered {}", reply.status));
         }
         let discovery = if self.is_probing {
-            match authorize::decode(&reply.as_reply()) {
-                // Such as a token that has been deleted: what was found before ages.
-                Err(error) if self.published_default.is_some() => return Err(error.to_string()),
-                read => default_policy::from_probe(&read),
-            }
+            default_policy::from_probe(&authorize::decode(&reply.as_reply()))
         } else {
             default_policy::from_self(&self_info::decode(&reply.as_reply()))
         };
@@ -188,7 +184,12 @@ impl Supply {
                 };
                 format!("{policy} {source}")
             }
-            Discovery::Unknown { because } => format!("unknown {because}"),
+            Discovery::Refused { because } if self.published_default.is_some() => {
+                return Err(because);
+            }
+            Discovery::Unknown { because } | Discovery::Refused { because } => {
+                format!("unknown {because}")
+            }
         };
         if let Some(topic) = &mut self.default_policy {
             let at = Position::default();
