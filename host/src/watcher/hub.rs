@@ -3,24 +3,23 @@
 //! A document that the policy refuses leaves its predecessor in force, which then
 //! ages: it is not confirmed again until the agent says something readable.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_core::agent::peerings::{self, Peering};
+use portcullis_core::agent::peerings::Peering;
 use portcullis_core::intention::{Matching, Protocol};
 use portcullis_core::policy::{Document, LoadReport};
 use portcullis_core::time::Timestamp;
-use serde_json::json;
 use tokio::sync::{Mutex, watch};
 
+use self::documents::{Documents, MESH, MeshPart, key_set_name, named_by, service_document};
 use super::peers::Seen;
 use super::state::{DefaultPolicy, Part, Readiness};
 use crate::clock::Clock;
 use crate::runtime::Policy;
 
-/// Name of the document that all services share.
-const MESH: &str = "mesh";
+mod documents;
 
 /// How long intentions that name peers wait for the first word about peerings, so that nobody
 /// is refused for want of it.
@@ -54,83 +53,6 @@ pub struct MeshRoots {
     /// Intermediates that the agent lists beside them, PEM. Nobody trusts them for their own
     /// sake; they help where a peer's chain is not presented whole.
     pub intermediates: Vec<String>,
-}
-
-/// What the mesh document is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum MeshPart {
-    Roots,
-    DefaultPolicy,
-    Normalization,
-    Providers,
-    Peers,
-}
-
-#[derive(Default)]
-struct Documents {
-    roots: Option<(String, Vec<String>)>,
-    /// When the agent last confirmed the roots.
-    roots_at: Timestamp,
-    /// The parts whose last value the policy did not take: while there are any, the mesh
-    /// document is not confirmed.
-    outdated: HashSet<MeshPart>,
-    /// As of when the mesh document holds that is in force.
-    mesh_at: Timestamp,
-    default_policy: Option<DefaultPolicy>,
-    /// How the `mesh` entry wants requests normalised, as it says it.
-    normalization: Option<String>,
-    /// The `jwt-provider` entries as raw JSON; absent while nobody knows them.
-    providers: Option<String>,
-    /// When the agent last confirmed these.
-    providers_at: Option<Timestamp>,
-    /// What services speak, by document; `tcp` if it is not here.
-    protocols: HashMap<String, Protocol>,
-    /// Documents whose service speaks something that the policy did not take: they are not
-    /// confirmed.
-    unspoken: HashSet<String>,
-    /// The last list of each of these that was accepted, and when it was last confirmed.
-    lists: HashMap<String, (Vec<u8>, Timestamp)>,
-    /// The peers that the intentions of a document name, or will once they are loaded.
-    named: HashMap<String, BTreeSet<String>>,
-    /// All peerings and as of when; absent while nobody knows them.
-    peerings: Option<(Arc<[Peering]>, Timestamp)>,
-    /// The peers in the `mesh` document that was loaded last.
-    peers: serde_json::Map<String, serde_json::Value>,
-    /// Documents whose last body was not refused: only these can be confirmed. One that could
-    /// not be loaded has replaced nothing, so whoever loads it knows that it is to be loaded yet.
-    in_force: HashSet<String>,
-}
-
-impl Documents {
-    /// As of when a mesh document of what is known now holds.
-    fn confirmed_mesh(&self) -> Timestamp {
-        if self.outdated.is_empty() {
-            self.roots_at
-        } else {
-            self.mesh_at
-        }
-    }
-
-    fn name_peers(&mut self, document: &str, named: BTreeSet<String>) {
-        if named.is_empty() {
-            self.named.remove(document);
-        } else {
-            self.named.insert(document.to_owned(), named);
-        }
-    }
-
-    /// The peers that intentions name and whose bundles are known, as the document has them.
-    fn wanted_peers(&self) -> serde_json::Map<String, serde_json::Value> {
-        let is_named = |name: &str| self.named.values().any(|names| names.contains(name));
-        let peerings = self.peerings.iter().flat_map(|(list, _)| list.iter());
-        peerings
-            .filter(|peering| is_named(peering.name.as_str()))
-            .filter_map(|peering| {
-                let bundle = peering.bundle.as_ref().ok()?;
-                Some((peering.name.to_string(), bundle.document()))
-            })
-            .collect()
-    }
 }
 
 /// Part of [`Readiness`] that a watcher reports about.
@@ -403,7 +325,7 @@ impl Hub {
 
     async fn load_mesh(self: &Arc<Self>, documents: &mut Documents) -> Result<(), String> {
         let at = documents.confirmed_mesh();
-        let Some(document) = self.mesh_document(documents, at)? else {
+        let Some(document) = documents.mesh(self.max_stale, self.matching, at)? else {
             return Ok(());
         };
         let refused = self.load(documents, vec![document]).await?;
@@ -416,71 +338,6 @@ impl Hub {
                 Ok(())
             }
         }
-    }
-
-    /// The document by all that is known; none before there are roots.
-    fn mesh_document(
-        &self,
-        documents: &Documents,
-        at: Timestamp,
-    ) -> Result<Option<Document>, String> {
-        let Some((trust_domain, roots)) = &documents.roots else {
-            return Ok(None);
-        };
-        let (default, source) = match &documents.default_policy {
-            Some(DefaultPolicy::Known {
-                allow: true,
-                source,
-            }) => ("allow", *source),
-            Some(DefaultPolicy::Known {
-                allow: false,
-                source,
-            }) => ("deny", *source),
-            Some(DefaultPolicy::Unknown { .. }) | None => ("unknown", "not found out"),
-        };
-        let max_stale_ms = self.max_stale.map_or(0, |budget| {
-            u64::try_from(budget.as_millis()).unwrap_or(u64::MAX).max(1)
-        });
-        let normalization: serde_json::Value = match &documents.normalization {
-            Some(raw) => serde_json::from_str(raw).map_err(|error| error.to_string())?,
-            None => serde_json::Value::Null,
-        };
-        let mut body = json!({
-            "trust_domain": trust_domain,
-            "roots": roots,
-            "default_policy": default,
-            "default_policy_source": source,
-            "matching": match self.matching {
-                Matching::Strict => "strict",
-                Matching::Envoy => "envoy",
-            },
-            "max_stale_ms": max_stale_ms,
-        });
-        let peers = documents.wanted_peers();
-        if !peers.is_empty()
-            && let Some(fields) = body.as_object_mut()
-        {
-            fields.insert("peers".to_owned(), peers.into());
-        }
-        if !normalization.is_null()
-            && let Some(fields) = body.as_object_mut()
-        {
-            fields.insert("request_normalization".to_owned(), normalization);
-        }
-        let mut body = body.to_string();
-        // As the agent said it: reading it here could hide what is wrong with it.
-        if let Some(providers) = &documents.providers {
-            body.pop();
-            body.push_str(",\"jwt_providers\":");
-            body.push_str(providers);
-            body.push('}');
-        }
-        let body = Some(body.into_bytes());
-        Ok(Some(Document {
-            name: MESH.to_owned(),
-            body,
-            confirmed_at: at,
-        }))
     }
 
     /// Changed lists of intentions by document name, as of `at`. Answers those that were refused.
@@ -503,7 +360,7 @@ impl Hub {
         let peers = documents.wanted_peers();
         let mesh_at = documents.confirmed_mesh();
         if documents.peers != peers {
-            changes.extend(self.mesh_document(&documents, mesh_at)?);
+            changes.extend(documents.mesh(self.max_stale, self.matching, mesh_at)?);
         }
         let brings_peers = changes.iter().any(|change| change.name == MESH);
         let refused = self.load(&mut documents, changes).await?;
@@ -679,39 +536,6 @@ impl Hub {
             }
         }
         Ok(refused)
-    }
-}
-
-/// The peers that a raw list of intentions names.
-fn named_by(list: &[u8]) -> BTreeSet<String> {
-    std::str::from_utf8(list)
-        .map(peerings::named_by)
-        .unwrap_or_default()
-}
-
-/// The document with the keys of a provider.
-fn key_set_name(provider: &str) -> String {
-    format!("jwks/{provider}")
-}
-
-/// The document of a service with this list of intentions.
-fn service_document(
-    name: String,
-    protocol: Protocol,
-    list: &[u8],
-    confirmed_at: Timestamp,
-) -> Document {
-    let mut body = b"{".to_vec();
-    if protocol != Protocol::Tcp {
-        body.extend(format!("\"protocol\":\"{protocol}\",", protocol = protocol.code()).bytes());
-    }
-    body.extend(b"\"intentions\":");
-    body.extend(list);
-    body.push(b'}');
-    Document {
-        name,
-        body: Some(body),
-        confirmed_at,
     }
 }
 
