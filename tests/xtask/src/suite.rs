@@ -23,6 +23,10 @@ pub(crate) const NATIVE: [&str; 9] = [
     "portcullis-hostile-*",
 ];
 
+/// How many tests of a program run at once on two processors: most wait for agents and Envoys
+/// more than they compute.
+const AT_ONCE: &str = "4";
+
 /// Runs every test.
 pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
     let skipped = shell::target().join("xtask/skipped.txt");
@@ -36,6 +40,9 @@ pub(crate) fn run(report: &mut Report, with_peers: bool) -> Result<()> {
         let mut cargo = cargo_test();
         cargo.arg("--no-fail-fast");
         cargo.env("PORTCULLIS_SKIPPED", &skipped);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            cargo.env("RUST_TEST_THREADS", AT_ONCE);
+        }
         cargo.env("PORTCULLIS_BIN", shell::target().join("release/portcullis"));
         if !with_peers {
             cargo.env("PORTCULLIS_NO_PEERS", "1");
