@@ -121,10 +121,15 @@ pub(crate) fn with_consul(report: &mut Report, agent: &Path) -> Result<()> {
 /// The command once more, with the feature that is off by default. Last, because it
 /// leaves that command in target/release.
 fn traces(report: &mut Report) -> Result<()> {
-    let arguments =
-        "test --release --package portcullis --features otel --bin portcullis --test otel";
-    let arguments: Vec<_> = arguments.split(' ').collect();
-    let mut cargo = shell::command(shell::cargo(), &arguments);
+    let mut cargo = cargo_test();
+    // With the features of everything else, so that only what is new is built, and built by
+    // both processors.
+    cargo.args(["--features", "portcullis/otel"]);
+    cargo.args(["--bin", "portcullis", "--test", "otel"]);
+    cargo.args([
+        "--config",
+        "profile.release.package.portcullis.codegen-units=16",
+    ]);
     let outcome = shell::step(report, "test the traces", &mut cargo);
     let log =
         fs::read_to_string(shell::target().join("xtask/test-the-traces.log")).unwrap_or_default();
