@@ -161,7 +161,7 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
 
     # --- paths that can be read in several ways ---------------------------------------
     for path in ("//admin", "/x//../admin", "/x/..//admin", "/%2fadmin", "/%2Fadmin", "/x%2f..%2fadmin", "/%5cadmin", "/x/..%5cadmin", "/admin;x",
-                 "/x;y/../admin", "/;/admin", "/x/%2e%2e%2fadmin", "/x;y/..%2fadmin", "///admin"):
+                 "/x;y/../admin", "/;/admin", "/x/%2e%2e%2fadmin", "/x;y/..%2fadmin", "///admin", "/x%2f..;a%2fb/admin"):
         denied = path == "/x;y/../admin" or path == "/admin;x"
         forwarded = {"/x/..//admin": "//admin", "/x//../admin": "/x/admin", "/x/%2e%2e%2fadmin": "/x/..%2fadmin"}.get(path, path)
         request(f"strict: a denial covers {path}", ADMIN, 0, path=path, default=ALLOW)
@@ -200,6 +200,10 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
     normalized("not normalised", raw, "/x/../admin", "/x/../admin", 0)
     normalized("not normalised", raw, "/x/%2e%2e/%61", "/x/%2e%2e/%61")
     normalized("not normalised", raw, "/%61dmin", "/%61dmin", 0)
+    # What cannot be normalised has no other readings: Envoy forwards it, strictly it is none.
+    for path in ("/x/../admin/%00", "//admin/%00", "/%00"):
+        normalized("not normalised, a NUL", raw, path, path, BAD)
+    normalized("not normalised, a NUL in the query", raw, "/a?%00", "/a?%00")
     normalized("not normalised, merged", {**raw, **merge}, "//x//../y", "/x/../y")
     reject = {"PathWithEscapedSlashesAction": "REJECT_REQUEST"}
     for path in ("/a%2fb", "/a%2Fb", "/a%5cb", "/a%5Cb"):
@@ -407,6 +411,8 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
 
     # Providers: unknown, unreadable, without keys, several.
     tokens("an unknown provider", DENY, ALLOWED, UNMET, headers=[bearer("RS256")], providers=[])
+    tokens("a provider whose name is in doubt, denied", ALLOW, rule("web", DENY, JWT=JWT), (DENY, "intention", 0), headers=[bearer("RS256")],
+           providers=[{**provider(), "name": "other"}])
     tokens("an unknown provider, denied", ALLOW, rule("web", DENY, JWT=JWT), (ALLOW, "jwt-not-satisfied", 0), headers=[bearer("RS256")], providers=[])
     for label, broken in (("unreadable", {"Name": "okta", "Issuer": 7}), ("symmetric keys", provider(jwks="symmetric")), ("weak keys", provider(jwks="weak")),
                           ("keys that nobody has fetched", {"Name": "okta", "Issuer": "okta", "JSONWebKeySet": {"Remote": {"URI": "https://okta.example/keys"}}})):
@@ -473,6 +479,16 @@ def add(ask, both, rule, svc, T, BETA, PEERS, JWT):
     token("a denial in another reading with token, envoy", ALLOW, HIDDEN, (DENY, "permission", 0, 1), path="//admin", headers=[bearer("RS256")], matching="envoy")
     token("a denial in another reading without token, alone", ALLOW, rule("web", Permissions=[http(DENY, prefix("/admin"), jwt=JWT)]),
           (ALLOW, "jwt-not-satisfied", 0, 0), path="//admin")
+
+    # Nor does an allow that asks for one and matches in some readings only make room for a later one.
+    for what, match, more in (("path", {"path": prefix("/admin")}, {"path": "/admin/..%2fx"}),
+                              ("header", {"header": head("x-tenant", "Exact", "gold")}, {"headers": [("x-tenant", "gold"), ("x-tenant", "z")]})):
+        LATER = rule("web", Permissions=[http(ALLOW, jwt=JWT, **match), http(ALLOW, prefix("/"))])
+        tokens(f"an allow in some readings without token does not let a later one in, by {what}", DENY, LATER, (DENY, "jwt-not-satisfied", 0, 0), **more)
+    LATER = rule("web", Permissions=[http(ALLOW, prefix("/admin"), jwt=JWT), http(ALLOW, prefix("/"))])
+    token("an allow in some readings with token, strict", DENY, LATER, (ALLOW, "permission", 0, 1), path="/admin/..%2fx", headers=[bearer("RS256")])
+    token("an allow in some readings with token, envoy", DENY, LATER, (ALLOW, "permission", 0, 0), path="/admin/..%2fx", headers=[bearer("RS256")], changes=GONE, matching="envoy")
+    token("an allow in no reading without token", DENY, LATER, (ALLOW, "permission", 0, 1), path="/x")
 
     # --- patterns that cannot be used -----------------------------------------------------------
     for default in (ALLOW, DENY):

@@ -109,6 +109,16 @@ impl In {
     }
 }
 
+/// A permission that matches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matched {
+    /// Its place.
+    pub(super) place: u32,
+    pub(super) action: Action,
+    /// In all readings that it must match in; else in some that it may not be followed in.
+    pub(super) is_certain: bool,
+}
+
 /// A request, with what was looked up in it.
 struct Asked<'p, 'r> {
     request: &'p Prepared<'r>,
@@ -138,21 +148,27 @@ impl Permissions {
         }
     }
 
-    /// The permissions that match, in order: their places and actions.
+    /// The permissions that match, in order. Of those of which `asks` says so also the ones
+    /// that strict matching finds in a part of the readings only.
     pub(super) fn matching<'s, 'r: 's>(
         &'s self,
         request: &'s Prepared<'r>,
-    ) -> impl Iterator<Item = (u32, Action)> + 's {
+        asks: impl Fn(u32) -> bool + 's,
+    ) -> impl Iterator<Item = Matched> + 's {
         let asked = self.ask(request);
         let matching = request.matching();
         (0_u32..)
             .zip(&self.permissions)
-            .filter_map(move |(index, test)| {
-                let readings = In::of(test.action, matching);
-                match self.answer_of(test, &asked, readings) {
-                    Answer::Matches => Some((index, test.action)),
-                    Answer::Misses(_) => None,
-                }
+            .filter_map(move |(place, test)| {
+                let holds = |readings| self.answer_of(test, &asked, readings) == Answer::Matches;
+                let is_certain = holds(In::of(test.action, matching));
+                let is_found =
+                    is_certain || (matching == Matching::Strict && asks(place) && holds(In::Any));
+                is_found.then_some(Matched {
+                    place,
+                    action: test.action,
+                    is_certain,
+                })
             })
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::decision::{Effect, Reason};
+use super::matcher::Matched;
 use super::model::{Action, Intention, Rule};
 use super::pattern::Caller;
 use super::permission::Jwt;
@@ -239,14 +240,27 @@ impl IntentionSet {
         let Some(permissions) = self.permissions(index) else {
             return Verdict::by_intention(Effect::Deny, Reason::UnreadableRule, index);
         };
-        let mut passed_over = None;
-        for (place, action) in permissions.matching(request) {
+        let requirements = |place: u32| {
             let rule = usize::try_from(place)
                 .ok()
                 .and_then(|place| rules.get(place));
-            let requirements = own.iter().chain(rule.and_then(|rule| rule.jwt.as_ref()));
-            let held = Held::of(requirements, action, default, tokens);
+            own.iter().chain(rule.and_then(|rule| rule.jwt.as_ref()))
+        };
+        let asks = |place| requirements(place).next().is_some();
+        let mut passed_over = None;
+        for Matched {
+            place,
+            action,
+            is_certain,
+        } in permissions.matching(request, asks)
+        {
+            let held = Held::of(requirements(place), action, default, tokens);
             let is_unmet = matches!(held, Held::No);
+            // An allow that does not match in all readings does not hold; but where it matches
+            // in one and its token is missing, no later permission may allow instead.
+            if !is_certain && !is_unmet {
+                continue;
+            }
             let verdict = Verdict {
                 permission: Some(place),
                 ..held.verdict(action, Reason::Permission, default, index)

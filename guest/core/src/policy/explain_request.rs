@@ -112,9 +112,15 @@ fn note_permissions(
     };
     let answers = compiled.answers(request, decision.permission);
     let mut nearest = None;
+    let decides = |index: usize| u32::try_from(index).ok() == decision.permission;
     for (index, (permission, answer)) in permissions.iter().zip(&answers).enumerate() {
         let said = match answer {
             Answer::Matches => "matches".to_owned(),
+            // What decides all the same, because of its token.
+            Answer::Misses(miss) if decides(index) => format!(
+                "matches in another reading only ({}), and no later permission may allow without its token",
+                why_not(permission, *miss)
+            ),
             Answer::Misses(miss) => {
                 if nearest.is_none_or(|(_, nearest)| *miss > nearest) {
                     nearest = Some((index, *miss));
@@ -126,9 +132,10 @@ fn note_permissions(
             notes.push(format!("permission {index} ({permission}): {said}"));
         }
     }
-    let has_matched = answers
-        .iter()
-        .any(|answer| matches!(answer, Answer::Matches));
+    let has_matched = decision.permission.is_some()
+        || answers
+            .iter()
+            .any(|answer| matches!(answer, Answer::Matches));
     if let (false, Some((index, miss))) = (has_matched, nearest)
         && let Some(permission) = permissions.get(index)
         && miss != Miss::Path
