@@ -165,10 +165,18 @@ impl<'r> Prepared<'r> {
             }
             other => other,
         };
+        let query = path.as_deref().map_or(0, query_of);
+        let is_canonical = !normalization.insecure_disable_path_normalization;
+        if let (false, Matching::Strict, Some(path @ [b'/', ..])) =
+            (is_canonical, matching, path.as_deref())
+        {
+            // What cannot be normalised has no other readings to look at.
+            let path = path.get(..query).unwrap_or_default();
+            path::canonical(path).map_err(|_| BadRequest::PathCharacter)?;
+        }
         if let (true, Some(path)) = (redirect, &path) {
             return Ok(Preparation::Redirect(path.to_vec()));
         }
-        let query = path.as_deref().map_or(0, query_of);
         Ok(Preparation::Judged(Self {
             version: request.version,
             method: request.method,
@@ -179,7 +187,7 @@ impl<'r> Prepared<'r> {
             arrived,
             path,
             query,
-            is_canonical: !normalization.insecure_disable_path_normalization,
+            is_canonical,
             authority,
             readings: OnceCell::new(),
         }))

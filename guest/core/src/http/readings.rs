@@ -10,8 +10,18 @@ use super::path;
 #[derive(Clone, Copy)]
 struct Ways {
     decode: bool,
-    cut: bool,
+    cut: Cut,
     merge: bool,
+}
+
+/// When `;parameters` are cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Never,
+    /// From the segments as they came.
+    First,
+    /// From the segments after decoding.
+    Decoded,
 }
 
 /// The other readings of a path without its query; mostly none. They begin with what
@@ -33,12 +43,17 @@ pub(super) fn of(arrived: &[u8], forwarded: &[u8], is_canonical: bool) -> Vec<Ve
 
 /// Adds the readings of `path` that are not known yet.
 fn add(path: &[u8], forwarded: &[u8], readings: &mut Vec<Vec<u8>>) {
-    for number in 0_u8..8 {
-        let ways = Ways {
-            decode: number & 1 != 0,
-            cut: number & 2 != 0,
-            merge: number & 4 != 0,
-        };
+    let all = [false, true].into_iter().flat_map(|merge| {
+        [
+            (false, Cut::Never),
+            (true, Cut::Never),
+            (false, Cut::First),
+            (true, Cut::First),
+            (true, Cut::Decoded),
+        ]
+        .map(|(decode, cut)| Ways { decode, cut, merge })
+    });
+    for ways in all {
         let Some(reading) = read(path, ways) else {
             continue;
         };
@@ -65,16 +80,16 @@ fn may_differ(path: &[u8]) -> bool {
 
 fn read(path: &[u8], ways: Ways) -> Option<Vec<u8>> {
     let mut reading = path.to_vec();
+    if ways.cut == Cut::First {
+        reading = cut_parameters(&with_slashes(reading));
+    }
     if ways.decode
         && let Some(decoded) = path::unescape_slashes(&reading)
     {
         reading = decoded;
     }
-    reading
-        .iter_mut()
-        .filter(|byte| **byte == b'\\')
-        .for_each(|byte| *byte = b'/');
-    if ways.cut {
+    reading = with_slashes(reading);
+    if ways.cut == Cut::Decoded {
         reading = cut_parameters(&reading);
     }
     if ways.merge
@@ -83,6 +98,14 @@ fn read(path: &[u8], ways: Ways) -> Option<Vec<u8>> {
         reading = merged;
     }
     Some(path::canonical(&reading).ok()?.into_owned())
+}
+
+/// With `/` in the place of each `\`.
+fn with_slashes(mut path: Vec<u8>) -> Vec<u8> {
+    path.iter_mut()
+        .filter(|byte| **byte == b'\\')
+        .for_each(|byte| *byte = b'/');
+    path
 }
 
 /// Without what follows `;` in each segment.
@@ -129,6 +152,8 @@ mod tests {
         assert_eq!(texts("/a;x/b"), ["/a/b"]);
         assert_eq!(texts("/public/..%2fadmin"), ["/admin"]);
         assert!(texts("/x//..;y%2fadmin").contains(&"/admin".to_owned()));
+        // Parameters are cut before or after `%2F` is decoded.
+        assert!(texts("/x%2f..;a%2fb/admin").contains(&"/admin".to_owned()));
     }
 
     #[test]

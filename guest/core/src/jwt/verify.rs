@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 pub struct Providers {
     /// `None` for an entry that could not be read.
     providers: BTreeMap<String, Option<Provider>>,
-    /// Nobody has said which there are.
+    /// Nobody has said which others there are.
     are_unknown: bool,
 }
 
@@ -35,6 +35,11 @@ impl Providers {
         // Two entries of one name are no entry that can be read.
         let is_known = self.providers.contains_key(&name);
         self.providers.insert(name, provider.filter(|_| !is_known));
+    }
+
+    /// There is an entry whose name cannot be read: whatever is not listed may be it.
+    pub(crate) fn doubt(&mut self) {
+        self.are_unknown = true;
     }
 
     /// Whether there is an entry of this name, readable or not.

@@ -76,8 +76,9 @@ pub(super) fn read_providers(
             Err(flaw) => {
                 let what = "no token of this provider is accepted";
                 warn(flaw.pointer, format!("{}; {what}", flaw.text));
-                if let Some(name) = Provider::name_of(raw, &at) {
-                    providers.insert(name, None);
+                match Provider::name_of(raw, &at) {
+                    Some(name) => providers.insert(name, None),
+                    None => providers.doubt(),
                 }
             }
         }
