@@ -32,7 +32,6 @@ pub struct EnvoyRequest {
     method: Place,
     path: Place,
     authority: Option<Place>,
-    is_upgrade: bool,
 }
 
 /// Where in the map a value is.
@@ -43,7 +42,8 @@ impl EnvoyRequest {
     /// and values (four bytes each, least significant first), then names and values, each with
     /// a NUL behind it.
     ///
-    /// `:authority` becomes what the version has for it, and `:scheme` is left out: clients can
+    /// An extended CONNECT (RFC 8441) reaches filters as the upgrade of HTTP/1.1 that it stands
+    /// for, and is read as that. `:authority` becomes what the version has for it, and `:scheme` is left out: clients can
     /// change what Envoy says there, and whoever has a certificate came by TLS.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl EnvoyRequest {
         let (lengths, text) = split(&map)?;
         // Where the next name begins.
         let mut place = map.len().saturating_sub(text.len());
-        let mut pairs = HeaderMap::new(lengths, text, false, None).pairs();
+        let mut pairs = HeaderMap::new(lengths, text, None).pairs();
         let (mut method, mut path, mut authority) = (None, None, None);
         let mut is_upgrade = false;
         let mut found: usize = 0;
@@ -65,10 +65,8 @@ impl EnvoyRequest {
                 b":method" => &mut method,
                 b":path" => &mut path,
                 b":authority" => &mut authority,
-                // An extended CONNECT (RFC 8441) reaches filters as the upgrade that it
-                // stands for.
                 b"upgrade" => {
-                    is_upgrade = version == HttpVersion::Http2;
+                    is_upgrade = true;
                     continue;
                 }
                 _ => continue,
@@ -81,11 +79,14 @@ impl EnvoyRequest {
             return Err(RequestError::Malformed);
         }
         Ok(Self {
-            version,
+            version: if is_upgrade {
+                HttpVersion::Http1
+            } else {
+                version
+            },
             method: method.unwrap_or_default(),
             path: path.unwrap_or_default(),
             authority,
-            is_upgrade,
             map,
         })
     }
@@ -115,7 +116,7 @@ impl EnvoyRequest {
     fn headers<'r>(&'r self, host: Option<&'r [u8]>) -> HeaderMap<'r> {
         // It was read before.
         let (lengths, text) = split(&self.map).unwrap_or_default();
-        HeaderMap::new(lengths, text, self.is_upgrade, host)
+        HeaderMap::new(lengths, text, host)
     }
 }
 
@@ -157,7 +158,7 @@ const fn is_whole(lengths: &[u8], found: usize) -> bool {
 /// [`RequestError`] if the map has another form or no status.
 pub fn read_reply(map: &[u8]) -> Result<(u16, ReplyHeaders), RequestError> {
     let (lengths, text) = split(map)?;
-    let map = HeaderMap::new(lengths, text, false, None);
+    let map = HeaderMap::new(lengths, text, None);
     let mut pairs = map.pairs();
     if !is_whole(lengths, pairs.by_ref().count()) || !pairs.rest().is_empty() {
         return Err(RequestError::Malformed);
@@ -260,11 +261,14 @@ mod tests {
             (":method", "GET"),
             ("upgrade", "websocket"),
             ("connection", "Upgrade"),
+            (":authority", "db"),
         ];
-        let request = read(&map(&pairs), HttpVersion::Http2).unwrap();
-        assert_eq!(headers(&request), []);
-        let request = read(&map(&pairs), HttpVersion::Http1).unwrap();
-        assert_eq!(headers(&request), &pairs[1..]);
+        let expected = [pairs[1], pairs[2], ("host", "db")];
+        for version in [HttpVersion::Http2, HttpVersion::Http1] {
+            let request = read(&map(&pairs), version).unwrap();
+            assert_eq!(headers(&request), expected);
+            assert_eq!(RequestRef::from(&request).version, HttpVersion::Http1);
+        }
     }
 
     #[test]

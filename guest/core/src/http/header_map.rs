@@ -10,24 +10,16 @@ use super::headers::Header;
 pub(crate) struct HeaderMap<'r> {
     lengths: &'r [u8],
     text: &'r [u8],
-    /// The request is an upgrade by HTTP/2: what says so is left out.
-    is_upgrade: bool,
     /// What comes last, as `host`.
     host: Option<&'r [u8]>,
 }
 
 impl<'r> HeaderMap<'r> {
     /// `lengths` and `text` are of one map, without its number of headers.
-    pub(crate) const fn new(
-        lengths: &'r [u8],
-        text: &'r [u8],
-        is_upgrade: bool,
-        host: Option<&'r [u8]>,
-    ) -> Self {
+    pub(crate) const fn new(lengths: &'r [u8], text: &'r [u8], host: Option<&'r [u8]>) -> Self {
         Self {
             lengths,
             text,
-            is_upgrade,
             host,
         }
     }
@@ -43,16 +35,8 @@ impl<'r> HeaderMap<'r> {
     /// The request's headers.
     pub(crate) fn headers(self) -> impl Iterator<Item = Header<'r>> {
         self.pairs()
-            .filter(move |(name, _)| !self.is_left_out(name))
+            .filter(|(name, _)| !name.starts_with(b":"))
             .chain(self.host.map(|host| (&b"host"[..], host)))
-    }
-
-    fn is_left_out(&self, name: &[u8]) -> bool {
-        match name {
-            [b':', ..] => true,
-            b"upgrade" | b"connection" => self.is_upgrade,
-            _ => false,
-        }
     }
 
     /// Whether the headers have more than so many bytes, with four more for each name and value.

@@ -119,11 +119,12 @@ fn question(http: HttpRequest) -> Result<Question, String> {
     }
     let mut authority =
         authority.or_else(|| (!http.host.is_empty()).then(|| http.host.into_bytes()));
-    // An extended CONNECT (RFC 8441) reaches filters as the upgrade that it stands for.
-    if version == HttpVersion::Http2 && headers.contains_key(http::header::UPGRADE) {
-        headers.remove(http::header::UPGRADE);
-        headers.remove(http::header::CONNECTION);
-    }
+    // An extended CONNECT (RFC 8441) reaches filters as the upgrade of HTTP/1.1 that it stands for.
+    let version = if headers.contains_key(http::header::UPGRADE) {
+        HttpVersion::Http1
+    } else {
+        version
+    };
     if version == HttpVersion::Http1
         && let Some(host) = authority.take()
         && !headers.contains_key(http::header::HOST)
