@@ -7,6 +7,7 @@ mod cluster_peers;
 mod cost;
 mod filter;
 mod host_calls;
+mod lifetimes;
 mod mesh;
 mod plan;
 mod rust;

@@ -15,12 +15,16 @@ use proxy_wasm::types::{LogLevel, Status};
 
 use crate::clock::{self, Moment};
 use crate::host::{self, SharedData};
-use crate::known::{EXPIRED, FAILED, Known, NOT_NORMALIZED, REFUSED};
+use crate::known::{EXPIRED, FAILED, Known, NOT_NORMALIZED, REFUSED, Verified};
 use crate::ledger::{Count, Ledger};
 
 /// How often the policy is looked after, and how often until there is one.
 const TICK_MS: u32 = 500;
 const START_TICK_MS: u32 = 50;
+
+/// For how long a certificate that was refused is not looked at again on its connection, so
+/// that many requests of nobody cost little.
+const REFUSED_MS: u64 = 10_000;
 
 /// What becomes of a connection or a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,19 +362,32 @@ impl Filter {
             return Some(Outcome::denied(Reason::NotReady.code()));
         }
         let roots = self.supply.anchors();
-        if known.verified_by == Some(roots) {
+        let before = known.verified.as_ref();
+        let before = before.filter(|before| before.holds(roots, now.wall));
+        if before.is_some_and(|before| before.is_good) {
             return None;
         }
         let others = request.map(|request| presented(request, leaf));
         let others = others.unwrap_or_default();
+        if before.is_some_and(|before| before.presented == others) {
+            return Some(Outcome::denied(REFUSED));
+        }
         let verified =
             self.supply
                 .verify(&SharedData, layer, leaf, &others, now.monotonic, now.wall);
+        let (is_good, until) = match &verified {
+            Ok(peer) => (true, peer.not_after),
+            Err(_) => (false, now.wall.saturating_add_millis(REFUSED_MS)),
+        };
+        known.verified = Some(Verified {
+            is_good,
+            roots,
+            presented: if is_good { Vec::new() } else { others },
+            from: now.wall,
+            until,
+        });
         match verified {
-            Ok(_) => {
-                known.verified_by = Some(roots);
-                None
-            }
+            Ok(_) => None,
             Err(error) => {
                 self.log(
                     LogLevel::Info,

@@ -31,8 +31,8 @@ pub(crate) struct Known {
     peer: Option<Rc<Peer>>,
     /// It is refused for this reason whatever the policy says.
     pub(crate) refused: Option<&'static str>,
-    /// The number of the roots by which the filter has verified it.
-    pub(crate) verified_by: Option<u64>,
+    /// What came of verifying it here.
+    pub(crate) verified: Option<Verified>,
     /// The HTTP that the connection speaks.
     pub(crate) version: HttpVersion,
 }
@@ -43,7 +43,7 @@ impl Known {
         let nobody = Self {
             peer: None,
             refused: None,
-            verified_by: None,
+            verified: None,
             version: if is_http {
                 version()
             } else {
@@ -94,11 +94,32 @@ impl Known {
         })
     }
 
-    /// The last moment at which the certificate is valid.
+    /// The last moment at which the certificate, and the path by which it was verified, is valid.
     pub(crate) fn not_after(&self) -> Timestamp {
-        self.peer
-            .as_ref()
-            .map_or(Timestamp::MAX, |peer| peer.not_after)
+        let leaf = self.peer.as_ref().map(|peer| peer.not_after);
+        let path = self.verified.as_ref().map(|verified| verified.until);
+        leaf.into_iter().chain(path).min().unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// What came of verifying a certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    pub(crate) is_good: bool,
+    /// The number of the roots that were looked at.
+    pub(crate) roots: u64,
+    /// The certificates that were presented with it, where it was refused.
+    pub(crate) presented: Vec<Vec<u8>>,
+    /// From when to when it holds.
+    pub(crate) from: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+impl Verified {
+    /// Whether it holds at `now` by these roots.
+    pub(crate) fn holds(&self, roots: u64, now: Timestamp) -> bool {
+        let (from, until) = (self.from.as_unix_secs(), self.until.as_unix_secs());
+        self.roots == roots && (from..=until).contains(&now.as_unix_secs())
     }
 }
 

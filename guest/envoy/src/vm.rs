@@ -439,12 +439,12 @@ fn settle_connection(filter: &mut Filter, outcome: Outcome, known: Known) -> Sta
         filter.record(outcome, Layer::Connections),
         outcome.is_allowed(),
     ) {
-        (true, true) => {
+        (true, true) if !filter.is_shadow() => {
             filter.expiry = filter.expiry.min(known.not_after());
             State::Connection { known }
         }
         // Shadow mode ends nothing.
-        (true, false) => State::Passing,
+        (true, _) => State::Passing,
         (false, _) => State::Refused,
     }
 }
