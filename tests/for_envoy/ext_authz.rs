@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::bootstrap::Mesh;
 use crate::scene::{Agent as _, Dev, SOON, Server};
+use crate::tokens::Issuer;
 
 /// PEM as Envoy sends it.
 fn encoded(pem: &str) -> String {
@@ -174,7 +175,7 @@ fn requests_are_read_whole_or_refused() {
     drop(server.stop());
 }
 
-/// Answers 200 to every request, and closes.
+/// Answers every request with 200 and its head, and closes.
 fn application() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -182,10 +183,12 @@ fn application() -> SocketAddr {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 let mut buffer = [0; 16 * 1024];
-                let _ = stream.read(&mut buffer);
-                let _ = stream.write_all(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+                let length = stream.read(&mut buffer).unwrap_or_default();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
                 );
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&buffer[..length]);
             });
         }
     });
@@ -227,4 +230,45 @@ fn requests_through_a_real_envoy_are_judged() {
     });
     drop(authz.stop());
     assert_eq!(get("/items", ""), 503, "nobody passes without an answer");
+}
+
+#[test]
+fn the_application_behind_a_real_envoy_gets_the_payload_of_a_token() {
+    let Some(program) = envoy::program("the_application_behind_a_real_envoy") else {
+        return;
+    };
+    let agent = Dev::start(DevAgentConfig::for_tests());
+    let issuer = Issuer::new("k1");
+    let wanted = json!({ "Providers": [{ "Name": "okta" }] });
+    for entry in [
+        json!({ "Kind": "service-defaults", "Name": "db", "Protocol": "http" }),
+        json!({ "Kind": "jwt-provider", "Name": "okta", "Issuer": "okta",
+                "JSONWebKeySet": { "Local": { "JWKS": issuer.inline() } },
+                "Forwarding": { "HeaderName": "x-payload" } }),
+        json!({ "Kind": "service-intentions", "Name": "db", "JWT": wanted, "Sources": [
+            { "Name": "web", "Permissions": [
+                { "Action": "allow", "HTTP": { "PathPrefix": "/" } }]}]}),
+    ] {
+        let _ = agent.api().put("/v1/config", &entry).good();
+    }
+    let authz = Server::start("ext-authz", &agent, "db", &[]);
+    let policy = format!("-ext-authz=unix:{}", authz.socket().display());
+    let mesh = Mesh::start(&agent, &program, application(), &policy, &[]);
+    let token = issuer.token(600, "reader");
+    let headers = format!("authorization: Bearer {token}\r\nx-payload: forged\r\n");
+    let mut got = String::new();
+    eventually("the token is taken", SOON, || {
+        let (status, body) = request(mesh.door, "GET", "/items", &headers).ok()?;
+        got = body;
+        (status == 200).then_some(())
+    });
+    let payload = token.split('.').nth(1).expect("a payload");
+    let lines: Vec<&str> = got
+        .lines()
+        .filter(|line| line.starts_with("x-payload:"))
+        .collect();
+    assert_eq!(lines, [format!("x-payload: {payload}")], "{got}");
+    assert!(!got.contains("authorization"), "{got}");
+    let without = request(mesh.door, "GET", "/items", "x-payload: forged\r\n");
+    assert_eq!(without.map_or(0, |(status, _)| status), 403);
 }

@@ -8,3 +8,6 @@ mod operators;
 mod relay;
 mod scene;
 mod sds;
+#[expect(dead_code, reason = "tests of HTTP use more of it")]
+#[path = "../http/tokens.rs"]
+mod tokens;

@@ -1,6 +1,7 @@
 //! HTTP/2 (and HTTP/1.1) on a listener, for a gRPC service and what else has a path there.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -25,7 +27,7 @@ const STREAMS: u32 = 1_024;
 /// How often a silent client is asked whether it is still there.
 const ALIVE: Duration = Duration::from_secs(30);
 
-/// How long a client of HTTP/1.1 may take for its headers.
+/// How long a client may take for its first request, and one of HTTP/1.1 for the headers of each.
 const HEADERS: Duration = Duration::from_secs(10);
 
 /// Serves until `ended`; then what is under way is dropped.
@@ -44,7 +46,10 @@ where
             let (service, ended) = (service.clone(), ended.clone());
             connections.spawn(async move {
                 let _place = place;
+                let has_asked = Arc::new(Notify::new());
+                let asks = Arc::clone(&has_asked);
                 let answer = service_fn(move |request| {
+                    asks.notify_one();
                     let answer = service(request);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
@@ -57,8 +62,16 @@ where
                     .max_concurrent_streams(STREAMS)
                     .keep_alive_interval(ALIVE);
                 let connection = http.serve_connection(TokioIo::new(stream), answer);
-                // What clients do wrong is theirs to see.
-                let _ = ended.run_until_cancelled(connection).await;
+                let mut connection = pin!(ended.run_until_cancelled(connection));
+                // Whoever says nothing keeps no place. What clients do wrong is theirs to see.
+                tokio::select! {
+                    _ = &mut connection => {}
+                    asked = timeout(HEADERS, has_asked.notified()) => {
+                        if asked.is_ok() {
+                            let _ = connection.await;
+                        }
+                    }
+                }
             });
         }
     };

@@ -26,9 +26,9 @@ pub(super) struct Verdict {
     /// Who it is about, if that is proved.
     pub(super) peer: Option<Arc<VerifiedPeer>>,
     /// Where a redirect leads.
-    location: Option<Vec<u8>>,
+    location: Option<String>,
     /// What changes in the headers of what is allowed: name and value, or none to take it out.
-    changes: Vec<(String, Option<Vec<u8>>)>,
+    changes: Vec<(String, Option<String>)>,
 }
 
 impl Verdict {
@@ -62,6 +62,8 @@ impl Verdict {
     ) -> Self {
         let mut verdict = Self::new(decision.effect, decision.code.code(), text);
         verdict.peer = Some(peer);
+        // Envoy takes `HeaderValue.value` here, which is UTF-8, and nothing from `raw_value`.
+        let text = |value: Vec<u8>| String::from_utf8(value).ok();
         match decision.effect {
             // Envoy forwards the path that it has: it must be the one that was judged.
             Effect::Allow if decision.path.is_some() && decision.path.as_deref() != target => {
@@ -71,11 +73,21 @@ impl Verdict {
                     "the path is not as the mesh normalises it (set `normalize_path: true` and what the mesh entry says), or holds a token that must not go on"
                         .to_owned();
             }
-            Effect::Redirect => verdict.location = decision.path,
+            Effect::Redirect => match decision.path.and_then(text) {
+                Some(location) => verdict.location = Some(location),
+                None => verdict.effect = Effect::BadRequest,
+            },
             _ => {}
         }
-        let changes = decision.headers.into_iter();
-        verdict.changes = changes.map(|change| (change.name, change.value)).collect();
+        for change in decision.headers {
+            let (name, value) = (change.name, change.value.map(text));
+            match value {
+                None => verdict.changes.push((name, None)),
+                Some(Some(value)) => verdict.changes.push((name, Some(value))),
+                // It cannot be told, so the request cannot go on as it was judged.
+                Some(None) => verdict.effect = Effect::Deny,
+            }
+        }
         verdict
     }
 
@@ -87,7 +99,7 @@ impl Verdict {
             Effect::BadRequest => (Code::PermissionDenied, self.denied(400, &[])),
             Effect::Redirect => {
                 let location = self.location.clone().unwrap_or_default();
-                let headers = [("location", location.as_slice())];
+                let headers = [("location", location.as_str())];
                 (Code::PermissionDenied, self.denied(307, &headers))
             }
         };
@@ -126,7 +138,7 @@ impl Verdict {
         response
     }
 
-    fn denied(&self, status: i32, headers: &[(&str, &[u8])]) -> HttpResponse {
+    fn denied(&self, status: i32, headers: &[(&str, &str)]) -> HttpResponse {
         HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: status }),
             headers: headers
@@ -138,14 +150,54 @@ impl Verdict {
     }
 }
 
-fn header(name: &str, value: &[u8]) -> HeaderValueOption {
+fn header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
             key: name.to_owned(),
-            raw_value: value.to_vec(),
+            value: value.to_owned(),
             ..HeaderValue::default()
         }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         ..HeaderValueOption::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed() -> Verdict {
+        Verdict::new(Effect::Allow, "intention", "allowed")
+    }
+
+    fn pairs(headers: &[HeaderValueOption]) -> Vec<(&str, &str)> {
+        let values = headers.iter().filter_map(|option| option.header.as_ref());
+        values
+            .map(|header| (header.key.as_str(), header.value.as_str()))
+            .collect()
+    }
+
+    #[test]
+    fn envoy_finds_what_it_is_told_in_the_field_that_it_reads() {
+        let mut verdict = allowed();
+        verdict.changes = vec![
+            ("x-payload".to_owned(), Some("e30".to_owned())),
+            ("authorization".to_owned(), None),
+        ];
+        let Some(HttpResponse::OkResponse(answer)) = verdict.response(true).http_response else {
+            panic!("allowed");
+        };
+        assert_eq!(pairs(&answer.headers), [("x-payload", "e30")]);
+        assert_eq!(answer.headers_to_remove, ["authorization"]);
+
+        let mut verdict = allowed();
+        verdict.effect = Effect::Redirect;
+        verdict.location = Some("/a/b".to_owned());
+        let Some(HttpResponse::DeniedResponse(answer)) = verdict.response(true).http_response
+        else {
+            panic!("redirected");
+        };
+        assert_eq!(answer.status, Some(HttpStatus { code: 307 }));
+        assert_eq!(pairs(&answer.headers), [("location", "/a/b")]);
     }
 }
