@@ -10,11 +10,13 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::spiffe_cert_validator_config::TrustDomain;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::spiffe_cert_validator_config as spiffe;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, SpiffeCertValidatorConfig,
 };
 use envoy_types::pb::google::protobuf::Any;
+use portcullis_core::chain::TrustBundle;
+use portcullis_core::identity::TrustDomain;
 use prost::{Message as _, Name as _};
 
 use super::secrets::{inline, joined};
@@ -28,12 +30,12 @@ const VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
 
 /// The validation context by what is known.
 pub(super) fn context(own: &MeshRoots, peers: &KnownPeers) -> CertificateValidationContext {
-    let mut bundles = BTreeMap::from([(own.trust_domain.as_str(), &own.pems)]);
+    let mut bundles = BTreeMap::from([(own.trust_domain.as_str(), own.pems.clone())]);
     bundles.extend(believed(&own.trust_domain, peers));
-    let trust_domains = bundles.into_iter().map(|(name, pems)| TrustDomain {
+    let trust_domains = bundles.into_iter().map(|(name, pems)| spiffe::TrustDomain {
         name: name.to_owned(),
-        trust_bundle: Some(inline(joined(pems).as_bytes())),
-        ..TrustDomain::default()
+        trust_bundle: Some(inline(joined(&pems).as_bytes())),
+        ..spiffe::TrustDomain::default()
     });
     let config = SpiffeCertValidatorConfig {
         trust_domains: trust_domains.collect(),
@@ -53,7 +55,7 @@ pub(super) fn context(own: &MeshRoots, peers: &KnownPeers) -> CertificateValidat
 
 /// The roots of peers by trust domain. Where two peers share one, by partitions that Envoy
 /// cannot tell apart, one could vouch for the other's services: then it gets neither.
-fn believed<'p>(own: &str, peers: &'p KnownPeers) -> BTreeMap<&'p str, &'p Vec<String>> {
+fn believed<'p>(own: &str, peers: &'p KnownPeers) -> BTreeMap<&'p str, Vec<String>> {
     let mut found: BTreeMap<&str, Vec<(&str, &KnownPeer)>> = BTreeMap::new();
     for (name, peer) in peers {
         if let Some(trust_domain) = peer.trust_domain.as_deref().filter(|domain| *domain != own) {
@@ -61,8 +63,9 @@ fn believed<'p>(own: &str, peers: &'p KnownPeers) -> BTreeMap<&'p str, &'p Vec<S
         }
     }
     let alone = found.into_iter().filter_map(|(trust_domain, sharing)| {
-        if let [(_, peer)] = sharing.as_slice() {
-            return Some((trust_domain, &peer.roots));
+        if let [(name, peer)] = sharing.as_slice() {
+            let roots = readable(name, trust_domain, &peer.roots);
+            return (!roots.is_empty()).then_some((trust_domain, roots));
         }
         let names: Vec<&str> = sharing.iter().map(|(name, _)| *name).collect();
         tracing::warn!(
@@ -75,9 +78,29 @@ fn believed<'p>(own: &str, peers: &'p KnownPeers) -> BTreeMap<&'p str, &'p Vec<S
     alone.collect()
 }
 
+/// The roots that the policy can use, too: for one that Envoy cannot read it would refuse the
+/// whole secret, and with it our own roots.
+fn readable(name: &str, trust_domain: &str, roots: &[String]) -> Vec<String> {
+    let is_good = |root: &&String| {
+        let Ok(trust_domain) = TrustDomain::parse(trust_domain) else {
+            return false;
+        };
+        match TrustBundle::from_pem(trust_domain, std::slice::from_ref(*root)) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(peer = name, %error, "Envoy is not told of a root of this peer");
+                false
+            }
+        }
+    };
+    roots.iter().filter(is_good).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use portcullis_testkit::TestCa;
 
     fn peer(trust_domain: Option<&str>, root: &str) -> KnownPeer {
         KnownPeer {
@@ -95,8 +118,13 @@ mod tests {
             pems: vec!["own".to_owned(), "old\n".to_owned()],
             intermediates: vec!["no root".to_owned()],
         };
+        let ca = TestCa::new("beta.consul").pem();
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let mut beta = peer(Some("beta.consul"), &ca);
+        beta.roots.push(broken.to_owned());
         let peers = KnownPeers::from([
-            ("beta".to_owned(), peer(Some("beta.consul"), "beta")),
+            ("beta".to_owned(), beta),
+            ("broken".to_owned(), peer(Some("broken.consul"), broken)),
             ("unknown".to_owned(), peer(None, "unknown")),
             ("forger".to_owned(), peer(Some("own.consul"), "forger")),
             ("east".to_owned(), peer(Some("twin.consul"), "east")),
@@ -114,7 +142,7 @@ mod tests {
             .into_iter()
             .map(|domain| (domain.name, domain.trust_bundle))
             .collect();
-        let expected = [("beta.consul", "beta\n"), ("own.consul", "own\nold\n")]
+        let expected = [("beta.consul", ca.as_str()), ("own.consul", "own\nold\n")]
             .map(|(name, pem)| (name.to_owned(), Some(inline(pem.as_bytes()))));
         assert_eq!(found, expected);
     }
