@@ -77,7 +77,7 @@ pub(crate) struct BootstrapArgs {
     #[arg(long, value_name = "SOCKET", value_parser = super::socket)]
     sds: Option<PathBuf>,
     /// The filter asks the agent itself, without a token, and not `portcullis sds -relay`
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ext_authz")]
     direct: bool,
     /// A key set that the filter fetches itself: the URI of a JWT provider's entry, letter by letter; Envoy gets a cluster for it. All others come by `portcullis sds -relay -jwks-allow`. May be repeated
     #[arg(long, value_name = "URI", requires = "filter")]
@@ -88,11 +88,11 @@ pub(crate) struct BootstrapArgs {
     /// What holds when no intention matches; `auto` asks the agent, and denies until it knows
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     default_intention_policy: DefaultPolicy,
-    /// How the filter judges what can be read in two ways: `strict` denies, `envoy` does as Envoy
+    /// How to judge what can be read in two ways: `strict` denies, `envoy` does as Envoy
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     matching: Matching,
     /// The filter refuses nothing, it only counts and logs
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ext_authz")]
     shadow: bool,
     /// Where Envoy's admin interface listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:19000")]
@@ -219,10 +219,7 @@ fn policy(
     assumed: &mut Vec<String>,
 ) -> Result<PolicyBy, Failure> {
     if let Some(at) = &arguments.ext_authz {
-        assumed.push(format!(
-            "decisions come from `portcullis ext-authz -service {} -listen {at}`",
-            arguments.service.as_str()
-        ));
+        assumed.push(format!("decisions come from `{}`", decider(arguments, at)));
         return Ok(PolicyBy::ExtAuthz(at.clone()));
     }
     let file = arguments
@@ -265,6 +262,23 @@ fn policy(
         },
         settings,
     })))
+}
+
+/// The command that decides in the place of the filter.
+fn decider(arguments: &BootstrapArgs, at: &ListenAddress) -> String {
+    let service = arguments.service.as_str();
+    let mut command = format!("portcullis ext-authz -service {service} -listen {at}");
+    if let Some(protocol) = arguments.protocol {
+        command += &format!(" -protocol {}", Protocol::from(protocol).code());
+    }
+    if arguments.default_intention_policy != DefaultPolicy::default() {
+        let word = arguments.default_intention_policy.as_str();
+        command += &format!(" -default-intention-policy {word}");
+    }
+    if arguments.matching != Matching::default() {
+        command += &format!(" -matching {}", arguments.matching.as_str());
+    }
+    command
 }
 
 fn missing(file: &Path) -> String {
@@ -374,4 +388,52 @@ fn one_identity(name: &str, endpoints: &[Endpoint]) -> Result<SpiffeId, Failure>
         )));
     }
     Ok(first.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: BootstrapArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<BootstrapArgs, clap::Error> {
+        let authz = ["bootstrap", "--service=db", "--ext-authz=unix:/run/a.sock"];
+        let line = Line::try_parse_from(authz.iter().chain(more));
+        line.map(|line| line.arguments)
+    }
+
+    #[test]
+    fn the_command_that_decides_has_what_was_asked_for() {
+        let decider = |more: &[&str]| {
+            let arguments = parse(more).unwrap();
+            decider(&arguments, arguments.ext_authz.as_ref().unwrap())
+        };
+        let plain = "portcullis ext-authz -service db -listen unix:/run/a.sock";
+        assert_eq!(decider(&[]), plain);
+        for (flag, word) in [
+            ("--protocol=http2", "-protocol http2"),
+            (
+                "--default-intention-policy=deny",
+                "-default-intention-policy deny",
+            ),
+            ("--matching=envoy", "-matching envoy"),
+        ] {
+            assert_eq!(decider(&[flag]), format!("{plain} {word}"));
+        }
+    }
+
+    #[test]
+    fn what_only_the_filter_does_is_refused_without_it() {
+        for flag in ["--shadow", "--direct"] {
+            let refused = parse(&[flag]).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ArgumentConflict, "{flag}");
+        }
+    }
 }

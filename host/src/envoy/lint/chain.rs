@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::chain::{NoTrustDomain, trust_domain_of};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::plugin::{Authz, Plugin};
@@ -38,6 +39,14 @@ struct Filter<'v> {
     node: Node<'v>,
     kind: Kind,
     policy: Option<Policy>,
+    http: Vec<HttpFilter<'v>>,
+    /// What takes the place of `http` for upgrades.
+    upgrades: Vec<Upgrade<'v>>,
+}
+
+/// A kind of upgrade that has HTTP filters of its own.
+struct Upgrade<'v> {
+    node: Node<'v>,
     http: Vec<HttpFilter<'v>>,
 }
 
@@ -92,25 +101,41 @@ impl<'v> Listener<'v> {
     /// TLS, as listeners for upstreams are.
     pub(super) fn is_local(&self) -> bool {
         let is_plain = |chain: &Chain<'v>| chain.node.field("transport_socket").is_none();
-        let address = self.node.field("address");
-        let address = address.as_ref();
-        let is_here = address.is_some_and(|address| {
-            let host = address.field("socket_address");
-            let host = host.and_then(|socket| socket.text("address")?.parse::<IpAddr>().ok());
-            address.field("pipe").is_some() || host.is_some_and(|host| host.is_loopback())
-        });
-        is_here && self.chains.iter().all(is_plain)
+        let stands_here = |place: &Node<'v>| place.field("address").as_ref().is_some_and(is_here);
+        let others = self.node.list("additional_addresses");
+        stands_here(&self.node)
+            && others.iter().all(stands_here)
+            && self.chains.iter().all(is_plain)
+    }
+
+    /// The clusters that it leads to, as far as the file says.
+    fn clusters(&self) -> BTreeSet<&'v str> {
+        let filters = self.chains.iter().flat_map(|chain| &chain.filters);
+        filters.flat_map(Filter::clusters).collect()
     }
 
     pub(super) fn has_policy(&self) -> bool {
         self.chains.iter().any(|chain| !chain.policies.is_empty())
     }
 
-    pub(super) fn examine(&self, is_policy_elsewhere: bool, found: &mut Found) {
+    /// `guarded` are the clusters that listeners with a policy lead to.
+    pub(super) fn examine(
+        &self,
+        is_policy_elsewhere: bool,
+        guarded: &BTreeSet<&str>,
+        secrets: &Secrets<'v>,
+        found: &mut Found,
+    ) {
         if !self.has_policy() {
             let mut open = self.chains.iter().filter(|_| is_policy_elsewhere);
             if open.any(Chain::is_for_the_mesh) {
                 let text = "this listener asks for no decision";
+                found.add(Code::Unguarded, &self.node.path, text);
+            } else if !self.is_local()
+                && let Some(cluster) = self.clusters().intersection(guarded).next()
+            {
+                let text =
+                    format!("this listener leads to `{cluster}` as well, and asks for no decision");
                 found.add(Code::Unguarded, &self.node.path, text);
             }
             return;
@@ -120,7 +145,7 @@ impl<'v> Listener<'v> {
                 let text = "this filter chain asks for no decision";
                 found.add(Code::Bypass, &chain.node.path, text);
             } else {
-                chain.examine_tls(found);
+                chain.examine_tls(secrets, found);
                 chain.examine_filters(found);
             }
         }
@@ -134,9 +159,7 @@ impl<'v> Chain<'v> {
             .into_iter()
             .map(|filter| Filter::read(filter, plugins, authz))
             .collect();
-        let http = filters
-            .iter()
-            .flat_map(|filter| filter.http.iter().filter_map(|http| http.policy));
+        let http = filters.iter().flat_map(Filter::http_policies);
         let policies = filters
             .iter()
             .filter_map(|filter| filter.policy)
@@ -175,7 +198,7 @@ impl<'v> Chain<'v> {
         }
     }
 
-    fn examine_tls(&self, found: &mut Found) {
+    fn examine_tls(&self, secrets: &Secrets<'v>, found: &mut Found) {
         let tls = match self.tls() {
             Ok(tls) => tls,
             Err((path, text)) => return found.add(Code::NoTls, &path, text),
@@ -192,11 +215,12 @@ impl<'v> Chain<'v> {
         if !by_filter {
             examine_resumption(&tls, found);
         }
-        examine_validation(&tls, by_filter, found);
+        let validation = Validation::read(&tls, secrets);
+        validation.examine(&tls, by_filter, found);
         // `ext-authz` verifies itself, too.
         let believes = Policy::Filter { verifies: false };
         if self.policies.contains(&believes) {
-            examine_roots(&tls, found);
+            validation.examine_roots(found);
         }
     }
 
@@ -243,34 +267,112 @@ impl<'v> Filter<'v> {
             kind if kind.ends_with("HttpConnectionManager") => Kind::Http,
             _ => Kind::Other,
         };
-        let http = match (kind, node.any("typed_config")) {
-            (Kind::Http, Some((_, manager))) => manager
-                .list("http_filters")
-                .into_iter()
-                .map(|filter| HttpFilter {
-                    is_router: filter
-                        .kind("typed_config")
-                        .is_some_and(|kind| kind.ends_with("router.v3.Router")),
-                    policy: policy(&filter, plugins, authz),
-                    node: filter,
-                })
-                .collect(),
-            _ => Vec::new(),
+        let manager = node.any("typed_config").filter(|_| kind == Kind::Http);
+        let (http, upgrades) = match manager {
+            Some((_, manager)) => (
+                HttpFilter::list(&manager, "http_filters", plugins, authz),
+                manager
+                    .list("upgrade_configs")
+                    .into_iter()
+                    .map(|upgrade| Upgrade {
+                        http: HttpFilter::list(&upgrade, "filters", plugins, authz),
+                        node: upgrade,
+                    })
+                    // Without any those of all requests serve.
+                    .filter(|upgrade| !upgrade.http.is_empty())
+                    .collect(),
+            ),
+            None => (Vec::new(), Vec::new()),
         };
         Self {
             policy: policy(&node, plugins, authz),
             node,
             kind,
             http,
+            upgrades,
         }
+    }
+
+    /// What the policies of its requests are, none if those without an upgrade have none.
+    fn http_policies(&self) -> Vec<Policy> {
+        let policies = |list: &[HttpFilter<'v>]| -> Vec<Policy> {
+            list.iter().filter_map(|filter| filter.policy).collect()
+        };
+        let mut all = policies(&self.http);
+        if !all.is_empty() {
+            for upgrade in &self.upgrades {
+                all.extend(policies(&upgrade.http));
+            }
+        }
+        all
+    }
+
+    /// The clusters that it leads to.
+    fn clusters(&self) -> Vec<&'v str> {
+        let Some((_, config)) = self.node.any("typed_config") else {
+            return Vec::new();
+        };
+        let mut places = Vec::new();
+        match self.kind {
+            Kind::TcpProxy => places.push(config),
+            Kind::Http => {
+                if let Some(routes) = config.field("route_config") {
+                    routes.objects(&mut places);
+                }
+            }
+            Kind::Other => {}
+        }
+        let mut names = Vec::new();
+        for place in &places {
+            names.extend(place.text("cluster"));
+            let weighted = place.field("weighted_clusters");
+            let weighted = weighted.map(|weighted| weighted.list("clusters"));
+            names.extend(weighted.iter().flatten().filter_map(|one| one.text("name")));
+        }
+        names
     }
 
     fn examine_http(&self, found: &mut Found) {
         if !self.http.iter().any(|filter| filter.policy.is_some()) {
             return;
         }
-        let router = self.http.iter().position(|filter| filter.is_router);
-        for (index, filter) in self.http.iter().enumerate() {
+        HttpFilter::examine_all(&self.http, found);
+        for upgrade in &self.upgrades {
+            if upgrade.http.iter().all(|filter| filter.policy.is_none()) {
+                let kind = upgrade.node.text("upgrade_type").unwrap_or_default();
+                let text = format!(
+                    "`upgrade_configs` for `{kind}` have filters of their own, which ask for no decision"
+                );
+                found.add(Code::Bypass, &upgrade.node.path, text);
+            }
+            HttpFilter::examine_all(&upgrade.http, found);
+        }
+        if let Some((_, manager)) = self.node.any("typed_config")
+            && manager.flag("normalize_path") != Some(true)
+        {
+            let text = "`normalize_path` is not true";
+            found.add(Code::Normalization, &manager.path, text);
+        }
+    }
+}
+
+impl<'v> HttpFilter<'v> {
+    /// The filters in the list `name` of `node`.
+    fn list(node: &Node<'v>, name: &str, plugins: &[Plugin<'v>], authz: &[Authz<'v>]) -> Vec<Self> {
+        let read = |filter: Node<'v>| Self {
+            is_router: filter
+                .kind("typed_config")
+                .is_some_and(|kind| kind.ends_with("router.v3.Router")),
+            policy: policy(&filter, plugins, authz),
+            node: filter,
+        };
+        node.list(name).into_iter().map(read).collect()
+    }
+
+    /// Whether the policies in a list are asked.
+    fn examine_all(list: &[Self], found: &mut Found) {
+        let router = list.iter().position(|filter| filter.is_router);
+        for (index, filter) in list.iter().enumerate() {
             if filter.policy.is_none() {
                 continue;
             }
@@ -282,13 +384,20 @@ impl<'v> Filter<'v> {
                 found.add(Code::Disabled, &filter.node.path, "`disabled` is true");
             }
         }
-        if let Some((_, manager)) = self.node.any("typed_config")
-            && manager.flag("normalize_path") != Some(true)
-        {
-            let text = "`normalize_path` is not true";
-            found.add(Code::Normalization, &manager.path, text);
-        }
     }
+}
+
+/// The clusters that listeners with a policy lead to.
+pub(super) fn guarded_clusters<'v>(listeners: &[Listener<'v>]) -> BTreeSet<&'v str> {
+    let guarded = listeners.iter().filter(|listener| listener.has_policy());
+    guarded.flat_map(Listener::clusters).collect()
+}
+
+/// Whether an address is of this machine alone.
+fn is_here(address: &Node<'_>) -> bool {
+    let host = address.field("socket_address");
+    let host = host.and_then(|socket| socket.text("address")?.parse::<IpAddr>().ok());
+    address.field("pipe").is_some() || host.is_some_and(|host| host.is_loopback())
 }
 
 /// The policy that a filter is, if it is one.
@@ -331,76 +440,115 @@ fn examine_resumption(tls: &Node<'_>, found: &mut Found) {
     }
 }
 
-fn examine_validation(tls: &Node<'_>, by_filter: bool, found: &mut Found) {
-    let Some(common) = tls.field("common_tls_context") else {
-        found.add(
-            Code::NoValidation,
-            &tls.path,
-            "`common_tls_context` is missing",
-        );
-        return;
-    };
-    let fixed = [
-        common.field("validation_context"),
-        common.at(&["combined_validation_context", "default_validation_context"]),
-    ];
-    let discovered = [
-        common.field("validation_context_sds_secret_config"),
-        common.at(&[
-            "combined_validation_context",
-            "validation_context_sds_secret_config",
-        ]),
-    ];
-    let anchors = [
-        "trusted_ca",
-        "ca_certificate_provider_instance",
-        "custom_validator_config",
-        "system_root_certs",
-    ];
-    let is_anchored = |context: &Node<'_>| anchors.iter().any(|name| context.field(name).is_some());
-    let verifies =
-        discovered.iter().any(Option::is_some) || fixed.iter().flatten().any(is_anchored);
-    let asks = verifies || fixed.iter().any(Option::is_some);
-    if !asks || !(verifies || by_filter) {
-        found.add(
-            Code::NoValidation,
-            &common.path,
-            "there are no roots to verify by",
-        );
+/// Validation contexts that stand in the file as secrets, by their names.
+pub(super) struct Secrets<'v>(Vec<(&'v str, Node<'v>)>);
+
+impl<'v> Secrets<'v> {
+    pub(super) fn among(objects: &[Node<'v>]) -> Self {
+        let read = |object: &Node<'v>| {
+            let context = object.field("validation_context")?;
+            Some((object.text("name")?, context))
+        };
+        Self(objects.iter().filter_map(read).collect())
     }
-    for context in fixed.iter().flatten() {
-        let verification = context.choice("trust_chain_verification", VERIFICATIONS);
-        if verification == Some("ACCEPT_UNTRUSTED") && !by_filter {
-            let text = "`trust_chain_verification` is ACCEPT_UNTRUSTED";
-            found.add(Code::AcceptUntrusted, &context.path, text);
-        }
-        if context.flag("allow_expired_certificate") == Some(true) && !by_filter {
-            let text = "`allow_expired_certificate` is true";
-            found.add(Code::AcceptExpired, &context.path, text);
-        }
+
+    /// Those of this name: a dump may have several.
+    fn named(&self, name: &str) -> Vec<Node<'v>> {
+        let named = self.0.iter().filter(|(other, _)| *other == name);
+        named.map(|(_, context)| context.clone()).collect()
     }
 }
 
-/// Roots that stand in the file, of one trust domain or of several.
-fn examine_roots(tls: &Node<'_>, found: &mut Found) {
-    let places = [
-        &["common_tls_context", "validation_context", "trusted_ca"][..],
-        &[
-            "common_tls_context",
-            "combined_validation_context",
-            "default_validation_context",
+/// What certificates are verified by.
+struct Validation<'v> {
+    /// The contexts in the file, also as secrets.
+    contexts: Vec<Node<'v>>,
+    /// Whether a secret is asked for that is not in the file.
+    is_elsewhere: bool,
+}
+
+impl<'v> Validation<'v> {
+    fn read(tls: &Node<'v>, secrets: &Secrets<'v>) -> Self {
+        let at = |name: &str| {
+            let common = tls.field("common_tls_context")?;
+            common.field(name)
+        };
+        let combined = at("combined_validation_context");
+        let combined = |name: &str| combined.as_ref()?.field(name);
+        let fixed = [
+            at("validation_context"),
+            combined("default_validation_context"),
+        ];
+        let discovered = [
+            at("validation_context_sds_secret_config"),
+            combined("validation_context_sds_secret_config"),
+        ];
+        let mut contexts: Vec<Node<'v>> = fixed.into_iter().flatten().collect();
+        let mut is_elsewhere = false;
+        for secret in discovered.iter().flatten() {
+            let named = secret.text("name").map(|name| secrets.named(name));
+            let named = named.unwrap_or_default();
+            is_elsewhere |= named.is_empty();
+            contexts.extend(named);
+        }
+        Self {
+            contexts,
+            is_elsewhere,
+        }
+    }
+
+    fn examine(&self, tls: &Node<'v>, by_filter: bool, found: &mut Found) {
+        let Some(common) = tls.field("common_tls_context") else {
+            found.add(
+                Code::NoValidation,
+                &tls.path,
+                "`common_tls_context` is missing",
+            );
+            return;
+        };
+        let anchors = [
             "trusted_ca",
-        ],
-    ];
-    for roots in places.iter().filter_map(|place| tls.at(place)) {
-        let bytes = roots.text("inline_bytes");
-        let bytes = bytes.and_then(|text| STANDARD.decode(text).ok());
-        let bytes = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = roots.text("inline_string").map(str::to_owned).or(bytes);
-        if let Some(Err(several @ NoTrustDomain::Several { .. })) =
-            text.map(|text| trust_domain_of(&[text]))
-        {
-            found.add(Code::PooledRoots, &roots.path, several.to_string());
+            "ca_certificate_provider_instance",
+            "custom_validator_config",
+            "system_root_certs",
+        ];
+        let is_anchored =
+            |context: &Node<'_>| anchors.iter().any(|name| context.field(name).is_some());
+        let verifies = self.is_elsewhere || self.contexts.iter().any(is_anchored);
+        let asks = self.is_elsewhere || !self.contexts.is_empty();
+        if !asks || !(verifies || by_filter) {
+            found.add(
+                Code::NoValidation,
+                &common.path,
+                "there are no roots to verify by",
+            );
+        }
+        for context in &self.contexts {
+            let verification = context.choice("trust_chain_verification", VERIFICATIONS);
+            if verification == Some("ACCEPT_UNTRUSTED") && !by_filter {
+                let text = "`trust_chain_verification` is ACCEPT_UNTRUSTED";
+                found.add(Code::AcceptUntrusted, &context.path, text);
+            }
+            if context.flag("allow_expired_certificate") == Some(true) && !by_filter {
+                let text = "`allow_expired_certificate` is true";
+                found.add(Code::AcceptExpired, &context.path, text);
+            }
+        }
+    }
+
+    /// Roots that stand in the file, of one trust domain or of several.
+    fn examine_roots(&self, found: &mut Found) {
+        let roots = self.contexts.iter();
+        for roots in roots.filter_map(|context| context.field("trusted_ca")) {
+            let bytes = roots.text("inline_bytes");
+            let bytes = bytes.and_then(|text| STANDARD.decode(text).ok());
+            let bytes = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+            let text = roots.text("inline_string").map(str::to_owned).or(bytes);
+            if let Some(Err(several @ NoTrustDomain::Several { .. })) =
+                text.map(|text| trust_domain_of(&[text]))
+            {
+                found.add(Code::PooledRoots, &roots.path, several.to_string());
+            }
         }
     }
 }
@@ -425,9 +573,13 @@ pub(super) fn examine_routes(
             let Some((_, config)) = per_route.any(name) else {
                 continue;
             };
-            if config.flag("disabled") == Some(true) {
-                let text = format!("`{name}` is disabled");
-                found.add(Code::Disabled, &config.path, text);
+            // In a `FilterConfig` the filter's own may stand.
+            let own = config.any("config").map(|(_, own)| own);
+            for config in [Some(config), own].into_iter().flatten() {
+                if config.flag("disabled") == Some(true) {
+                    let text = format!("`{name}` is disabled");
+                    found.add(Code::Disabled, &config.path, text);
+                }
             }
         }
     }

@@ -60,6 +60,10 @@ codes! {
     HeadersNotHeld = "headers-not-held", Error,
         "a request with a body that waits for its policy goes on to the application before there is a decision",
         "remove `allow_on_headers_stop_iteration`";
+    /// Envoy may not call what the filter decides in.
+    Capabilities = "capabilities", Error,
+        "callbacks of the filter that are not named are not called, and Envoy lets pass what they would have refused",
+        "remove `capability_restriction_config`, or name every callback and host call of the filter in it";
     /// `vm_id` is empty.
     VmIdEmpty = "vm-id-empty", Error,
         "every plugin without a `vm_id` reads and writes the policy that workers share",
@@ -116,13 +120,13 @@ codes! {
     Resumption = "resumption", Error,
         "on a resumed session Envoy does not say whether the certificate was verified: the filter refuses it, and `ext-authz` decides about a certificate of yesterday",
         "set `disable_stateless_session_resumption: true` and `disable_stateful_session_resumption: true`, and give no session ticket keys; where that is not yours to set, `peer_verification: filter` in the plugin configuration";
-    /// A filter chain of a listener goes round the policy.
+    /// A filter chain of a listener goes round the policy, or upgrades do.
     Bypass = "bypass", Error,
-        "another filter chain of this listener has a policy, this one has none",
+        "what else comes by this listener is asked about, what comes here is not",
         "add the filter here, too";
-    /// A listener for clients of the mesh has no policy, while others have.
+    /// A listener for clients of the mesh, or to what is guarded, has no policy, while others have.
     Unguarded = "unguarded", Error,
-        "another listener has a policy; this one asks for client certificates and for no decision, so everybody in the mesh passes",
+        "another listener has a policy; this one has none, so everybody who reaches it passes",
         "add the filter here, too";
     /// The filter stands where it is never asked.
     AfterTerminal = "after-terminal", Error,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use finding::{Code, Finding, Severity};
 
-use chain::Listener;
+use chain::{Listener, Secrets};
 use plugin::{Authz, Plugin};
 use tree::Node;
 pub(super) use tree::read;
@@ -63,7 +63,7 @@ fn examine(tree: &Value, found: &mut Found) {
     let mut objects = Vec::new();
     root.objects(&mut objects);
     let plugins: Vec<Plugin<'_>> = objects.iter().filter_map(Plugin::read).collect();
-    let authz = Authz::among(&objects);
+    let authz = Authz::among(&objects, &plugins);
     for plugin in plugins.iter().filter(|plugin| plugin.is_ours) {
         plugin.examine(&plugins, found);
         plugin.examine_cluster(&root, found);
@@ -76,8 +76,10 @@ fn examine(tree: &Value, found: &mut Found) {
         .filter_map(|object| Listener::read(object, &plugins, &authz))
         .collect();
     let anywhere = plugins.iter().any(|plugin| plugin.is_ours) || !authz.is_empty();
+    let secrets = Secrets::among(&objects);
+    let guarded = chain::guarded_clusters(&listeners);
     for listener in &listeners {
-        listener.examine(anywhere, found);
+        listener.examine(anywhere, &guarded, &secrets, found);
     }
     let is_outbound = !listeners.is_empty() && listeners.iter().all(Listener::is_local);
     if !anywhere && !is_outbound {

@@ -9,6 +9,21 @@ use super::{Code, Found};
 /// `envoy.extensions.wasm.v3.FailurePolicy`, by number.
 const FAILURE_POLICIES: &[&str] = &["UNSPECIFIED", "FAIL_RELOAD", "FAIL_CLOSED", "FAIL_OPEN"];
 
+/// `FractionalPercent.DenominatorType`, by number.
+const DENOMINATORS: &[&str] = &["HUNDRED", "TEN_THOUSAND", "MILLION"];
+
+/// The callbacks of the filter (`EXPORTS` in `tests/xtask/src/filter.rs`).
+const CALLBACKS: &[&str] = &[
+    "proxy_on_configure",
+    "proxy_on_context_create",
+    "proxy_on_delete",
+    "proxy_on_downstream_data",
+    "proxy_on_http_call_response",
+    "proxy_on_request_headers",
+    "proxy_on_tick",
+    "proxy_on_upstream_data",
+];
+
 /// How our names are recognised.
 const OURS: &str = "portcullis";
 
@@ -76,6 +91,7 @@ impl<'v> Plugin<'v> {
             let text = "`allow_on_headers_stop_iteration` is true";
             found.add(Code::HeadersNotHeld, path, text);
         }
+        self.examine_capabilities(found);
         if self.vm_id.is_empty() {
             found.add(Code::VmIdEmpty, path, "`vm_config.vm_id` is empty");
         } else if let Some(other) = all
@@ -96,6 +112,29 @@ impl<'v> Plugin<'v> {
         if self.says("mode") == Some("shadow") {
             let path = format!("{path}/configuration");
             found.add(Code::Shadow, &path, "`mode` is `shadow`");
+        }
+    }
+
+    /// Whether Envoy may call what the filter decides in.
+    fn examine_capabilities(&self, found: &mut Found) {
+        for place in [Some(self.node.clone()), self.node.field("vm_config")] {
+            let allowed = ["capability_restriction_config", "allowed_capabilities"];
+            let Some(allowed) = place.and_then(|place| place.at(&allowed)) else {
+                continue;
+            };
+            // Without a name everything is allowed.
+            let Some(names) = allowed.value.as_object().filter(|names| !names.is_empty()) else {
+                continue;
+            };
+            let missing: Vec<String> = CALLBACKS
+                .iter()
+                .filter(|name| !names.contains_key(**name))
+                .map(|name| format!("`{name}`"))
+                .collect();
+            if !missing.is_empty() {
+                let text = format!("`allowed_capabilities` lacks {}", missing.join(", "));
+                found.add(Code::Capabilities, &allowed.path, text);
+            }
         }
     }
 
@@ -211,10 +250,10 @@ pub(super) struct Authz<'v> {
 }
 
 impl<'v> Authz<'v> {
-    /// Those that ask `portcullis ext-authz`; all, where no name says so.
-    pub(super) fn among(objects: &[Node<'v>]) -> Vec<Self> {
+    /// Those that ask `portcullis ext-authz`; all, where no name says so and no plugin is ours.
+    pub(super) fn among(objects: &[Node<'v>], plugins: &[Plugin<'v>]) -> Vec<Self> {
         let mut all: Vec<Self> = objects.iter().filter_map(Self::read).collect();
-        if all.iter().any(|one| one.is_ours) {
+        if all.iter().any(|one| one.is_ours) || plugins.iter().any(|plugin| plugin.is_ours) {
             all.retain(|one| one.is_ours);
         }
         all
@@ -254,6 +293,7 @@ impl<'v> Authz<'v> {
             let text = "`include_peer_certificate` is not true";
             found.add(Code::NoPeerCertificate, path, text);
         }
+        self.examine_switches(found);
         for list in ["allowed_headers", "disallowed_headers"] {
             if self.is_http && self.node.field(list).is_some() {
                 let text = format!("`{list}` is given");
@@ -265,4 +305,48 @@ impl<'v> Authz<'v> {
             found.add(Code::JoinedHeaders, path, text);
         }
     }
+
+    /// Whether it is asked always.
+    fn examine_switches(&self, found: &mut Found) {
+        let path = self.path();
+        let denies = self.node.field("deny_at_disable").filter(|_| self.is_http);
+        if denies.and_then(|flag| flag.flag("default_value")) == Some(true) {
+            return;
+        }
+        if self.node.field("filter_enabled_metadata").is_some() {
+            let text = "`filter_enabled_metadata` is given";
+            found.add(Code::Disabled, path, text);
+        }
+        let enabled = self.node.field("filter_enabled").filter(|_| self.is_http);
+        if let Some(enabled) = enabled
+            && !is_always(&enabled)
+        {
+            let text = "`filter_enabled` is not always so";
+            found.add(Code::Disabled, path, text);
+        }
+    }
+}
+
+/// Whether a `RuntimeFractionalPercent` is everything, whatever the runtime says.
+fn is_always(percent: &Node<'_>) -> bool {
+    if percent
+        .text("runtime_key")
+        .is_some_and(|key| !key.is_empty())
+    {
+        return false;
+    }
+    let Some(value) = percent.field("default_value") else {
+        return false;
+    };
+    let whole = match value.choice("denominator", DENOMINATORS) {
+        None | Some("HUNDRED") => 100,
+        Some("TEN_THOUSAND") => 10_000,
+        Some(_) => 1_000_000,
+    };
+    let numerator = value.field("numerator");
+    let numerator = numerator.and_then(|number| match number.value {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    });
+    numerator.is_some_and(|numerator| numerator >= whole)
 }

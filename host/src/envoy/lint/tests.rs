@@ -142,6 +142,12 @@ fn changes() -> Vec<(Value, Code, String)> {
         ),
         plug("failure_policy", Value::Null, Code::NoReload, ""),
         plug("failure_policy", json!("FAIL_CLOSED"), Code::NoReload, ""),
+        plug(
+            "capability_restriction_config",
+            json!({ "allowed_capabilities": { "proxy_on_tick": {} } }),
+            Code::Capabilities,
+            "/capability_restriction_config/allowed_capabilities",
+        ),
         plug("vm_config/vm_id", Value::Null, Code::VmIdEmpty, ""),
         plug("vm_config/vm_id", json!(""), Code::VmIdEmpty, ""),
         plug(
@@ -485,5 +491,272 @@ fn roots_of_several_trust_domains_in_one_pool_are_found() {
         let plugin = format!("{L4}/filters/0/typed_config/config/configuration/value");
         *tree.pointer_mut(&plugin).unwrap() = json!(settings);
         assert_eq!(codes(&tree), []);
+    }
+}
+
+/// Whether a code is found at a place.
+fn has(tree: &Value, code: Code, path: &str) -> bool {
+    codes(tree).contains(&(code.as_str(), path.to_owned()))
+}
+
+#[test]
+fn upgrades_with_filters_of_their_own_ask_too() {
+    let upgrades = format!("{L7}/upgrade_configs");
+    let first = format!("{upgrades}/0");
+    let good = good();
+    let filters = good.pointer(&format!("{L7}/http_filters")).unwrap();
+    let (policy, router) = (&filters[0], &filters[1]);
+    let mut off = policy.clone();
+    off["disabled"] = json!(true);
+    let upgrade = |filters: Value| {
+        let one = json!({ "upgrade_type": "websocket", "filters": filters });
+        with(&upgrades, json!([one, { "upgrade_type": "x" }]))
+    };
+    for fine in [json!([]), json!([policy, router])] {
+        assert_eq!(codes(&upgrade(fine)), []);
+    }
+    for (filters, expected) in [
+        (json!([router]), ("bypass", first.clone())),
+        (
+            json!([router, policy]),
+            ("after-terminal", format!("{first}/filters/1")),
+        ),
+        (
+            json!([off, router]),
+            ("disabled", format!("{first}/filters/0")),
+        ),
+    ] {
+        assert_eq!(codes(&upgrade(filters)), [expected]);
+    }
+    let found = lint(&upgrade(json!([router])).to_string()).unwrap();
+    assert!(found[0].text.contains("`websocket`"), "{found:?}");
+}
+
+#[test]
+fn every_callback_of_the_filter_must_be_allowed() {
+    let config = format!("{L4}/filters/0/typed_config/config");
+    let all = [
+        "proxy_on_configure",
+        "proxy_on_context_create",
+        "proxy_on_delete",
+        "proxy_on_downstream_data",
+        "proxy_on_http_call_response",
+        "proxy_on_request_headers",
+        "proxy_on_tick",
+        "proxy_on_upstream_data",
+    ];
+    let allowed = |left_out: &str| {
+        let names = all.iter().filter(|name| **name != left_out);
+        let names = names.map(|name| ((*name).to_owned(), json!({})));
+        json!({ "allowedCapabilities": names.collect::<serde_json::Map<_, _>>() })
+    };
+    for place in ["", "/vm_config"] {
+        let place = format!("{config}{place}/capability_restriction_config");
+        for fine in [
+            json!({}),
+            json!({ "allowed_capabilities": {} }),
+            allowed(""),
+        ] {
+            assert_eq!(codes(&with(&place, fine)), []);
+        }
+        for name in all {
+            let tree = with(&place, allowed(name));
+            let path = format!("{place}/allowedCapabilities");
+            assert_eq!(codes(&tree), [("capabilities", path)]);
+            let found = lint(&tree.to_string()).unwrap();
+            assert!(
+                found[0].text.ends_with(&format!("lacks `{name}`")),
+                "{found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn switches_of_ext_authz_are_found() {
+    let path = format!("{L7}/http_filters/0/typed_config");
+    let http = |fields: Value| {
+        let mut config = json!({ "@type": format!("{TYPE}filters.http.ext_authz.v3.ExtAuthz"), "stat_prefix": "portcullis", "include_peer_certificate": true, "encode_raw_headers": true });
+        let map = config.as_object_mut().unwrap();
+        map.extend(fields.as_object().unwrap().clone());
+        with(&path, config)
+    };
+    let share = |numerator: Value, denominator: Value| json!({ "default_value": { "numerator": numerator, "denominator": denominator } });
+    for enabled in [
+        json!({ "default_value": { "numerator": 100 } }),
+        share(json!(100), json!("HUNDRED")),
+        share(json!("10000"), json!("TEN_THOUSAND")),
+        share(json!(1_000_000), json!(2)),
+    ] {
+        assert_eq!(codes(&http(json!({ "filter_enabled": enabled }))), []);
+        let mut keyed = enabled;
+        keyed["runtime_key"] = json!("x");
+        let denies = json!({ "default_value": true, "runtime_key": "y" });
+        for (deny, is_off) in [(json!({ "default_value": false }), true), (denies, false)] {
+            let tree = http(json!({ "filter_enabled": keyed, "denyAtDisable": deny }));
+            assert_eq!(has(&tree, Code::Disabled, &path), is_off, "{keyed}");
+        }
+    }
+    for enabled in [
+        json!({}),
+        json!({ "default_value": {} }),
+        share(json!(99), json!("HUNDRED")),
+        share(json!(100), json!("TEN_THOUSAND")),
+        share(json!(10_000), json!("MILLION")),
+    ] {
+        let tree = http(json!({ "filter_enabled": enabled }));
+        assert_eq!(codes(&tree), [("disabled", path.clone())], "{enabled}");
+    }
+    let tree = http(json!({ "filter_enabled_metadata": { "filter": "x" } }));
+    assert_eq!(codes(&tree), [("disabled", path.clone())]);
+    let network = format!("{AUTHZ}/filters/0/typed_config");
+    let tree = with(
+        &format!("{network}/filter_enabled_metadata"),
+        json!({ "filter": "x" }),
+    );
+    assert_eq!(codes(&tree), [("disabled", network)]);
+}
+
+#[test]
+fn a_route_may_not_switch_the_policy_off_within_another_message() {
+    let routes = format!("{L7}/route_config/virtual_hosts/0/routes/0/typed_per_filter_config");
+    let nested = |disabled: bool| {
+        let own = json!({ "@type": format!("{TYPE}filters.http.ext_authz.v3.ExtAuthzPerRoute"), "disabled": disabled });
+        let config = json!({ "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": own });
+        with(&routes, json!({ "policy": config }))
+    };
+    assert_eq!(codes(&nested(false)), []);
+    let path = format!("{routes}/policy/config");
+    assert_eq!(codes(&nested(true)), [("disabled", path)]);
+}
+
+#[test]
+fn another_ext_authz_is_not_ours_where_something_is() {
+    let authz = format!("{AUTHZ}/filters/0/typed_config");
+    let other = json!({ "@type": format!("{TYPE}filters.network.ext_authz.v3.ExtAuthz"), "stat_prefix": "opa", "failure_mode_allow": true });
+    // Beside a plugin of ours it is somebody else's, and its listener has no policy.
+    let mut tree = with(&authz, other);
+    let listener = "/static_resources/listeners/2";
+    assert_eq!(codes(&tree), [("unguarded", listener.to_owned())]);
+    // Alone it may be ours.
+    let listener = tree.pointer_mut(listener).unwrap().take();
+    let alone = json!({ "static_resources": { "listeners": [listener] } });
+    let path = authz.replace("listeners/2", "listeners/0");
+    assert!(has(&alone, Code::FailureModeAllow, &path));
+    assert!(has(&alone, Code::NoPeerCertificate, &path));
+}
+
+#[test]
+fn secrets_in_the_file_are_judged() {
+    let common = format!("{L4}/transport_socket/typed_config/common_tls_context");
+    let asks = json!({ "name": "roots", "sds_config": {} });
+    let alone = json!({ "validation_context_sds_secret_config": asks });
+    let combined = json!({ "combined_validation_context": {
+        "default_validation_context": {}, "validation_context_sds_secret_config": asks } });
+    let several = json!({ "trusted_ca": { "inline_string": ROOTS.concat() } });
+    let trusted = json!({ "filename": "/x/roots.pem" });
+    for context in [alone, combined] {
+        // From elsewhere it is believed.
+        let mut tree = with(&common, context);
+        assert_eq!(codes(&tree), []);
+        tree["static_resources"]["secrets"] = json!([{ "name": "x", "validation_context": {} }]);
+        assert_eq!(codes(&tree), []);
+        let at = "/static_resources/secrets/0/validation_context";
+        for (secret, expected) in [
+            (json!({ "trusted_ca": trusted }), None),
+            (json!({}), Some(("no-validation", common.clone()))),
+            (
+                json!({ "trusted_ca": trusted, "trust_chain_verification": 1 }),
+                Some(("accept-untrusted", at.to_owned())),
+            ),
+            (
+                json!({ "trusted_ca": trusted, "allow_expired_certificate": true }),
+                Some(("accept-expired", at.to_owned())),
+            ),
+            (
+                several.clone(),
+                Some(("pooled-roots", format!("{at}/trusted_ca"))),
+            ),
+        ] {
+            tree["static_resources"]["secrets"] =
+                json!([{ "name": "roots", "validation_context": secret }]);
+            assert_eq!(codes(&tree), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+    // As Envoy's admin interface tells it.
+    let dump = |context: &Value| {
+        let asks = json!({ "validation_context_sds_secret_config": asks });
+        let secret = json!({ "name": "roots", "validation_context": context });
+        json!({ "configs": [
+            { "bootstrap": with(&common, asks) },
+            { "dynamic_active_secrets": [{ "name": "roots", "secret": secret }] },
+        ]})
+    };
+    let at = "/configs/1/dynamic_active_secrets/0/secret/validation_context/trusted_ca";
+    assert!(has(&dump(&several), Code::PooledRoots, at));
+    assert_eq!(codes(&dump(&json!({ "trusted_ca": trusted }))), []);
+}
+
+#[test]
+fn every_address_of_a_listener_counts() {
+    let listener = |other: &str| {
+        let address =
+            |host: &str| json!({ "socket_address": { "address": host, "port_value": 1 } });
+        json!({ "static_resources": { "listeners": [{
+            "address": address("127.0.0.1"),
+            "additional_addresses": [{ "address": address("::1") }, { "address": address(other) }],
+            "filter_chains": [{ "filters": [{ "name": "tcp" }] }],
+        }]}})
+    };
+    assert_eq!(codes(&listener("127.0.0.2")), []);
+    assert_eq!(codes(&listener("0.0.0.0")), [("no-policy", String::new())]);
+}
+
+#[test]
+fn no_other_listener_leads_to_what_is_guarded() {
+    let proxy = |cluster: Value| {
+        let mut config = json!({ "@type": format!("{TYPE}filters.network.tcp_proxy.v3.TcpProxy") });
+        let map = config.as_object_mut().unwrap();
+        map.extend(cluster.as_object().unwrap().clone());
+        json!([{ "name": "tcp", "typed_config": config }])
+    };
+    let routed = |cluster: &str| {
+        let manager = json!({
+            "@type": format!("{TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager"),
+            "route_config": { "virtual_hosts": [{ "routes": [{ "route": { "cluster": cluster } }] }] },
+            // Not where requests go.
+            "http_filters": [{ "name": "x", "typed_config": { "@type": "x", "cluster": "local_app" } }],
+        });
+        json!([{ "name": "http", "typed_config": manager }])
+    };
+    let weighted = |cluster: &str| json!({ "weighted_clusters": { "clusters": [{ "name": cluster, "weight": 1 }] } });
+    let other = "/static_resources/listeners/3";
+    let beside = |filters: Value, address: &str| {
+        let mut tree = with(
+            &format!("{L4}/filters/1/typed_config/cluster"),
+            json!("local_app"),
+        );
+        let listener = tree.pointer_mut(other).unwrap();
+        listener["address"] = json!({ "socket_address": { "address": address, "port_value": 1 } });
+        listener["filter_chains"][0]["filters"] = filters;
+        tree
+    };
+    for filters in [
+        proxy(json!({ "cluster": "local_app" })),
+        proxy(weighted("local_app")),
+        routed("local_app"),
+    ] {
+        let tree = beside(filters.clone(), "0.0.0.0");
+        assert_eq!(codes(&tree), [("unguarded", other.to_owned())]);
+        let found = lint(&tree.to_string()).unwrap();
+        assert!(found[0].text.contains("`local_app`"), "{found:?}");
+        assert_eq!(codes(&beside(filters, "127.0.0.1")), []);
+    }
+    for filters in [
+        proxy(json!({ "cluster": "exposed_cluster_8080" })),
+        proxy(weighted("exposed_cluster_8080")),
+        routed("exposed_cluster_8080"),
+    ] {
+        assert_eq!(codes(&beside(filters, "0.0.0.0")), []);
     }
 }
