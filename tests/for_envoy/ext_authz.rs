@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
@@ -271,4 +272,14 @@ fn the_application_behind_a_real_envoy_gets_the_payload_of_a_token() {
     assert!(!got.contains("authorization"), "{got}");
     let without = request(mesh.door, "GET", "/items", "x-payload: forged\r\n");
     assert_eq!(without.map_or(0, |(status, _)| status), 403);
+}
+
+#[test]
+fn whoever_says_nothing_keeps_no_place() {
+    let agent = Dev::start(DevAgentConfig::for_tests());
+    let authz = Server::start("ext-authz", &agent, "db", &[]);
+    let mut silent = UnixStream::connect(authz.socket()).expect("a connection");
+    silent.set_read_timeout(Some(SOON)).expect("a timeout");
+    // It is ended by the server, and not by our patience.
+    assert_eq!(silent.read(&mut [0; 1]).expect("an end"), 0);
 }
